@@ -1,0 +1,28 @@
+"""Typed errors of featvis: each message is one line and names what was given and expected."""
+
+
+class FeatvisError(Exception):
+    """Base class: catching it catches every error that featvis raises on purpose."""
+
+
+class InputError(FeatvisError, ValueError):
+    """An argument out of its range, of the wrong shape or of the wrong kind."""
+
+
+class UnknownModel(FeatvisError, KeyError):
+    """A model name that is not known; the message gives the nearest names."""
+
+    # KeyError prints the repr of its argument; a user wants the sentence.
+    __str__ = Exception.__str__
+
+
+class CheckpointError(FeatvisError):
+    """A weights file that is unreadable, hostile, or of another architecture."""
+
+
+class OutputError(FeatvisError, OSError):
+    """A file that cannot be written where the user asked for it."""
+
+
+class NonFiniteError(FeatvisError, ArithmeticError):
+    """A NaN or infinity during the optimisation; says the step and the term."""
