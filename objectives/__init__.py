@@ -1,0 +1,75 @@
+"""The objective language: what a picture is to maximise, as immutable, printable pytrees."""
+
+from objectives.comparisons import (
+    Alignment,
+    Caricature,
+    Diversity,
+    FeatureMatch,
+    MinDistance,
+    Style,
+    gram,
+)
+from objectives.core import (
+    Activations,
+    Constant,
+    Objective,
+    OnImages,
+    Scaled,
+    Sum,
+    leaf,
+    signature,
+    stack,
+    static,
+)
+from objectives.errors import ObjectiveError, ParseError, UnknownLayer
+from objectives.priors import L1, L2, AlphaNorm, Blur, CenterBias, Prior, TotalVariation
+from objectives.text import parse
+from objectives.units import (
+    Channel,
+    Direction,
+    DirectionNeuron,
+    Layer,
+    Logit,
+    LogProbability,
+    Neuron,
+    Probability,
+)
+
+__all__ = [
+    "L1",
+    "L2",
+    "Activations",
+    "Alignment",
+    "AlphaNorm",
+    "Blur",
+    "Caricature",
+    "CenterBias",
+    "Channel",
+    "Constant",
+    "Direction",
+    "DirectionNeuron",
+    "Diversity",
+    "FeatureMatch",
+    "Layer",
+    "LogProbability",
+    "Logit",
+    "MinDistance",
+    "Neuron",
+    "Objective",
+    "ObjectiveError",
+    "OnImages",
+    "ParseError",
+    "Prior",
+    "Probability",
+    "Scaled",
+    "Style",
+    "Sum",
+    "TotalVariation",
+    "UnknownLayer",
+    "gram",
+    "leaf",
+    "parse",
+    "signature",
+    "stack",
+    "static",
+]

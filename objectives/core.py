@@ -116,8 +116,14 @@ class Objective(abc.ABC):
                     value = _canonical(field.name, value)
                     object.__setattr__(self, field.name, value)
                     _check_rank(self, field, value)
-            elif not isinstance(hash(getattr(self, field.name)), int):  # raises when unhashable
-                raise AssertionError
+            else:
+                try:
+                    hash(getattr(self, field.name))
+                except TypeError:
+                    raise ObjectiveError(
+                        f"{type(self).__name__}.{field.name} is part of the program and must be "
+                        f"hashable; got {getattr(self, field.name)!r}"
+                    ) from None
 
     @abc.abstractmethod
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -200,8 +206,8 @@ class Objective(abc.ABC):
         for node in self.walk():
             node._check_node(acts)
         scores = jax.eval_shape(
-            self,
-            Activations({name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in acts.items()}),
+            lambda acts, image: self(Activations(acts), image),
+            {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in acts.items()},
             jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32),
         )
         if scores.shape != (count,):

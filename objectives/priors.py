@@ -1,0 +1,168 @@
+"""Image priors: how far an image is from what is expected of images.
+
+Each is a size of something unwanted, so it is subtracted: `Channel("block8", 3) - 0.1 *
+TotalVariation()`. All are means over the pixels, so that a weight means the same at every size.
+They read the image itself, (n, h, w, c) in [0, 1], before any transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from objectives.core import Objective, static
+from objectives.errors import ObjectiveError
+
+
+class Prior(Objective):
+    """Base of the objectives that read the image and no activation."""
+
+
+def _power(squares: jax.Array, exponent: float) -> jax.Array:
+    """squares^exponent with gradient 0 at 0, where that of a power below 1 is infinite."""
+    positive = squares > 0
+    return jnp.where(positive, jnp.where(positive, squares, 1.0) ** exponent, 0.0)
+
+
+class TotalVariation(Prior):
+    """Mean over pixels and channels of (dx² + dy²)^(beta/2), forward differences.
+
+    Mahendran & Vedaldi 2016, equation 5; the differences out of the image are 0.
+
+    Args:
+        beta: above 0; 1 favours flat areas with edges, 2 smoothness.
+    """
+
+    aliases = ("tv",)
+
+    beta: float = static(2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise ObjectiveError(f"beta must be above 0; got {self.beta}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        dy = jnp.pad(jnp.diff(image, axis=1), ((0, 0), (0, 1), (0, 0), (0, 0)))
+        dx = jnp.pad(jnp.diff(image, axis=2), ((0, 0), (0, 0), (0, 1), (0, 0)))
+        return _power(dx**2 + dy**2, self.beta / 2).mean(axis=(1, 2, 3))
+
+
+class AlphaNorm(Prior):
+    """Mean over pixels of ‖x − center‖₂^alpha, the norm over colours.
+
+    Mahendran & Vedaldi 2016, equation 4: keeps intensities within bounds.
+
+    Args:
+        alpha: at least 1; 6 in the paper.
+        center: what is taken off first, for images in [0, 1] that the paper centres on 0.
+    """
+
+    alpha: float = static(6.0)
+    center: float = static(0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.alpha >= 1:
+            raise ObjectiveError(f"alpha must be 1 or more; got {self.alpha}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        squares = jnp.sum((image - self.center) ** 2, axis=-1)
+        return _power(squares, self.alpha / 2).mean(axis=(1, 2))
+
+
+class L1(Prior):
+    """Mean over pixels and channels of |x − center|.
+
+    Args:
+        center: what is taken off first; mid-grey.
+    """
+
+    center: float = static(0.5)
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        return jnp.abs(image - self.center).mean(axis=(1, 2, 3))
+
+
+class L2(Prior):
+    """Mean over pixels and channels of (x − center)² (Simonyan et al. 2013, equation 1).
+
+    Args:
+        center: what is taken off first; mid-grey.
+    """
+
+    center: float = static(0.5)
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        return ((image - self.center) ** 2).mean(axis=(1, 2, 3))
+
+
+class Blur(Prior):
+    """High-frequency energy: mean square of the image less its Gaussian blur.
+
+    The penalty form of blurring at every step (Yosinski et al. 2015, section 3).
+
+    Args:
+        sigma: of the blur, in pixels, above 0; the border is repeated.
+    """
+
+    sigma: float = static(1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma > 0:
+            raise ObjectiveError(f"sigma must be above 0; got {self.sigma}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        _, height, width, _ = image.shape
+        rows, columns = (_blur_matrix(length, self.sigma) for length in (height, width))
+        smooth = jnp.einsum("ih,nhwc,jw->nijc", rows, image, columns)
+        return ((image - smooth) ** 2).mean(axis=(1, 2, 3))
+
+
+def _blur_matrix(length: int, sigma: float) -> np.ndarray:
+    """A Gaussian blur of a line with repeated ends, as a matrix (length, length)."""
+    radius = max(1, round(4 * sigma))
+    offsets = np.arange(-radius, radius + 1)
+    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
+    taps /= taps.sum()
+    matrix = np.zeros((length, length))
+    for offset, tap in zip(offsets, taps, strict=True):
+        sources = np.clip(np.arange(length) + offset, 0, length - 1)
+        np.add.at(matrix, (np.arange(length), sources), tap)
+    return matrix.astype(np.float32)
+
+
+class CenterBias(Prior):
+    """Contrast away from the centre: mean of (1 − exp(−r²/2sigma²)) · (x − 0.5)².
+
+    Subtracted, it draws the picture to the centre, as the centre bias of Nguyen et al. 2016
+    (multifaceted feature visualization) does by its crops.
+
+    Args:
+        sigma: of the Gaussian, in units of the image's half height and half width, above 0.
+    """
+
+    sigma: float = static(0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sigma > 0:
+            raise ObjectiveError(f"sigma must be above 0; got {self.sigma}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        _, height, width, _ = image.shape
+        y, x = (2 * (np.arange(k) + 0.5) / k - 1 for k in (height, width))
+        squares = y[:, None] ** 2 + x[None, :] ** 2
+        weight = 1 - np.exp(-squares / (2 * self.sigma**2))
+        return (jnp.asarray(weight[..., None], image.dtype) * (image - 0.5) ** 2).mean((1, 2, 3))
