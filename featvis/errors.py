@@ -1,5 +1,7 @@
 """Typed errors of featvis: each message is one line and names what was given and expected."""
 
+from typing import Any
+
 
 class FeatvisError(Exception):
     """Base class: catching it catches every error that featvis raises on purpose."""
@@ -25,4 +27,12 @@ class OutputError(FeatvisError, OSError):
 
 
 class NonFiniteError(FeatvisError, ArithmeticError):
-    """A NaN or infinity during the optimisation; says the step and the term."""
+    """A NaN or infinity during the optimisation; says the step and the term.
+
+    Attributes:
+        result: the `Result` as it was before that step.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result

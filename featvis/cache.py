@@ -1,0 +1,29 @@
+"""The persistent compilation cache: a program compiled once on a machine is not compiled again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import platformdirs
+
+
+def enable_cache(folder: str | Path | None = None) -> Path:
+    """Keeps compiled programs on disk, for this process and those after it.
+
+    The command line does so by itself. JAX checks the entries against its own version, the
+    compiler's options and the device.
+
+    Args:
+        folder: by default the user's cache folder for featvis.
+
+    Returns:
+        The folder.
+    """
+    path = Path(folder or platformdirs.user_cache_path("featvis")) / "xla"
+    path.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # By default only what took a second or more is kept; the sum of the small ones is seconds too.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return path

@@ -1,0 +1,389 @@
+"""The command line: `featvis models`, `layers`, `render` and `replay`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from featvis.models import Model
+    from featvis.result import Result
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="See what any unit of a network looks for, reproducibly and with evidence.",
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON a result.")]
+_Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Where the picture goes; a folder for several.")
+]
+_Force = Annotated[bool, typer.Option("--force", help="Write over existing files.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+_Size = Annotated[str | None, typer.Option(help="Height x width in pixels, as 160x224, or 160.")]
+_Evidence = Annotated[
+    Path | None,
+    typer.Option(help="A folder of natural images to compare the unit's response with."),
+]
+
+#: How a shell reports a program ended by Ctrl-C.
+_INTERRUPTED = 130
+
+
+@app.command("models")
+def list_models(as_json: _Json = False) -> None:
+    """The networks that can be loaded by name."""
+    from featvis.models import available
+
+    for entry in available():
+        if as_json:
+            print(json.dumps(entry.as_dict()))
+            continue
+        size = f"{entry.size[0]}x{entry.size[1]}"
+        here = "here" if entry.available else "not here"
+        print(
+            f"{entry.name}  {entry.parameters / 1e6:.1f}M parameters  {size}  "
+            f"top-1 {100 * entry.accuracy:.1f}%  {entry.source}  {here}"
+        )
+
+
+@app.command()
+def layers(model: str, size: _Size = None, as_json: _Json = False) -> None:
+    """The layers of a network, their shapes at a size, and how their units are written."""
+    from featvis.models import load
+
+    network = load(model)
+    shapes = network.layers(_parse_size(size, network))
+    width = max(len(name) for name in shapes)
+    for name, shape in shapes.items():
+        unit = f"{name}:0 to {name}:{shape[-1] - 1}"
+        if as_json:
+            print(json.dumps({"layer": name, "shape": list(shape), "units": unit}))
+        else:
+            print(f"{name:{width}}  {'x'.join(map(str, shape)):12}  {unit}")
+
+
+@app.command()
+def render(
+    model: Annotated[str, typer.Argument(help="A network's name: see `featvis models`.")],
+    objective: Annotated[
+        list[str],
+        typer.Argument(
+            help="What to maximise: a channel block8:3, a neuron block8:3@7,7, a class logits:285, "
+            "a layer block8, or an expression such as 'block8:3 - 0.1*tv'."
+        ),
+    ],
+    output: _Output = None,
+    size: _Size = None,
+    steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 512,
+    seed: Annotated[int, typer.Option(help="Drives everything random.")] = 0,
+    param: Annotated[
+        str, typer.Option(help="Parameterization: fourier, pixels, 'Fourier(decay=1.5)', …")
+    ] = "fourier",
+    transform: Annotated[
+        str, typer.Option(help="Preset or expression: affine, standard, maco, none, 'Jitter(8)'.")
+    ] = "affine",
+    optimizer: Annotated[str, typer.Option(help="An optax transformation.")] = "adam(0.05)",
+    batch: Annotated[
+        int | None, typer.Option(help="Images an objective, as diversity needs.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many steps without progress.")
+    ] = None,
+    evidence: _Evidence = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Run so many seeds and give the scores' mean and spread.")
+    ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(help="Write the way there as an animated .webp or .gif.")
+    ] = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
+    from featvis import components
+    from featvis.cache import enable_cache
+    from featvis.evidence import compare_with_natural, vary_seed
+    from featvis.images import image_files
+    from featvis.models import load
+    from featvis.result import output_path
+    from featvis.synthesis import synthesize_many
+    from objectives import parse
+
+    enable_cache()
+    network = load(model)
+    parsed = [parse(text) for text in objective]
+    parameterization = components.parameterization(
+        param, _parse_size(size, network) or network.size, network.channels
+    )
+    if evidence is not None:
+        image_files(evidence)
+    if seeds is not None and seeds < 2:
+        raise _usage(f"--seeds must be 2 or more; got {seeds}")
+    if animate is not None and len(parsed) > 1:
+        raise _usage("--animate takes one objective")
+    paths, sheet = _plan(output, network.name, [str(o) for o in parsed], force)
+    film = None
+    if animate is not None:
+        film = output_path(animate, force=force, suffixes=(".webp", ".gif"))
+    found = synthesize_many(
+        network,
+        parsed,
+        parameterization,
+        seed=seed,
+        steps=steps,
+        transform=transform,
+        optimizer=optimizer,
+        batch=batch,
+        patience=patience,
+        snapshots=min(steps, 24) if film else 0,
+        progress=not quiet,
+    )
+    done: dict[int, Result] = {}
+    for place, result in _saving_what_there_is(found, paths, force):
+        path = _save(result.save, paths[place], force)
+        if evidence is not None:
+            result = compare_with_natural(result, evidence)
+        if seeds is not None and result.stopped != "interrupt":
+            result = vary_seed(result, seeds, progress=not quiet)
+        if result.evidence:
+            # Written again with what was found out since: the picture itself is safe already.
+            _save(result.save, path, True)
+        if film is not None:
+            _save(result.save_animation, film, True)
+        done[place] = result
+        _report(result, objective[place], path, seed, as_json)
+    if sheet is not None and len(done) > 1:
+        _save_sheet(done, parsed, network, sheet, force, as_json)
+    if any(result.stopped == "interrupt" for result in done.values()):
+        raise typer.Exit(_INTERRUPTED)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A PNG that featvis wrote, or the JSON beside it.")],
+    output: _Output = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Make a picture again from its manifest, and say whether it is the same."""
+    import numpy as np
+    from PIL import Image
+
+    from featvis.cache import enable_cache
+    from featvis.manifest import read_manifest
+    from featvis.replay import VersionWarning, replay, version_differences
+    from featvis.result import output_path
+
+    enable_cache()
+    manifest = read_manifest(file)
+    path = output_path(
+        output or file.with_name(f"{file.stem}-replay.png"), force=force
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VersionWarning)
+        result = replay(manifest, progress=not quiet)
+    path = _save(result.save, path, force)
+    original = file.with_suffix(".png")
+    same = None
+    if original.is_file():
+        with Image.open(original) as before, Image.open(path) as after:
+            same = np.array_equal(np.asarray(before), np.asarray(after))
+    differences = version_differences(manifest)
+    if as_json:
+        _report(result, manifest["objective"], path, manifest["seed"], True, identical=same)
+        return
+    _report(result, manifest["objective"], path, manifest["seed"], False)
+    if same is not None:
+        print("identical to the original" if same else "differs from the original")
+    for line in differences:
+        print(f"other version: {line}")
+
+
+# ---- helpers -------------------------------------------------------------------------------
+
+
+def _usage(message: str) -> Exception:
+    from featvis.errors import InputError
+
+    return InputError(message)
+
+
+def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
+    if match is None:
+        raise _usage(f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got {text!r}")
+    height, width = int(match[1]), int(match[2] or match[1])
+    network.check_image_shape(height, width, network.channels)
+    return height, width
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "objective"
+
+
+def _plan(
+    output: Path | None, model: str, texts: Sequence[str], force: bool
+) -> tuple[list[Path], Path | None]:
+    """Where each picture goes, and the grid of several; tried before anything is computed."""
+    from featvis.errors import OutputError
+    from featvis.result import output_path
+
+    slugs = [_slug(text) for text in texts]
+    slugs = [f"{slug}-{i}" if slugs.count(slug) > 1 else slug for i, slug in enumerate(slugs)]
+    if output is not None and output.suffix and not output.is_dir():
+        if len(texts) == 1:
+            return [output_path(output, force=force)], None
+        sheet = output_path(output, force=force)
+        names = [sheet.with_name(f"{sheet.stem}-{slug}.png") for slug in slugs]
+        return [output_path(name, force=force) for name in names], sheet
+    folder = output or Path()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    paths = [output_path(folder / f"{model}_{slug}.png", force=force) for slug in slugs]
+    sheet = output_path(folder / f"{model}_grid.png", force=force) if len(texts) > 1 else None
+    return paths, sheet
+
+
+def _saving_what_there_is(found: Any, paths: Sequence[Path], force: bool) -> Any:
+    """Passes results on; before a NaN's error goes up, the picture before it is saved."""
+    from featvis.errors import NonFiniteError
+
+    try:
+        yield from found
+    except NonFiniteError as error:
+        if error.result is not None:
+            path = _save(error.result.save, paths[0], force)
+            error.add_note(f"the picture before it is in {path}")
+        raise
+
+
+def _save(write: Callable[..., Path], path: Path, force: bool) -> Path:
+    """Writes a file; where that fails after all, into the temporary folder, and says so."""
+    from featvis.errors import OutputError
+
+    try:
+        return write(path, force=force)
+    except OutputError as error:
+        spare = write(Path(tempfile.mkdtemp(prefix="featvis-")) / path.name, force=True)
+        print(f"warning: {error}; written to {spare} instead", file=sys.stderr)
+        return spare
+
+
+def _save_sheet(
+    done: dict[int, Result],
+    parsed: Sequence[Any],
+    network: Model,
+    sheet: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    import io
+
+    from featvis.result import grid, to_picture, write_file
+
+    places = sorted(done)
+    pictures = [to_picture(done[p].images[0]) for p in places]
+    labels = [_label(parsed[p], network) for p in places]
+    buffer = io.BytesIO()
+    grid(pictures, labels).save(buffer, "PNG")
+
+    def write(path: Path, force: bool) -> Path:
+        return write_file(path, buffer.getvalue())
+
+    path = _save(write, sheet, force)
+    if not as_json:
+        print(f"grid  {path}")
+
+
+def _label(objective: Any, network: Model) -> str:
+    """The text under a picture: a class has its name."""
+    from objectives import Logit, LogProbability, Probability
+
+    if isinstance(objective, (Logit, Probability, LogProbability)) and network.labels:
+        import numpy as np
+
+        if np.ndim(objective.index) == 0:
+            return f"{objective}: {network.labels[int(np.asarray(objective.index))]}"
+    return str(objective)
+
+
+def _plain(values: Any) -> Any:
+    """One number for one image, a list for several."""
+    numbers = [float(value) for value in values]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _report(
+    result: Result, text: str, path: Path, seed: Any, as_json: bool, **more: Any
+) -> None:
+    shared = result.manifest["batch"] // len(result)
+    record = {
+        "objective": text,
+        "image": str(path),
+        "score": _plain(result.transformed_scores),
+        "clean_score": _plain(result.clean_scores),
+        "seconds": round(result.seconds / shared, 3),
+        "steps": len(result.scores),
+        "seed": seed,
+        "model": result.manifest["model"]["name"],
+        "stopped": result.stopped,
+        **{name: _plain(values) for name, values in result.evidence.items()},
+        **more,
+    }
+    if as_json:
+        print(json.dumps(record), flush=True)
+        return
+
+    def show(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else ", ".join(f"{v:.4g}" for v in value)
+
+    facts = [f"clean score {show(record['clean_score'])}", f"transformed {show(record['score'])}"]
+    facts += [f"{k.replace('_', ' ')} {show(record[k])}" for k in result.evidence]
+    if result.stopped != "steps":
+        facts.append(f"stopped at step {record['steps']} ({result.stopped})")
+    print(f"{text}  {', '.join(facts)}, {record['seconds']:.1f} s  {path}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; a mistake of the user is one line and exit code 2.
+
+    Args:
+        arguments: by default those of the process.
+    """
+    # Both are only errors here: importing them must not import JAX.
+    from featvis.errors import FeatvisError
+    from objectives.errors import ObjectiveError
+
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except (FeatvisError, ObjectiveError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
+    return 0
+
+
+if __name__ == "__main__":
+    main()

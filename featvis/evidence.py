@@ -1,0 +1,142 @@
+"""Evidence: what a picture proves. How a unit's response to it compares with natural images, and
+how much of it is the seed's.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis.errors import InputError
+from featvis.images import image_files, read_batches
+from featvis.models import Model
+from featvis.replay import replay, run_of
+from featvis.result import Result
+from objectives import Activations, Constant, Objective, Prior, Scaled, Sum
+from objectives.core import OnImages
+
+_BATCH = 8
+
+
+def compare_with_natural(result: Result, folder: str | Path, model: Model | None = None) -> Result:
+    """Where each picture's clean score lies among natural images.
+
+    The images are scaled and cropped to the pictures' size. Terms that read no activation (image
+    priors) are left out on both sides: they are about the picture, not about the unit.
+
+    Args:
+        result: of `synthesize` or `replay`.
+        folder: pictures, in it or its subfolders.
+        model: the model, where it is not one that `featvis.models.load` knows.
+
+    Returns:
+        The result with, in `evidence`, for each image: `unit_score` (the clean score without
+        priors), `percentile` (of the natural images, how many score lower, ties by half, 0 to
+        100), `natural_max`, `natural_mean`, and `natural_images`, their number.
+
+    Raises:
+        InputError: no such folder, no picture in it, or an objective of priors alone.
+    """
+    run = run_of(result.manifest, model)
+    units = without_priors(run.objective)
+    if units is None:
+        raise InputError(f"{run.objective!r} reads no activation: nothing to compare")
+    if any(node.couples_images or isinstance(node, OnImages) for node in units.walk()):
+        raise InputError(f"{units!r} compares images with each other; a natural image is alone")
+    height, width, channels = result.images.shape[1:]
+    members = _members(result)
+    natural = []
+    for images in read_batches(image_files(folder), (height, width), channels, _BATCH):
+        padding = _BATCH - len(images)
+        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
+        scores = _score_alone(run.model.apply, run.count, run.model.params, units, padded)
+        natural.append(np.asarray(scores)[: len(images), members])
+    if not natural:
+        raise InputError(f"no picture in {folder} can be read")
+    scores = np.concatenate(natural)
+    own = np.asarray(
+        _score_alone(run.model.apply, run.count, run.model.params, units, result.images)
+    )[np.arange(len(result)), members]
+    below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
+    return result.with_evidence(
+        unit_score=own,
+        percentile=100 * below,
+        natural_max=scores.max(axis=0),
+        natural_mean=scores.mean(axis=0),
+        natural_images=np.full(len(result), len(scores)),
+    )
+
+
+def _members(result: Result) -> np.ndarray:
+    """The places of the result's images in the batch of its run."""
+    return np.arange(len(result)) + result.manifest.get("member", 0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _score_alone(
+    apply: Any, count: int, weights: Any, objective: Objective, images: jax.Array
+) -> jax.Array:
+    """What each of `count` members would score with each image, (images, count).
+
+    The network sees each image once; its activations stand in for those of a whole batch.
+    """
+    acts = apply(weights, images)
+
+    def one(acts: Any, image: jax.Array) -> jax.Array:
+        repeated = {k: jnp.broadcast_to(a, (count, *a.shape)) for k, a in acts.items()}
+        return objective(Activations(repeated), jnp.broadcast_to(image, (count, *image.shape)))
+
+    return jax.vmap(one)(acts, images)
+
+
+def without_priors(objective: Objective) -> Objective | None:
+    """The part of an objective that reads activations; None if there is none."""
+    if isinstance(objective, (Prior, Constant)):
+        return None
+    if isinstance(objective, Scaled):
+        inner = without_priors(objective.objective)
+        return None if inner is None else Scaled(objective.weight, inner)
+    if isinstance(objective, Sum):
+        kept = [t for t in map(without_priors, objective.objectives) if t is not None]
+        if len(kept) < 2:
+            return kept[0] if kept else None
+        return Sum(tuple(kept))
+    return objective
+
+
+def vary_seed(
+    result: Result, seeds: int = 4, model: Model | None = None, *, progress: bool = True
+) -> Result:
+    """Runs the synthesis again from other seeds: how much of the score is the start's luck.
+
+    Args:
+        result: of `synthesize` or `replay`; not one that started from a given image.
+        seeds: in all, the result's own included, at least 2.
+        model: the model, where it is not one that `featvis.models.load` knows.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The result with `seed_mean` and `seed_std` of the clean scores over the seeds in `evidence`.
+
+    Raises:
+        InputError: fewer than 2 seeds, or a run that no seed changes.
+    """
+    if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
+        raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
+    if result.manifest["init"] is not None:
+        raise InputError("the run started from a given image: another seed is no other start")
+    first = result.manifest["seed"]
+    scores = [result.clean_scores]
+    for step in range(1, seeds):
+        seed = first + step if isinstance(first, int) else [one + step for one in first]
+        again = replay({**result.manifest, "seed": seed}, model=model, progress=progress)
+        start = 0 if len(again) == len(result) else _members(result)[0]
+        scores.append(again.clean_scores[start : start + len(result)])
+    return result.with_evidence(
+        seed_mean=np.mean(scores, axis=0), seed_std=np.std(scores, axis=0, ddof=1)
+    )

@@ -1,0 +1,292 @@
+"""What a synthesis gives: images, their scores, the evidence and the manifest; and its files."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from featvis import manifest as manifests
+from featvis.errors import InputError, OutputError
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Synthesized images and all that is known of them.
+
+    `result[i]` is the result of one image alone, `len(result)` their number.
+
+    Attributes:
+        images: (n, h, w, c) float32 in [0, 1].
+        scores: the objective at each step, under that step's transforms, (steps, n).
+        clean_scores: the objective on the final images without transforms, (n,).
+        transformed_scores: its mean over 8 draws of the transform on the final images, (n,).
+        params: parameters of the final images, a pytree with the images first; `init=` takes them.
+        snapshots: images (n, h, w, c) by the number of steps after which they were kept.
+        manifest: all that makes the images again, plain data.
+        stopped: why it ended: "steps", "plateau", "interrupt" or "non-finite".
+        seconds: the whole of the synthesis, compiling included.
+        evidence: what was measured afterwards, by name; each an array (n,).
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    clean_scores: np.ndarray
+    transformed_scores: np.ndarray
+    params: Any
+    snapshots: Mapping[int, np.ndarray]
+    manifest: Mapping[str, Any]
+    stopped: str
+    seconds: float
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Result:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        one = slice(index % len(self), index % len(self) + 1)
+        return dataclasses.replace(
+            self,
+            images=self.images[one],
+            scores=self.scores[:, one],
+            clean_scores=self.clean_scores[one],
+            transformed_scores=self.transformed_scores[one],
+            params=jax.tree.map(lambda a: a[one], self.params),
+            snapshots={step: images[one] for step, images in self.snapshots.items()},
+            manifest={**self.manifest, "member": self.manifest.get("member", 0) + one.start},
+            evidence={name: values[one] for name, values in self.evidence.items()},
+        )
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[i] for i in range(len(self)))
+
+    def with_evidence(self, **measured: Any) -> Result:
+        """The same result with more evidence, arrays (n,) by name."""
+        added = {name: np.asarray(values) for name, values in measured.items()}
+        return dataclasses.replace(self, evidence={**self.evidence, **added})
+
+    def picture(self, index: int = 0) -> Image.Image:
+        """One image as a Pillow picture: grey for 1 channel, RGB for 3; others need a choice.
+
+        Raises:
+            InputError: images of another number of channels.
+        """
+        return to_picture(self.images[index])
+
+    def grid(self, labels: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+        """All images in one picture.
+
+        Args:
+            labels: one line under each image; none for no labels.
+            columns: of the grid; by default as square as it goes.
+        """
+        return grid([to_picture(image) for image in self.images], labels, columns)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Writes the picture as PNG with the manifest inside, and the manifest beside it as JSON.
+
+        Several images are written as one grid. An existing file is kept: the new one gets a
+        number before its suffix.
+
+        Args:
+            path: ends in .png, or has no suffix and gets it.
+            force: write over an existing file.
+
+        Returns:
+            The path of the PNG.
+
+        Raises:
+            OutputError: it cannot be written.
+            InputError: another suffix.
+        """
+        picture = self.picture() if len(self) == 1 else self.grid()
+        path = output_path(path, force=force)
+        info = PngInfo()
+        info.add_itxt(manifests.KEYWORD, json.dumps(self.manifest), zip=True)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", pnginfo=info)
+        record = {**self.manifest, "result": self.summary()}
+        write_file(path, buffer.getvalue())
+        write_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+        return path
+
+    def save_animation(self, path: str | Path, *, seconds: float = 4.0, force: bool = False) -> Path:
+        """Writes the snapshots as an animated WebP or GIF, by the suffix.
+
+        Args:
+            path: ends in .webp or .gif.
+            seconds: of one run through, above 0.
+            force: write over an existing file.
+
+        Raises:
+            InputError: no snapshots were kept, or another suffix.
+            OutputError: it cannot be written.
+        """
+        if not self.snapshots:
+            raise InputError("no snapshots to animate: synthesize(..., snapshots=24) keeps them")
+        if not seconds > 0:
+            raise InputError(f"seconds must be above 0; got {seconds}")
+        path = output_path(path, force=force, suffixes=(".webp", ".gif"))
+        frames = [
+            grid([to_picture(image) for image in images], (), None)
+            for _, images in sorted(self.snapshots.items())
+        ]
+        buffer = io.BytesIO()
+        frames[0].save(
+            buffer,
+            path.suffix[1:].upper(),
+            save_all=True,
+            append_images=frames[1:],
+            duration=max(20, round(1000 * seconds / len(frames))),
+            loop=0,
+        )
+        return write_file(path, buffer.getvalue())
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the result, plain data."""
+        return {
+            "score": self.transformed_scores.tolist(),
+            "clean_score": self.clean_scores.tolist(),
+            "steps": len(self.scores),
+            "stopped": self.stopped,
+            "seconds": round(self.seconds, 3),
+            "evidence": {name: values.tolist() for name, values in self.evidence.items()},
+        }
+
+    def __repr__(self) -> str:
+        clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)
+        return (
+            f"Result({_shorten(self.manifest['objective'])}, {len(self)} x "
+            f"{self.images.shape[1]}x{self.images.shape[2]}, clean scores {clean})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Pictures and figures, as a notebook shows them."""
+        cells = []
+        for i, one in enumerate(self):
+            buffer = io.BytesIO()
+            one.picture().save(buffer, "PNG")
+            data = base64.b64encode(buffer.getvalue()).decode()
+            facts = [f"clean score {self.clean_scores[i]:.4g}"]
+            facts += [f"{k.replace('_', ' ')} {v[i]:.4g}" for k, v in self.evidence.items()]
+            cells.append(
+                f'<figure style="display:inline-block;margin:4px">'
+                f'<img alt="image {i}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{html.escape(', '.join(facts))}</figcaption></figure>"
+            )
+        title = html.escape(_shorten(self.manifest["objective"]))
+        return f"<div><code>{title}</code><br>{''.join(cells)}</div>"
+
+
+def _shorten(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def to_picture(image: np.ndarray) -> Image.Image:
+    """An image (h, w, c) in [0, 1] as a Pillow picture of 8 bits.
+
+    Raises:
+        InputError: neither 1 nor 3 channels.
+    """
+    levels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if levels.shape[-1] == 1:
+        return Image.fromarray(levels[..., 0])
+    if levels.shape[-1] != 3:
+        raise InputError(
+            f"a picture has 1 or 3 channels; the image has {levels.shape[-1]}: choose some of them"
+        )
+    return Image.fromarray(levels)
+
+
+def grid(
+    pictures: Sequence[Image.Image], labels: Sequence[str] = (), columns: int | None = None
+) -> Image.Image:
+    """Pictures of one size side by side, with a line of text under each.
+
+    Args:
+        pictures: at least one.
+        labels: as many as pictures, or none.
+        columns: at least 1; by default as square as it goes.
+    """
+    if labels and len(labels) != len(pictures):
+        raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
+    columns = columns or int(np.ceil(np.sqrt(len(pictures))))
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    gap = 4
+    font = ImageFont.load_default(size=max(11, min(16, width // 10)))
+    line = int(font.size * 1.5) if labels else 0  # type: ignore[union-attr]
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + line + gap) + gap), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (width + gap), gap + row * (height + line + gap)
+        sheet.paste(picture, (x, y))
+        if labels:
+            text = labels[i]
+            while len(text) > 1 and draw.textlength(text, font=font) > width:
+                text = text[:-2].rstrip("…") + "…"
+            draw.text((x + width / 2, y + height + line / 2), text, "black", font, anchor="mm")
+    return sheet
+
+
+def output_path(
+    path: str | Path, *, force: bool = False, suffixes: tuple[str, ...] = (".png",)
+) -> Path:
+    """A path that can be written, with a number before the suffix where a file is in the way.
+
+    Args:
+        path: with one of the suffixes, or with none to get the first of them.
+        force: take the path even if there is a file.
+        suffixes: those that are fine.
+
+    Raises:
+        InputError: another suffix.
+        OutputError: the folder is missing or cannot be written to.
+    """
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_name(path.name + suffixes[0])
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path} should end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise OutputError(f"cannot write {path}: permission denied")
+    if force:
+        return path
+    free, number = path, 1
+    while free.exists() or free.with_suffix(".json").exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    return path

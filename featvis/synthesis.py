@@ -1,0 +1,580 @@
+"""The loop: optimises the parameters of images until an objective is as high as it goes.
+
+One compiled program holds a step and its loop. It is called in chunks, between which progress is
+shown, snapshots are taken and an interrupt is obeyed; how the steps are cut into chunks does not
+change the picture. The weights, the objective's indices and the number of steps are arguments, so
+another unit of the same layer, or another number of steps, compiles nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from featvis import components, models
+from featvis.errors import InputError, NonFiniteError
+from featvis.manifest import describe_run
+from featvis.models import Model
+from featvis.parameterizations import Fourier, Parameterization
+from featvis.redirect import redirected
+from featvis.result import Result
+from featvis.transforms import Transform
+from objectives import Activations, Objective, parse, signature, stack
+
+#: Steps in one call of the compiled program at most: the length of its score buffer.
+_CHUNK = 64
+#: Steps at which dead rectifiers are looked for and redirected, as in lucid.
+_REDIRECTED_STEPS = 16
+#: Seconds between two looks at the clock, the progress bar and Ctrl-C.
+_CHUNK_SECONDS = 0.5
+#: Draws of the transform over which the final transformed score is averaged.
+_DRAWS = 8
+
+
+class _Program(NamedTuple):
+    """What is compiled: all of it static and hashable."""
+
+    apply: Any
+    parameterization: Parameterization
+    transform: Transform
+    optimizer: str | optax.GradientTransformation
+    redirect: bool = False
+
+
+class _State(NamedTuple):
+    """What one step hands to the next; the leaves of the images come first."""
+
+    step: jax.Array
+    params: Any
+    optimizer: Any
+    average: jax.Array  # exponential moving average of the scores (n,)
+    best: jax.Array  # its best so far (n,)
+    since: jax.Array  # steps since then (n,)
+    finite: jax.Array
+
+
+def synthesize(
+    model: Model | str,
+    objective: Objective | str,
+    parameterization: Parameterization | None = None,
+    *,
+    seed: int | Sequence[int] = 0,
+    batch: int | None = None,
+    steps: int = 512,
+    optimizer: str | optax.GradientTransformation = "adam(0.05)",
+    transform: Transform | str = "affine",
+    init: Any = None,
+    patience: int | None = None,
+    snapshots: int | Sequence[int] = (),
+    progress: bool = True,
+) -> Result:
+    """Synthesizes images that maximise an objective.
+
+    Each image has its own key, derived from the seed and its place in the batch, which drives its
+    first parameters and all its transforms: its neighbours do not change it, beyond rounding.
+
+    Args:
+        model: a model, or the name of one (`featvis.models.available()`).
+        objective: what to maximise, an objective or its text (`"block8:3"`).
+        parameterization: how images are written; by default `Fourier` at the model's own size.
+        seed: an integer of at least 0; or one an image, and then image i is the first image of a
+            run with seed i's number alone.
+        batch: number of images; by default what the objective or the seeds ask for, or 1.
+        steps: optimisation steps, at least 1.
+        optimizer: any optax transformation, or its text (`"chain(clip(1.0), adam(0.05))"`), which
+            the manifest can keep. Each image has its own state, so that nothing in it mixes images.
+        transform: what an image goes through before the model at each step, drawn anew for each
+            image and step; a name of `featvis.transforms.PRESETS`, or a transform.
+        init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); or the
+            parameters of an earlier result (`result.params`). None: drawn from the seed.
+        patience: stop when for this many steps no image has raised the moving average (0.9) of
+            its score (Cadena et al. 2018). None: never.
+        snapshots: steps after which to keep the images, or a number of them, evenly spread.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The images, their scores by step, on the clean picture and under transforms, their
+        parameters, the snapshots and the manifest. An interrupt (Ctrl-C) returns what there is.
+
+    Raises:
+        InputError: an argument out of range or of the wrong shape.
+        UnknownModel: no model of that name.
+        ObjectiveError: an objective that does not fit the model (UnknownLayer, ParseError too).
+        NonFiniteError: a NaN or an infinity; it names the step and the term of the objective, and
+            its `result` holds the images before it.
+    """
+    model = models.load(model) if isinstance(model, str) else model
+    objective = parse(objective) if isinstance(objective, str) else objective
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
+    if parameterization is None:
+        parameterization = Fourier(size=model.size, channels=model.channels)
+    transform = components.transform(transform)
+    components.optimizer(optimizer)
+    _positive("steps", steps)
+    if patience is not None:
+        _positive("patience", patience)
+    count = _batch_size(objective, seed, batch, init, parameterization)
+    _check_fit(model, objective, parameterization, transform, count)
+    marks = _marks(snapshots, steps)
+
+    program = _Program(model.apply, parameterization, transform, optimizer)
+    objective = _as_arrays(objective)
+    keys = image_keys(seed, count)
+    started = time.perf_counter()
+    first = _start(program, keys, *_initial(init, parameterization, count))
+    state = first
+    scores: list[np.ndarray] = []
+    frames: dict[int, np.ndarray] = {}
+    limit = jnp.int32(patience or np.iinfo(np.int32).max)
+    stopped, length = "steps", _REDIRECTED_STEPS
+    bar = _bar(steps, progress, objective)
+    with bar, _interruptible() as interrupted:
+        done = 0
+        while done < steps:
+            stop = min([done + length, steps, *(mark for mark in marks if mark > done)])
+            began = time.perf_counter()
+            state, rows, alive = _advance(
+                program, model.params, objective, keys, state, jnp.int32(stop), limit
+            )
+            reached = int(state.step)
+            if not program.redirect and done < _REDIRECTED_STEPS and not _all(alive, reached - done):
+                # Some image got no gradient from the network: start again with redirected ones.
+                program = program._replace(redirect=True)
+                state, done, scores, frames = first, 0, [], {}
+                bar.reset()
+                continue
+            taken = reached - done
+            scores.append(np.asarray(rows)[:taken])
+            bar.update(taken)
+            if reached in marks:
+                frames[reached] = np.asarray(_decode(parameterization, state.params))
+            if not bool(state.finite):
+                stopped = "non-finite"
+            elif reached < stop:
+                stopped = "plateau"
+            elif interrupted() and reached < steps:
+                stopped = "interrupt"
+            done = reached
+            if stopped != "steps":
+                break
+            if program.redirect and done >= _REDIRECTED_STEPS:
+                program = program._replace(redirect=False)
+            pace = _CHUNK_SECONDS / (time.perf_counter() - began)
+            length = int(min(_CHUNK, max(1, taken * pace)))
+            if done < _REDIRECTED_STEPS:
+                length = min(length, _REDIRECTED_STEPS - done)
+
+    program = program._replace(redirect=False)
+    images, clean, transformed = _evaluate(program, model.params, objective, keys, state.params)
+    manifest = describe_run(
+        model=model,
+        objective=objective,
+        parameterization=parameterization,
+        transform=transform,
+        optimizer=optimizer,
+        seed=seed,
+        batch=count,
+        steps=done,
+        init=init,
+        snapshots=sorted(frames),
+    )
+    result = Result(
+        images=np.asarray(images),
+        scores=np.concatenate(scores) if scores else np.zeros((0, count), np.float32),
+        clean_scores=np.asarray(clean),
+        transformed_scores=np.asarray(transformed),
+        params=jax.tree.map(np.asarray, state.params),
+        snapshots=frames,
+        manifest=manifest,
+        stopped=stopped,
+        seconds=time.perf_counter() - started,
+    )
+    if stopped == "non-finite":
+        raise _non_finite(program, model, objective, keys, state, result)
+    return result
+
+
+# ---- the compiled parts --------------------------------------------------------------------
+
+
+def image_keys(seed: int | Sequence[int], count: int) -> jax.Array:
+    """One key an image, (count,): from its place under one seed, or from its own seed."""
+    if isinstance(seed, (int, np.integer)):
+        places = jnp.arange(count)
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
+    keys = [jax.random.fold_in(jax.random.key(one), 0) for one in seed]
+    return jnp.stack(keys)
+
+
+def _purpose(key: jax.Array, purpose: int) -> jax.Array:
+    """A key for each use: 0 the first parameters, 1 the steps, 2 the final evaluation."""
+    return jax.random.fold_in(key, purpose)
+
+
+@functools.partial(jax.jit, static_argnames=("program", "kind"))
+def _start(program: _Program, keys: jax.Array, init: Any, kind: str) -> _State:
+    parameterization = program.parameterization
+    if kind == "params":
+        params = init
+    elif kind == "image":
+        params = jax.vmap(parameterization.encode)(init)
+    else:
+        params = jax.vmap(lambda key: parameterization.init(_purpose(key, 0)))(keys)
+    params = jax.vmap(parameterization.project)(params)
+    count = keys.shape[0]
+    nothing = jnp.full(count, -jnp.inf, jnp.float32)
+    return _State(
+        step=jnp.int32(0),
+        params=params,
+        optimizer=jax.vmap(components.optimizer(program.optimizer).init)(params),
+        average=jnp.zeros(count, jnp.float32),
+        best=nothing,
+        since=jnp.zeros(count, jnp.int32),
+        finite=jnp.bool_(True),
+    )
+
+
+def _scores(
+    program: _Program, weights: Any, objective: Objective, keys: jax.Array, seen: Any, image: Any
+) -> jax.Array:
+    """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
+    seen = jax.vmap(program.transform)(keys, seen)
+    apply = redirected(program.apply) if program.redirect else program.apply
+    return objective(Activations(apply(weights, seen)), image)
+
+
+@functools.partial(jax.jit, static_argnames=("program",))
+def _advance(
+    program: _Program,
+    weights: Any,
+    objective: Objective,
+    keys: jax.Array,
+    state: _State,
+    stop: jax.Array,
+    patience: jax.Array,
+) -> tuple[_State, jax.Array, jax.Array]:
+    """Steps from `state` to `stop`, fewer at a plateau or a NaN.
+
+    Returns:
+        The state; scores (chunk, n), the rows of steps not taken 0; and whether the network gave
+        each image a gradient at each step, (chunk, n).
+    """
+    parameterization = program.parameterization
+    optimizer = components.optimizer(program.optimizer)
+    start, count = state.step, keys.shape[0]
+    step_keys = jax.vmap(lambda key: _purpose(key, 1))(keys)
+
+    def going(carry: tuple[_State, jax.Array, jax.Array]) -> jax.Array:
+        now = carry[0]
+        return (now.step < stop) & now.finite & jnp.any(now.since < patience)
+
+    def step(carry: tuple[_State, jax.Array, jax.Array]) -> tuple[_State, jax.Array, jax.Array]:
+        now, rows, alive = carry
+        drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
+        image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
+
+        def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+            scores = _scores(program, weights, objective, drawn, seen, image)
+            return jnp.sum(scores), scores
+
+        # By way of the network and directly, to tell a dead unit under a living prior.
+        (by_network, by_prior), scores = jax.grad(total, (0, 1), has_aux=True)(image, image)
+        (gradient,) = decode_vjp(by_network + by_prior)
+        descent = jax.tree.map(jnp.negative, gradient)
+        updates, moments = jax.vmap(optimizer.update)(descent, now.optimizer, now.params)
+        params = jax.vmap(parameterization.project)(optax.apply_updates(now.params, updates))
+        finite = jnp.all(jnp.isfinite(scores))
+        for part in jax.tree.leaves(gradient):
+            finite &= jnp.all(jnp.isfinite(part))
+        average = jnp.where(now.step == 0, scores, 0.9 * now.average + 0.1 * scores)
+        better = average > now.best
+        new = _State(
+            step=now.step + 1,
+            params=params,
+            optimizer=moments,
+            average=average,
+            best=jnp.where(better, average, now.best),
+            since=jnp.where(better, 0, now.since + 1),
+            finite=finite,
+        )
+        # A step that went wrong is not taken: what was there before it is kept.
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, now)._replace(finite=finite)
+        row = now.step - start
+        rows = rows.at[row].set(jnp.where(finite, scores, 0.0))
+        alive = alive.at[row].set(jnp.any(by_network != 0, axis=(1, 2, 3)))
+        return new, rows, alive
+
+    rows = jnp.zeros((_CHUNK, count), jnp.float32)
+    return jax.lax.while_loop(going, step, (state, rows, jnp.zeros((_CHUNK, count), bool)))
+
+
+@functools.partial(jax.jit, static_argnames=("parameterization",))
+def _decode(parameterization: Parameterization, params: Any) -> jax.Array:
+    return jax.vmap(parameterization.decode)(params)
+
+
+@functools.partial(jax.jit, static_argnames=("program",))
+def _evaluate(
+    program: _Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images (n, h, w, c), scores of the clean images (n,), mean scores under transforms (n,)."""
+    images = jax.vmap(program.parameterization.decode)(params)
+    clean = objective(Activations(program.apply(weights, images)), images)
+    drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
+    draws = jax.lax.map(
+        lambda keys: _scores(program, weights, objective, keys, images, images), drawn
+    )
+    return images, clean, jnp.mean(draws, axis=0)
+
+
+# ---- arguments -----------------------------------------------------------------------------
+
+
+def _positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1; got {value!r}")
+
+
+def _batch_size(
+    objective: Objective,
+    seed: int | Sequence[int],
+    batch: int | None,
+    init: Any,
+    parameterization: Parameterization,
+) -> int:
+    """The number of images that all arguments agree on."""
+    said: dict[str, int] = {}
+    if batch is not None:
+        _positive("batch", batch)
+        said["batch"] = int(batch)
+    if objective.batch_size is not None:
+        said["the objective"] = objective.batch_size
+    seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
+    if not seeds or any(
+        isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in seeds
+    ):
+        raise InputError(f"seed must be an integer of at least 0, or one an image; got {seed!r}")
+    if not isinstance(seed, (int, np.integer)):
+        said["seed"] = len(seeds)
+    if isinstance(init, (np.ndarray, jax.Array)):
+        if init.ndim not in (3, 4) or tuple(init.shape[-3:]) != parameterization.shape:
+            raise InputError(
+                f"init has shape {tuple(init.shape)}; expected an image {parameterization.shape} "
+                f"or several, (n, *{parameterization.shape})"
+            )
+        if not (np.all(np.asarray(init) >= 0) and np.all(np.asarray(init) <= 1)):
+            raise InputError(
+                f"init must be in [0, 1]; got values from {np.min(init):.3g} to {np.max(init):.3g}"
+            )
+        if init.ndim == 4:
+            said["init"] = init.shape[0]
+    elif init is not None:
+        said["init"] = _params_count(init, parameterization)
+    if len(set(said.values())) > 1:
+        parts = ", ".join(f"{name} {number}" for name, number in said.items())
+        raise InputError(f"the arguments want different numbers of images: {parts}")
+    return next(iter(said.values()), 1)
+
+
+def _params_count(init: Any, parameterization: Parameterization) -> int:
+    wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
+    given_leaves, given = jax.tree.flatten(init)
+    leaves, structure = jax.tree.flatten(wanted)
+    if given != structure or any(
+        np.shape(g)[1:] != w.shape for g, w in zip(given_leaves, leaves, strict=True)
+    ):
+        shapes = jax.tree.map(np.shape, init)
+        raise InputError(
+            f"init does not hold parameters of {parameterization}: got {shapes}, expected "
+            f"{jax.tree.map(lambda w: ('n', *w.shape), wanted)}"
+        )
+    counts = {np.shape(g)[0] for g in given_leaves}
+    if len(counts) != 1:
+        raise InputError(f"init holds parameters of different numbers of images: {sorted(counts)}")
+    return counts.pop()
+
+
+def _check_fit(
+    model: Model,
+    objective: Objective,
+    parameterization: Parameterization,
+    transform: Transform,
+    count: int,
+) -> None:
+    """Dry run: shapes through the transform and the model, then the objective's own checks."""
+    model.check_image_shape(*parameterization.shape)
+    image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+    seen = jax.eval_shape(jax.vmap(transform), keys, image)
+    model.check_image_shape(*seen.shape[1:])
+    for shape in {image.shape, seen.shape}:
+        acts = jax.eval_shape(
+            model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+        objective.check(acts, image.shape)
+
+
+def _marks(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
+    if isinstance(snapshots, (int, np.integer)):
+        if isinstance(snapshots, bool) or not 0 <= snapshots <= steps:
+            raise InputError(f"snapshots must be 0 to {steps} (the steps); got {snapshots}")
+        return tuple(sorted({round(s) for s in np.linspace(0, steps, snapshots + 1)[1:]}))
+    wrong = [s for s in snapshots if not (isinstance(s, (int, np.integer)) and 1 <= s <= steps)]
+    if wrong:
+        raise InputError(f"snapshots are steps from 1 to {steps}; got {wrong[0]!r}")
+    return tuple(sorted({int(s) for s in snapshots}))
+
+
+def _initial(init: Any, parameterization: Parameterization, count: int) -> tuple[Any, str]:
+    if init is None:
+        return None, "random"
+    if isinstance(init, (np.ndarray, jax.Array)):
+        image = jnp.asarray(init, jnp.float32)
+        return jnp.broadcast_to(image, (count, *parameterization.shape)), "image"
+    return jax.tree.map(jnp.asarray, init), "params"
+
+
+def _as_arrays(objective: Objective) -> Objective:
+    """Leaves as arrays of 32 bits: a Python number and an array would be two compiled programs."""
+
+    def convert(value: Any) -> jax.Array:
+        return jnp.asarray(value, jnp.int32 if np.asarray(value).dtype.kind in "iub" else jnp.float32)
+
+    return jax.tree.map(convert, objective)
+
+
+# ---- progress, interrupts, failures --------------------------------------------------------
+
+
+def _bar(steps: int, progress: bool, objective: Objective) -> Any:
+    from tqdm import tqdm
+
+    # None: shown on a terminal only.
+    return tqdm(total=steps, disable=None if progress else True, leave=False, unit="step")
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Makes the first Ctrl-C a flag that is read between chunks; the second one raises."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        # Somebody else handles interrupts (a notebook, a server); they know better.
+        yield pressed.is_set
+        return
+
+    def press(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _all(alive: jax.Array, rows: int) -> bool:
+    return bool(np.all(np.asarray(alive)[: min(rows, _REDIRECTED_STEPS)]))
+
+
+def _non_finite(
+    program: _Program,
+    model: Model,
+    objective: Objective,
+    keys: jax.Array,
+    state: _State,
+    result: Result,
+) -> NonFiniteError:
+    """The error that says which step and which term of the objective went wrong."""
+    step = int(state.step)
+    if not all(np.all(np.isfinite(np.asarray(p))) for p in jax.tree.leaves(state.params)):
+        culprit = f"the optimizer {result.manifest['optimizer']} made the parameters non-finite"
+    else:
+        culprit = "the whole objective (each term alone is finite)"
+        for term in objective.terms:
+            # A term is a program of its own: compiled here only, where time does not matter.
+            limit = jnp.int32(np.iinfo(np.int32).max)
+            fresh = state._replace(finite=jnp.bool_(True))
+            after, _, _ = _advance(
+                program, model.params, term, keys, fresh, jnp.int32(step + 1), limit
+            )
+            if not bool(after.finite):
+                culprit = f"the term {term!r}"
+                break
+    return NonFiniteError(f"NaN or infinity at step {step}: {culprit}", result)
+
+
+# ---- many objectives -----------------------------------------------------------------------
+
+
+def synthesize_many(
+    model: Model | str,
+    objectives: Sequence[Objective | str],
+    parameterization: Parameterization | None = None,
+    *,
+    seed: int = 0,
+    batch_limit: int = 8,
+    **options: Any,
+) -> Iterator[tuple[int, Result]]:
+    """One result for each of several objectives, those of one kind in shared batches.
+
+    Units of one layer are one compiled program and are run `batch_limit` at a time. Every picture
+    starts from the same seed, so that it is the one its objective alone would give, beyond
+    rounding.
+
+    Args:
+        model: a model, or the name of one.
+        objectives: objectives or their texts.
+        parameterization: as for `synthesize`.
+        seed: an integer of at least 0.
+        batch_limit: images in one batch at most.
+        **options: as for `synthesize`.
+
+    Yields:
+        (place in `objectives`, result), a batch at a time. All objectives are checked before the
+        first is run. After an interrupt, nothing more.
+
+    Raises:
+        What `synthesize` raises.
+    """
+    model = models.load(model) if isinstance(model, str) else model
+    parsed = [parse(o) if isinstance(o, str) else o for o in objectives]
+    parameterization = parameterization or Fourier(size=model.size, channels=model.channels)
+    _positive("batch_limit", batch_limit)
+    transform = components.transform(options.get("transform", "affine"))
+    groups: dict[Any, list[int]] = {}
+    for place, objective in enumerate(parsed):
+        count = objective.batch_size or options.get("batch") or 1
+        _check_fit(model, objective, parameterization, transform, count)
+        key = signature(objective) if count == 1 else place
+        groups.setdefault(key, []).append(place)
+    for places in groups.values():
+        for start in range(0, len(places), batch_limit):
+            some = places[start : start + batch_limit]
+            if len(some) == 1:
+                result = synthesize(
+                    model, parsed[some[0]], parameterization, seed=seed, **options
+                )
+                yield some[0], result
+            else:
+                joint = stack([parsed[place] for place in some])
+                seeds = [seed] * len(some)
+                result = synthesize(model, joint, parameterization, seed=seeds, **options)
+                yield from zip(some, result, strict=True)
+            if result.stopped == "interrupt":
+                return
