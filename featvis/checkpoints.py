@@ -1,0 +1,377 @@
+"""PyTorch weight files read with numpy alone, without ever running what they contain.
+
+A `.pth` file is a pickle, and unpickling is running a program. Here the program may name only
+the few globals that a file of tensors needs; anything else ends in a `CheckpointError`. Both
+formats are read: the zip archive of PyTorch ≥ 1.6 and the earlier stream of pickles.
+"""
+
+import hashlib
+import io
+import math
+import pickle
+import pickletools
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featvis.errors import CheckpointError
+
+__all__ = ["Rule", "assemble", "file_digest", "read_checkpoint"]
+
+_ZIP_START = b"PK\x03\x04"
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+# Bool is read as bytes and compared with zero: a numpy bool that is neither 0 nor 1 misbehaves.
+_STORAGE_TYPES = {
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "bf16",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "bool",
+}
+_RAW_TYPES = {"bf16": "u2", "bool": "u1"}
+
+# What torch.save writes. The rest is not needed, and some of it (a memo index of four billion)
+# makes the unpickler allocate without bound.
+_OPCODES = frozenset(
+    """
+    PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 INT LONG LONG1
+    FLOAT BINFLOAT BINUNICODE SHORT_BINUNICODE UNICODE BINSTRING SHORT_BINSTRING STRING BINBYTES
+    SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT DICT
+    SETITEM SETITEMS BINGET LONG_BINGET GET BINPUT LONG_BINPUT PUT MEMOIZE GLOBAL STACK_GLOBAL
+    REDUCE BUILD BINPERSID
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _StorageType:
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    key: str
+    code: str
+    start: int  # of a view into the stored elements; 0 but in the oldest files
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _RebuildTensor:
+    """Stands in for `torch._utils._rebuild_tensor*`; as an instance it has nothing to overwrite."""
+
+    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Tensor:
+        if not isinstance(storage, _Storage):
+            raise CheckpointError("a tensor without a storage")
+        if not _whole(offset) or not _all_whole(size) or not _all_whole(stride):
+            raise CheckpointError("a tensor whose offset, size or stride is not whole numbers")
+        return _Tensor(storage, offset, size, stride)
+
+
+_GLOBALS: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    **{("torch", name): _StorageType(code) for name, code in _STORAGE_TYPES.items()},
+}
+
+
+def _whole(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _all_whole(values: object) -> bool:
+    return type(values) is tuple and len(values) <= 32 and all(map(_whole, values))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the globals of a file of tensors and nothing else."""
+
+    storages: dict[str, _Storage]
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _GLOBALS[module, name]
+        except KeyError:
+            raise CheckpointError(
+                f"it asks for {module}.{name}, which a file of weights does not need; not loaded"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+            raise CheckpointError("a storage in an unknown notation")
+        _, kind, key, _, count = pid[:5]
+        view = pid[5] if len(pid) == 6 else None
+        if type(kind) is not _StorageType or type(key) is not str or not _whole(count):
+            raise CheckpointError("a storage in an unknown notation")
+        whole = _Storage(key, kind.code, 0, count)
+        if self.storages.setdefault(key, whole) != whole:
+            raise CheckpointError(f"storage {key} is declared twice, differently")
+        if view is None:
+            return whole
+        if type(view) is not tuple or len(view) != 3 or not _all_whole(view[1:]):
+            raise CheckpointError("a view of a storage in an unknown notation")
+        return _Storage(key, kind.code, view[1], view[2])
+
+
+def _unpickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
+    """Reads one pickle at the stream's position, leaving the stream behind it."""
+    start, length = stream.tell(), len(stream.getbuffer())
+    for opcode, argument, position in pickletools.genops(stream):
+        if opcode.name not in _OPCODES:
+            raise CheckpointError(f"pickle instruction {opcode.name} at byte {position}")
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument) > length:  # type: ignore[arg-type]
+            raise CheckpointError(f"memo index {argument} at byte {position}")
+    stream.seek(start)
+    unpickler = _Unpickler(stream, encoding="utf-8")
+    unpickler.storages = storages
+    return unpickler.load()
+
+
+def _elements(raw: bytes | memoryview, storage: _Storage, byteorder: str) -> np.ndarray:
+    """The stored elements as a flat, read-only array; bfloat16 widened to float32."""
+    kind = np.dtype(byteorder + _RAW_TYPES.get(storage.code, storage.code))
+    if len(raw) != storage.count * kind.itemsize:
+        raise CheckpointError(
+            f"storage {storage.key} holds {len(raw)} bytes, "
+            f"{storage.count} elements of {kind.itemsize} bytes were announced"
+        )
+    values = np.frombuffer(raw, kind)
+    if storage.code == "bf16":
+        # A bfloat16 is the upper half of a float32.
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    elif storage.code == "bool":
+        values = values != 0
+    else:
+        values = values.astype(kind.newbyteorder("="), copy=False)
+    values.flags.writeable = False
+    return values
+
+
+def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    storage = tensor.storage
+    if storage.start + storage.count > elements.size:
+        raise CheckpointError(f"a view beyond the end of storage {storage.key}")
+    if len(tensor.size) != len(tensor.stride):
+        raise CheckpointError("a tensor whose size and stride differ in length")
+    if 0 in tensor.size:
+        return np.empty(tensor.size, elements.dtype)
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.size, tensor.stride, strict=True))
+    # The second condition refuses a stride of 0, by which few bytes pose as any number.
+    if last >= storage.count or math.prod(tensor.size) > storage.count:
+        raise CheckpointError(
+            f"a tensor of size {tensor.size}, stride {tensor.stride} and offset {tensor.offset} "
+            f"reaches outside its storage of {storage.count} elements"
+        )
+    return np.lib.stride_tricks.as_strided(
+        elements[storage.start + tensor.offset :],
+        tensor.size,
+        tuple(s * elements.itemsize for s in tensor.stride),
+        writeable=False,
+    )
+
+
+def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        budget = len(data)
+
+        def read(name: str) -> bytes:
+            nonlocal budget
+            entry = entries.get(name)
+            if entry is None:
+                raise CheckpointError(f"the archive has no {name}")
+            # Entries may be compressed or overlap, so that a small file unpacks to a huge one.
+            budget -= entry.file_size
+            if entry.compress_type != zipfile.ZIP_STORED or budget < 0:
+                raise CheckpointError(f"{name} is larger than the archive it is in")
+            return archive.read(entry)
+
+        pickles = [n for n in entries if n == "data.pkl" or re.fullmatch(r"[^/]+/data\.pkl", n)]
+        if len(pickles) != 1:
+            raise CheckpointError("the archive is not one of PyTorch: it has no single data.pkl")
+        prefix = pickles[0].removesuffix("data.pkl")
+        order = read(prefix + "byteorder") if prefix + "byteorder" in entries else b"little"
+        if order not in (b"little", b"big"):
+            raise CheckpointError(f"unknown byte order {order[:20]!r}")
+        storages: dict[str, _Storage] = {}
+        content = _unpickle(io.BytesIO(read(pickles[0])), storages)
+        sign = "<" if order == b"little" else ">"
+        return content, {
+            key: _elements(read(f"{prefix}data/{key}"), storage, sign)
+            for key, storage in storages.items()
+        }
+
+
+def _read_legacy(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    stream, storages = io.BytesIO(data), dict[str, _Storage]()
+    if _unpickle(stream, storages) != _LEGACY_MAGIC:
+        raise CheckpointError("not a PyTorch checkpoint")
+    if (protocol := _unpickle(stream, storages)) != _LEGACY_PROTOCOL:
+        raise CheckpointError(f"format version {protocol!r:.20}, expected {_LEGACY_PROTOCOL}")
+    _unpickle(stream, storages)  # sizes of C types on the machine that wrote it
+    content = _unpickle(stream, storages)
+    keys = _unpickle(stream, storages)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise CheckpointError("no list of storages")
+    if sorted(keys) != sorted(storages):
+        raise CheckpointError("its list of storages is not that of its tensors")
+    elements = {}
+    view, position = memoryview(data), stream.tell()
+    for key in keys:
+        storage = storages[key]
+        # Count and elements are little-endian whatever the machine, says torch/csrc/serialization.
+        count = int.from_bytes(view[position : position + 8], "little")
+        if count != storage.count:
+            raise CheckpointError(f"storage {key} has {count} elements, expected {storage.count}")
+        start = position + 8
+        position = start + count * np.dtype(_RAW_TYPES.get(storage.code, storage.code)).itemsize
+        elements[key] = _elements(view[start:position], storage, "<")
+    return content, elements
+
+
+def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a PyTorch checkpoint, in either of its formats, without PyTorch.
+
+    Only `collections.OrderedDict`, PyTorch's tensor rebuilding and its storage types are known
+    to the reader, so a file cannot make it run anything else.
+
+    Args:
+        path: A `.pt`, `.pth` or `.th` file: a mapping of names to tensors, or a mapping
+            that has one under the key `state_dict`.
+
+    Returns:
+        Read-only arrays by name, in the file's order; bfloat16 is widened to float32.
+
+    Raises:
+        CheckpointError: The file cannot be read, is truncated, is not such a checkpoint, asks
+            for a forbidden global, or has a tensor that reaches outside its storage.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        content, elements = (_read_zip if data.startswith(_ZIP_START) else _read_legacy)(data)
+        if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+            content = content["state_dict"]
+        if not isinstance(content, dict):
+            raise CheckpointError("it holds no mapping of names to tensors")
+        tensors = {}
+        for name, tensor in content.items():
+            if type(name) is not str or type(tensor) is not _Tensor:
+                raise CheckpointError(f"entry {str(name)[:40]!r} is not a tensor")
+            tensors[name] = _array(tensor, elements[tensor.storage.key])
+        return tensors
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error.__cause__
+    # A hostile or damaged pickle makes the unpickler raise nearly anything.
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: not a readable PyTorch checkpoint ({type(error).__name__}: {error})"
+        ) from error
+
+
+def file_digest(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Rule(NamedTuple):
+    r"""Where a checkpoint keeps the parameters whose path matches a pattern.
+
+    Attributes:
+        path: Regular expression for the whole of a parameter's path, as `block(\d+)/kernel`.
+        source: Name in the checkpoint, with `\1` for the pattern's groups.
+        transform: From the checkpoint's array to the parameter.
+    """
+
+    path: str
+    source: str
+    transform: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+def assemble(
+    tensors: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
+    rules: Sequence[Rule],
+    *,
+    ignore: str = r"(?!)",
+    name: str = "checkpoint",
+) -> dict[str, np.ndarray]:
+    """Maps the tensors of a checkpoint to the parameters of an architecture, all or none.
+
+    Args:
+        tensors: What `read_checkpoint` returned.
+        expected: Shapes of the parameters by path.
+        rules: Tried in turn; the first whose pattern matches a path gives its source.
+        ignore: Regular expression for names in the checkpoint that nothing needs.
+        name: What to call the checkpoint in an error.
+
+    Returns:
+        Arrays by path, in the order of `expected`.
+
+    Raises:
+        CheckpointError: With one line per tensor that is missing (`-`) or not expected (`+`);
+            one of a wrong shape is both.
+    """
+    wrong: list[str] = []
+    found: dict[str, np.ndarray] = {}
+    used: set[str] = set()
+    for path, shape in expected.items():
+        source, transform = _source(path, rules)
+        if source not in tensors:
+            wrong.append(f"- {source} for {path} {shape}")
+            continue
+        used.add(source)
+        array = tensors[source]
+        try:
+            found[path] = transform(array)
+        except ValueError:  # the transform is for another number of axes
+            found[path] = array
+        if found[path].shape != shape:
+            wrong += [f"- {source} for {path} {shape}", f"+ {source} {array.shape}"]
+    wrong += _unexpected(tensors, used, ignore)
+    if wrong:
+        raise CheckpointError(
+            f"{name}: {len(wrong)} differences from the architecture "
+            "(- expected, + in the checkpoint):\n  " + "\n  ".join(wrong)
+        )
+    return found
+
+
+def _source(path: str, rules: Iterable[Rule]) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    for rule in rules:
+        if match := re.fullmatch(rule.path, path):
+            return match.expand(rule.source), rule.transform
+    raise LookupError(f"no rule for parameter {path}")
+
+
+def _unexpected(tensors: Mapping[str, np.ndarray], used: set[str], ignore: str) -> list[str]:
+    return [
+        f"+ {name} {array.shape}"
+        for name, array in tensors.items()
+        if name not in used and not re.fullmatch(ignore, name)
+    ]

