@@ -7,8 +7,12 @@ model = fv.load("efficientnet_lite0")
 result = fv.synthesize(model, "block8:3", fv.Fourier((160, 160)), steps=200)
 result.save("unit.png")
 ```
+
+Transforms are in `featvis.transforms`: some have the names of objectives (`Blur`).
 """
 
+from featvis import transforms
+from featvis.cache import enable_cache
 from featvis.errors import (
     CheckpointError,
     FeatvisError,
@@ -20,8 +24,120 @@ from featvis.errors import (
 from featvis.evidence import compare_with_natural, vary_seed
 from featvis.images import read_image
 from featvis.models import Model, available, load
-from featvis.parameterizations import *  # noqa: F403
+from featvis.parameterizations import (
+    CPPN,
+    BoundedPixels,
+    Fourier,
+    MaCo,
+    Parameterization,
+    Pixels,
+    Pyramid,
+)
 from featvis.replay import VersionWarning, replay
 from featvis.result import Result
-from featvis.synthesis import synthesize
-from objectives import *  # noqa: F403
+from featvis.synthesis import synthesize, synthesize_many
+from objectives import (
+    L1,
+    L2,
+    Activations,
+    Alignment,
+    AlphaNorm,
+    Blur,
+    Caricature,
+    CenterBias,
+    Channel,
+    Constant,
+    Direction,
+    DirectionNeuron,
+    Diversity,
+    FeatureMatch,
+    Layer,
+    Logit,
+    LogProbability,
+    MinDistance,
+    Neuron,
+    Objective,
+    ObjectiveError,
+    OnImages,
+    ParseError,
+    Prior,
+    Probability,
+    Scaled,
+    Style,
+    Sum,
+    TotalVariation,
+    UnknownLayer,
+    check_number,
+    gram,
+    leaf,
+    parse,
+    signature,
+    stack,
+    static,
+)
+
+__all__ = [
+    "CPPN",
+    "L1",
+    "L2",
+    "Activations",
+    "Alignment",
+    "AlphaNorm",
+    "Blur",
+    "BoundedPixels",
+    "Caricature",
+    "CenterBias",
+    "Channel",
+    "CheckpointError",
+    "Constant",
+    "Direction",
+    "DirectionNeuron",
+    "Diversity",
+    "FeatureMatch",
+    "FeatvisError",
+    "Fourier",
+    "InputError",
+    "Layer",
+    "LogProbability",
+    "Logit",
+    "MaCo",
+    "MinDistance",
+    "Model",
+    "Neuron",
+    "NonFiniteError",
+    "Objective",
+    "ObjectiveError",
+    "OnImages",
+    "OutputError",
+    "Parameterization",
+    "ParseError",
+    "Pixels",
+    "Prior",
+    "Probability",
+    "Pyramid",
+    "Result",
+    "Scaled",
+    "Style",
+    "Sum",
+    "TotalVariation",
+    "UnknownLayer",
+    "UnknownModel",
+    "VersionWarning",
+    "available",
+    "check_number",
+    "compare_with_natural",
+    "enable_cache",
+    "gram",
+    "leaf",
+    "load",
+    "parse",
+    "read_image",
+    "replay",
+    "signature",
+    "stack",
+    "static",
+    "synthesize",
+    "synthesize_many",
+    "transforms",
+    "vary_seed",
+]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from PIL import Image
 
-if TYPE_CHECKING:
-    from featvis.models import Model
-    from featvis.result import Result
+from featvis import components, models
+from featvis.cache import enable_cache
+from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
+from featvis.evidence import compare_with_natural, vary_seed
+from featvis.images import image_files
+from featvis.manifest import read_manifest
+from featvis.models import Model
+from featvis.replay import VersionWarning, replay, version_differences
+from featvis.result import Result, grid, output_path, to_picture, write_file
+from featvis.synthesis import synthesize_many
+from objectives import Logit, LogProbability, ObjectiveError, Probability, parse
 
 app = typer.Typer(
     add_completion=False,
@@ -27,7 +38,8 @@ app = typer.Typer(
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON a result.")]
 _Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Where the picture goes; a folder for several.")
+    Path | None,
+    typer.Option("-o", "--output", help="Where the picture goes; a folder for several."),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Write over existing files.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
@@ -44,9 +56,7 @@ _INTERRUPTED = 130
 @app.command("models")
 def list_models(as_json: _Json = False) -> None:
     """The networks that can be loaded by name."""
-    from featvis.models import available
-
-    for entry in available():
+    for entry in models.available():
         if as_json:
             print(json.dumps(entry.as_dict()))
             continue
@@ -61,9 +71,7 @@ def list_models(as_json: _Json = False) -> None:
 @app.command()
 def layers(model: str, size: _Size = None, as_json: _Json = False) -> None:
     """The layers of a network, their shapes at a size, and how their units are written."""
-    from featvis.models import load
-
-    network = load(model)
+    network = models.load(model)
     shapes = network.layers(_parse_size(size, network))
     width = max(len(name) for name in shapes)
     for name, shape in shapes.items():
@@ -113,17 +121,8 @@ def render(
     as_json: _Json = False,
 ) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
-    from featvis import components
-    from featvis.cache import enable_cache
-    from featvis.evidence import compare_with_natural, vary_seed
-    from featvis.images import image_files
-    from featvis.models import load
-    from featvis.result import output_path
-    from featvis.synthesis import synthesize_many
-    from objectives import parse
-
     enable_cache()
-    network = load(model)
+    network = models.load(model)
     parsed = [parse(text) for text in objective]
     parameterization = components.parameterization(
         param, _parse_size(size, network) or network.size, network.channels
@@ -131,9 +130,9 @@ def render(
     if evidence is not None:
         image_files(evidence)
     if seeds is not None and seeds < 2:
-        raise _usage(f"--seeds must be 2 or more; got {seeds}")
+        raise InputError(f"--seeds must be 2 or more; got {seeds}")
     if animate is not None and len(parsed) > 1:
-        raise _usage("--animate takes one objective")
+        raise InputError("--animate takes one objective")
     paths, sheet = _plan(output, network.name, [str(o) for o in parsed], force)
     film = None
     if animate is not None:
@@ -171,8 +170,8 @@ def render(
         raise typer.Exit(_INTERRUPTED)
 
 
-@app.command()
-def replay(
+@app.command("replay")
+def replay_file(
     file: Annotated[Path, typer.Argument(help="A PNG that featvis wrote, or the JSON beside it.")],
     output: _Output = None,
     force: _Force = False,
@@ -180,19 +179,9 @@ def replay(
     as_json: _Json = False,
 ) -> None:
     """Make a picture again from its manifest, and say whether it is the same."""
-    import numpy as np
-    from PIL import Image
-
-    from featvis.cache import enable_cache
-    from featvis.manifest import read_manifest
-    from featvis.replay import VersionWarning, replay, version_differences
-    from featvis.result import output_path
-
     enable_cache()
     manifest = read_manifest(file)
-    path = output_path(
-        output or file.with_name(f"{file.stem}-replay.png"), force=force
-    )
+    path = output_path(output or file.with_name(f"{file.stem}-replay.png"), force=force)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionWarning)
         result = replay(manifest, progress=not quiet)
@@ -216,18 +205,14 @@ def replay(
 # ---- helpers -------------------------------------------------------------------------------
 
 
-def _usage(message: str) -> Exception:
-    from featvis.errors import InputError
-
-    return InputError(message)
-
-
 def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
     if match is None:
-        raise _usage(f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got {text!r}")
+        raise InputError(
+            f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got {text!r}"
+        )
     height, width = int(match[1]), int(match[2] or match[1])
     network.check_image_shape(height, width, network.channels)
     return height, width
@@ -241,9 +226,6 @@ def _plan(
     output: Path | None, model: str, texts: Sequence[str], force: bool
 ) -> tuple[list[Path], Path | None]:
     """Where each picture goes, and the grid of several; tried before anything is computed."""
-    from featvis.errors import OutputError
-    from featvis.result import output_path
-
     slugs = [_slug(text) for text in texts]
     slugs = [f"{slug}-{i}" if slugs.count(slug) > 1 else slug for i, slug in enumerate(slugs)]
     if output is not None and output.suffix and not output.is_dir():
@@ -258,14 +240,15 @@ def _plan(
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
     paths = [output_path(folder / f"{model}_{slug}.png", force=force) for slug in slugs]
-    sheet = output_path(folder / f"{model}_grid.png", force=force) if len(texts) > 1 else None
-    return paths, sheet
+    if len(texts) == 1:
+        return paths, None
+    return paths, output_path(folder / f"{model}_grid.png", force=force)
 
 
-def _saving_what_there_is(found: Any, paths: Sequence[Path], force: bool) -> Any:
+def _saving_what_there_is(
+    found: Iterator[tuple[int, Result]], paths: Sequence[Path], force: bool
+) -> Iterator[tuple[int, Result]]:
     """Passes results on; before a NaN's error goes up, the picture before it is saved."""
-    from featvis.errors import NonFiniteError
-
     try:
         yield from found
     except NonFiniteError as error:
@@ -277,8 +260,6 @@ def _saving_what_there_is(found: Any, paths: Sequence[Path], force: bool) -> Any
 
 def _save(write: Callable[..., Path], path: Path, force: bool) -> Path:
     """Writes a file; where that fails after all, into the temporary folder, and says so."""
-    from featvis.errors import OutputError
-
     try:
         return write(path, force=force)
     except OutputError as error:
@@ -295,9 +276,6 @@ def _save_sheet(
     force: bool,
     as_json: bool,
 ) -> None:
-    import io
-
-    from featvis.result import grid, to_picture, write_file
 
     places = sorted(done)
     pictures = [to_picture(done[p].images[0]) for p in places]
@@ -315,13 +293,9 @@ def _save_sheet(
 
 def _label(objective: Any, network: Model) -> str:
     """The text under a picture: a class has its name."""
-    from objectives import Logit, LogProbability, Probability
-
-    if isinstance(objective, (Logit, Probability, LogProbability)) and network.labels:
-        import numpy as np
-
-        if np.ndim(objective.index) == 0:
-            return f"{objective}: {network.labels[int(np.asarray(objective.index))]}"
+    is_class = isinstance(objective, (Logit, Probability, LogProbability))
+    if is_class and network.labels and np.ndim(objective.index) == 0:
+        return f"{objective}: {network.labels[int(np.asarray(objective.index))]}"
     return str(objective)
 
 
@@ -331,9 +305,7 @@ def _plain(values: Any) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _report(
-    result: Result, text: str, path: Path, seed: Any, as_json: bool, **more: Any
-) -> None:
+def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **more: Any) -> None:
     shared = result.manifest["batch"] // len(result)
     record = {
         "objective": text,
@@ -368,10 +340,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: by default those of the process.
     """
-    # Both are only errors here: importing them must not import JAX.
-    from featvis.errors import FeatvisError
-    from objectives.errors import ObjectiveError
-
     try:
         app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:

@@ -11,7 +11,6 @@ import optax
 from featvis import transforms
 from featvis.errors import InputError
 from featvis.parameterizations import Parameterization
-
 from featvis.transforms import Transform
 from objectives import ParseError
 from objectives.literals import Evaluator
@@ -47,7 +46,7 @@ def parameterization(text: str, size: tuple[int, int], channels: int = 3) -> Par
     Raises:
         InputError: no such parameterization, or arguments that it does not take.
     """
-    classes = _classes(Parameterization)
+    classes = _classes(Parameterization)  # type: ignore[type-abstract]
     known = {
         name: functools.partial(_sized, cls, size, channels)
         for key, cls in classes.items()
@@ -69,7 +68,8 @@ def parameterization(text: str, size: tuple[int, int], channels: int = 3) -> Par
     return value
 
 
-def _sized(cls: Any, size: tuple[int, int], channels: int, **options: Any) -> Parameterization:
+def _sized(cls: Any, size: tuple[int, int], channels: int, /, **options: Any) -> Parameterization:
+    # Positional only: the options may have the same names and come first.
     return cls(**{"size": size, "channels": channels, **options})
 
 
@@ -90,11 +90,14 @@ def transform(value: Transform | str) -> Transform:
     def bare(name: str) -> Transform:
         if name not in transforms.PRESETS:
             near = difflib.get_close_matches(name, transforms.PRESETS, n=1, cutoff=0.3)
-            hint = f"nearest: {near[0]}" if near else f"known: {', '.join(sorted(transforms.PRESETS))}"
+            hint = (
+                f"nearest: {near[0]}" if near else f"known: {', '.join(sorted(transforms.PRESETS))}"
+            )
             raise InputError(f"unknown transform {name!r}; {hint}")
         return transforms.PRESETS[name]
 
-    found = _read(value, dict(_classes(Transform)), "transform", bare)
+    classes: dict[str, Any] = {**_classes(Transform)}
+    found = _read(value, classes, "transform", bare)
     if not isinstance(found, Transform):
         raise InputError(f"{value!r} is not a transform such as standard or Jitter(8)")
     return found
@@ -122,11 +125,5 @@ def optimizer(value: str | optax.GradientTransformation) -> optax.GradientTransf
     if isinstance(value, str):
         return _optimizer_from_text(value)
     if not isinstance(value, optax.GradientTransformation):
-        raise InputError(
-            f"optimizer must be an optax transformation or its text; got {value!r}"
-        )
+        raise InputError(f"optimizer must be an optax transformation or its text; got {value!r}")
     return value
-
-
-
-

@@ -1,5 +1,6 @@
-"""Evidence: what a picture proves. How a unit's response to it compares with natural images, and
-how much of it is the seed's.
+"""Evidence: what a picture proves.
+
+How a unit's response to it compares with natural images, and how much of it is the seed's.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from featvis.errors import InputError
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None, channels: int = 3) -> np.ndarray:
+def read_image(
+    path: str | Path, size: tuple[int, int] | None = None, channels: int = 3
+) -> np.ndarray:
     """Reads a picture file, upright, as (h, w, channels) float32 in [0, 1].
 
     EXIF rotation is applied. Transparency is laid over mid-grey, 16 bits become [0, 1] by their
@@ -73,7 +75,7 @@ def image_files(folder: str | Path) -> list[Path]:
 def read_batches(
     files: list[Path], size: tuple[int, int], channels: int, batch: int
 ) -> Iterator[np.ndarray]:
-    """Images of files in batches (batch, h, w, c), the last one shorter; warns of unreadable ones."""
+    """Images of files in batches (batch, h, w, c), the last shorter; warns of unreadable ones."""
     held: list[np.ndarray] = []
     for path in files:
         try:

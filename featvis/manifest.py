@@ -114,14 +114,16 @@ def unpack_init(manifest: Mapping[str, Any], parameterization: Parameterization)
     packed = manifest.get("init")
     if packed is None:
         return None
+    if not isinstance(packed, Mapping):
+        raise InputError(f"the manifest's initial image is damaged: {packed!r}")
     if "image" in packed:
         return _unpack_array(packed["image"])
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     paths = [_key(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)]
-    stored = packed.get("params", {})
-    if set(stored) != set(paths):
+    stored = packed.get("params")
+    if not isinstance(stored, Mapping) or set(stored) != set(paths):
         raise InputError(
-            f"the manifest's parameters are {sorted(stored)}; {parameterization} has {paths}"
+            f"the manifest's parameters are not those of {parameterization}: expected {paths}"
         )
     leaves = [_unpack_array(stored[path]) for path in paths]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
@@ -155,7 +157,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} holds no featvis manifest")
     if manifest.get("format") != FORMAT:
         raise InputError(
-            f"{path} has a manifest of format {manifest.get('format')!r}; this version reads {FORMAT}"
+            f"{path} has a manifest of format {manifest.get('format')!r}; expected {FORMAT}"
         )
     return manifest
 
@@ -172,14 +174,15 @@ def _png_text(raw: bytes, path: Path) -> bytes:
         if len(body) < length:
             break
         if kind == b"iTXt" and body.startswith(KEYWORD.encode() + b"\0"):
-            compressed, rest = body[len(KEYWORD) + 1], body[len(KEYWORD) + 3 :]
-            text = rest.split(b"\0", 2)[2]
-            if not compressed:
-                return text
             inflate = zlib.decompressobj()
             try:
+                # After the keyword: compressed or not, method, language, translated keyword, text.
+                compressed = body[len(KEYWORD) + 1]
+                text = body[len(KEYWORD) + 3 :].split(b"\0", 2)[2]
+                if not compressed:
+                    return text
                 text = inflate.decompress(text, _LARGEST)
-            except zlib.error as error:
+            except (zlib.error, IndexError, ValueError) as error:
                 raise InputError(f"the manifest in {path} is damaged: {error}") from error
             if inflate.unconsumed_tail:
                 raise InputError(f"the manifest in {path} is larger than {_LARGEST} bytes")

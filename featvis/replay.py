@@ -85,7 +85,9 @@ def run_of(
 
 def version_differences(manifest: Mapping[str, Any]) -> list[str]:
     """What differs between the manifest's versions and those of this machine, one line each."""
-    then, now = manifest.get("versions", {}), versions()
+    then, now = manifest.get("versions"), versions()
+    if not isinstance(then, Mapping):
+        raise InputError(f"the manifest is damaged: its versions are {then!r}")
     return [
         f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
         for name in sorted({*then, *now})
@@ -136,4 +138,9 @@ def replay(
         snapshots=manifest["snapshots"],
         progress=progress,
     )
-    return result[manifest["member"]] if "member" in manifest else result
+    if "member" not in manifest:
+        return result
+    try:
+        return result[manifest["member"]]
+    except (IndexError, TypeError) as error:
+        raise InputError(f"the manifest is damaged: its member is no image: {error}") from error

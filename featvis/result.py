@@ -124,7 +124,9 @@ class Result:
         write_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
         return path
 
-    def save_animation(self, path: str | Path, *, seconds: float = 4.0, force: bool = False) -> Path:
+    def save_animation(
+        self, path: str | Path, *, seconds: float = 4.0, force: bool = False
+    ) -> Path:
         """Writes the snapshots as an animated WebP or GIF, by the suffix.
 
         Args:

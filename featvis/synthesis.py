@@ -132,7 +132,7 @@ def synthesize(
     objective = _as_arrays(objective)
     keys = image_keys(seed, count)
     started = time.perf_counter()
-    first = _start(program, keys, *_initial(init, parameterization, count))
+    first = _start(parameterization, optimizer, keys, *_initial(init, parameterization, count))
     state = first
     scores: list[np.ndarray] = []
     frames: dict[int, np.ndarray] = {}
@@ -148,7 +148,11 @@ def synthesize(
                 program, model.params, objective, keys, state, jnp.int32(stop), limit
             )
             reached = int(state.step)
-            if not program.redirect and done < _REDIRECTED_STEPS and not _all(alive, reached - done):
+            if (
+                not program.redirect
+                and done < _REDIRECTED_STEPS
+                and not _all(alive, reached - done)
+            ):
                 # Some image got no gradient from the network: start again with redirected ones.
                 program = program._replace(redirect=True)
                 state, done, scores, frames = first, 0, [], {}
@@ -176,7 +180,8 @@ def synthesize(
                 length = min(length, _REDIRECTED_STEPS - done)
 
     program = program._replace(redirect=False)
-    images, clean, transformed = _evaluate(program, model.params, objective, keys, state.params)
+    images = _decode(parameterization, state.params)
+    clean, transformed = _evaluate(program, model.params, objective, keys, images)
     manifest = describe_run(
         model=model,
         objective=objective,
@@ -222,9 +227,14 @@ def _purpose(key: jax.Array, purpose: int) -> jax.Array:
     return jax.random.fold_in(key, purpose)
 
 
-@functools.partial(jax.jit, static_argnames=("program", "kind"))
-def _start(program: _Program, keys: jax.Array, init: Any, kind: str) -> _State:
-    parameterization = program.parameterization
+@functools.partial(jax.jit, static_argnames=("parameterization", "optimizer", "kind"))
+def _start(
+    parameterization: Parameterization,
+    optimizer: str | optax.GradientTransformation,
+    keys: jax.Array,
+    init: Any,
+    kind: str,
+) -> _State:
     if kind == "params":
         params = init
     elif kind == "image":
@@ -237,7 +247,7 @@ def _start(program: _Program, keys: jax.Array, init: Any, kind: str) -> _State:
     return _State(
         step=jnp.int32(0),
         params=params,
-        optimizer=jax.vmap(components.optimizer(program.optimizer).init)(params),
+        optimizer=jax.vmap(components.optimizer(optimizer).init)(params),
         average=jnp.zeros(count, jnp.float32),
         best=nothing,
         since=jnp.zeros(count, jnp.int32),
@@ -321,21 +331,21 @@ def _advance(
 
 @functools.partial(jax.jit, static_argnames=("parameterization",))
 def _decode(parameterization: Parameterization, params: Any) -> jax.Array:
+    """Images (n, h, w, c): snapshots and the final picture by the same program, to the bit."""
     return jax.vmap(parameterization.decode)(params)
 
 
 @functools.partial(jax.jit, static_argnames=("program",))
 def _evaluate(
-    program: _Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images (n, h, w, c), scores of the clean images (n,), mean scores under transforms (n,)."""
-    images = jax.vmap(program.parameterization.decode)(params)
+    program: _Program, weights: Any, objective: Objective, keys: jax.Array, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Scores of the clean images (n,), and their mean scores under transforms (n,)."""
     clean = objective(Activations(program.apply(weights, images)), images)
     drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
     draws = jax.lax.map(
         lambda keys: _scores(program, weights, objective, keys, images, images), drawn
     )
-    return images, clean, jnp.mean(draws, axis=0)
+    return clean, jnp.mean(draws, axis=0)
 
 
 # ---- arguments -----------------------------------------------------------------------------
@@ -360,12 +370,13 @@ def _batch_size(
         said["batch"] = int(batch)
     if objective.batch_size is not None:
         said["the objective"] = objective.batch_size
-    seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
+    several = isinstance(seed, (list, tuple, range, np.ndarray))
+    seeds = list(seed) if several else [seed]  # type: ignore[arg-type]
     if not seeds or any(
         isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in seeds
     ):
         raise InputError(f"seed must be an integer of at least 0, or one an image; got {seed!r}")
-    if not isinstance(seed, (int, np.integer)):
+    if several:
         said["seed"] = len(seeds)
     if isinstance(init, (np.ndarray, jax.Array)):
         if init.ndim not in (3, 4) or tuple(init.shape[-3:]) != parameterization.shape:
@@ -391,9 +402,10 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     given_leaves, given = jax.tree.flatten(init)
     leaves, structure = jax.tree.flatten(wanted)
-    if given != structure or any(
-        np.shape(g)[1:] != w.shape for g, w in zip(given_leaves, leaves, strict=True)
-    ):
+    same = given == structure and all(
+        np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
+    )
+    if not same:
         shapes = jax.tree.map(np.shape, init)
         raise InputError(
             f"init does not hold parameters of {parameterization}: got {shapes}, expected "
@@ -419,9 +431,7 @@ def _check_fit(
     seen = jax.eval_shape(jax.vmap(transform), keys, image)
     model.check_image_shape(*seen.shape[1:])
     for shape in {image.shape, seen.shape}:
-        acts = jax.eval_shape(
-            model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+        acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
         objective.check(acts, image.shape)
 
 
@@ -430,6 +440,8 @@ def _marks(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
         if isinstance(snapshots, bool) or not 0 <= snapshots <= steps:
             raise InputError(f"snapshots must be 0 to {steps} (the steps); got {snapshots}")
         return tuple(sorted({round(s) for s in np.linspace(0, steps, snapshots + 1)[1:]}))
+    if not isinstance(snapshots, (list, tuple, range, np.ndarray)):
+        raise InputError(f"snapshots must be a number of them or their steps; got {snapshots!r}")
     wrong = [s for s in snapshots if not (isinstance(s, (int, np.integer)) and 1 <= s <= steps)]
     if wrong:
         raise InputError(f"snapshots are steps from 1 to {steps}; got {wrong[0]!r}")
@@ -449,7 +461,9 @@ def _as_arrays(objective: Objective) -> Objective:
     """Leaves as arrays of 32 bits: a Python number and an array would be two compiled programs."""
 
     def convert(value: Any) -> jax.Array:
-        return jnp.asarray(value, jnp.int32 if np.asarray(value).dtype.kind in "iub" else jnp.float32)
+        return jnp.asarray(
+            value, jnp.int32 if np.asarray(value).dtype.kind in "iub" else jnp.float32
+        )
 
     return jax.tree.map(convert, objective)
 
@@ -567,9 +581,7 @@ def synthesize_many(
         for start in range(0, len(places), batch_limit):
             some = places[start : start + batch_limit]
             if len(some) == 1:
-                result = synthesize(
-                    model, parsed[some[0]], parameterization, seed=seed, **options
-                )
+                result = synthesize(model, parsed[some[0]], parameterization, seed=seed, **options)
                 yield some[0], result
             else:
                 joint = stack([parsed[place] for place in some])

@@ -1,0 +1,203 @@
+"""The command line on the real network, in small: 32 to 64 pixels, a few steps."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featvis import cli, result
+
+SMALL = ["--size", "32", "--steps", "3", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("featvis.cli.enable_cache", lambda: None)
+
+
+def call(capsys, *arguments):
+    """Exit code, output lines, error text."""
+    code = 0
+    try:
+        cli.main(list(arguments))
+    except SystemExit as error:
+        code = error.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err
+
+
+def test_models_and_layers(capsys):
+    code, lines, _ = call(capsys, "models", "--json")
+    assert code == 0
+    assert json.loads(lines[0])["name"] == "efficientnet_lite0"
+    code, lines, _ = call(capsys, "layers", "efficientnet_lite0", "--size", "64x96", "--json")
+    found = {entry["layer"]: entry["shape"] for entry in map(json.loads, lines)}
+    assert found["block8"] == [4, 6, 112]
+    assert found["logits"] == [1000]
+    code, lines, _ = call(capsys, "layers", "efficientnet_lite0")
+    assert any("block8:0 to block8:111" in line for line in lines)
+
+
+def test_render_then_replay_is_the_same_picture(capsys, tmp_path):
+    code, lines, errors = call(
+        capsys, "render", "efficientnet_lite0", "block2:3", "-o", "a.png", *SMALL, "--json"
+    )
+    assert (code, errors) == (0, "")
+    (record,) = map(json.loads, lines)
+    wanted = {"objective", "image", "score", "clean_score", "seconds", "steps", "seed"}
+    assert wanted <= set(record)
+    assert record["objective"] == "block2:3"
+    assert record["steps"] == 3
+    with Image.open(record["image"]) as picture:
+        assert picture.size == (32, 32)
+    code, lines, _ = call(capsys, "replay", "a.png", "-o", "b.png", "--json", "--quiet")
+    again = json.loads(lines[0])
+    assert code == 0
+    assert again["identical"] is True
+    assert again["clean_score"] == record["clean_score"]
+    code, lines, _ = call(capsys, "replay", "a.json", "-o", "c.png", "--quiet")
+    assert "identical to the original" in lines
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, tmp_path):
+    code, lines, _ = call(
+        capsys,
+        "render",
+        "efficientnet_lite0",
+        "block2:3",
+        "block2",
+        "block2:4",
+        "-o",
+        "sheet.png",
+        *SMALL,
+        "--json",
+    )
+    assert code == 0
+    records = {r["objective"]: r for r in map(json.loads, lines)}
+    assert set(records) == {"block2:3", "block2", "block2:4"}
+    assert {os.path.basename(r["image"]) for r in records.values()} == {
+        "sheet-block2-3.png",
+        "sheet-layer-block2.png",
+        "sheet-block2-4.png",
+    }
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 64
+    code, _, _ = call(
+        capsys, "render", "efficientnet_lite0", "block2:3", "block2:4", "-o", "folder", *SMALL
+    )
+    assert code == 0
+    assert (tmp_path / "folder" / "efficientnet_lite0_grid.png").is_file()
+
+
+def test_evidence_seeds_and_animation(capsys, tmp_path):
+    natural = tmp_path / "natural"
+    natural.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            natural / f"{i}.png"
+        )
+    code, lines, _ = call(
+        capsys,
+        "render",
+        "efficientnet_lite0",
+        "block2:3",
+        "-o",
+        "a.png",
+        *SMALL,
+        "--evidence",
+        "natural",
+        "--seeds",
+        "2",
+        "--animate",
+        "a.webp",
+        "--json",
+    )
+    record = json.loads(lines[0])
+    assert code == 0
+    assert 0 <= record["percentile"] <= 100
+    assert record["seed_std"] >= 0
+    with Image.open(tmp_path / "a.webp") as film:
+        assert film.n_frames > 1
+    beside = json.loads((tmp_path / "a.json").read_text())
+    assert beside["result"]["evidence"]["percentile"] == [record["percentile"]]
+    assert not (tmp_path / "a-1.png").exists()
+
+
+def test_an_existing_file_is_kept(capsys, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"mine")
+    render = ["render", "efficientnet_lite0", "block2:3", "-o", "a.png", *SMALL, "--json"]
+    _, lines, _ = call(capsys, *render)
+    assert json.loads(lines[0])["image"] == "a-1.png"
+    assert (tmp_path / "a.png").read_bytes() == b"mine"
+    _, lines, _ = call(capsys, *render, "--force")
+    assert json.loads(lines[0])["image"] == "a.png"
+
+
+RENDER = ["render", "efficientnet_lite0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["render", "efficientnet", "block8:3"], "nearest: efficientnet_lite0"),
+        ([*RENDER, "blck8:3"], "nearest: block8"),
+        ([*RENDER, "block8:112"], "block8 has units 0 to 111"),
+        ([*RENDER, "block8:3@14,0"], "14 high and 14 wide"),
+        ([*RENDER, "block8:3 -"], "malformed objective"),
+        ([*RENDER, "block8:3 - 0.1*tvv(2)"], "nearest"),
+        ([*RENDER, "block8:3", "--size", "16"], "at least 32x32"),
+        ([*RENDER, "block8:3", "--size", "big"], "--size must be HEIGHTxWIDTH"),
+        ([*RENDER, "block8:3", "--steps", "-3"], "steps must be an integer of at least 1; got -3"),
+        ([*RENDER, "block8:3", "--seed", "-3"], "seed must be"),
+        ([*RENDER, "block8:3", "--param", "furier"], "nearest: fourier"),
+        ([*RENDER, "block8:3", "--transform", "standrd"], "nearest: standard"),
+        ([*RENDER, "block8:3", "--optimizer", "adm(1)"], "nearest: adam"),
+        ([*RENDER, "block8:3", "--evidence", "nowhere"], "there is no folder nowhere"),
+        ([*RENDER, "block8:3", "--seeds", "1"], "--seeds must be 2 or more"),
+        ([*RENDER, "block8:3", "-o", "no/such/a.png"], "there is no folder no/such"),
+        ([*RENDER, "block8:3", "-o", "a.jpg"], "should end in .png"),
+        ([*RENDER, "block8:3", "--animate", "a.mp4"], "should end in .webp or .gif"),
+        (["layers", "efficientnet_lite0", "--size", "8"], "at least 32x32"),
+        (["replay", "none.png"], "cannot read none.png"),
+    ],
+)
+def test_a_mistake_is_one_clear_error_and_exit_code_2(capsys, tmp_path, arguments, message):
+    code, lines, errors = call(capsys, *arguments)
+    assert code == 2
+    assert not lines
+    assert errors.startswith("error: ")
+    assert message in errors
+    assert "Traceback" not in errors
+    # One line, or three where the place is marked.
+    assert len(errors.splitlines()) in (1, 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_usage_mistakes_exit_with_2_too(capsys):
+    for arguments in (["render"], ["rendr"], [*RENDER, "block8:3", "--steps", "many"]):
+        code, _, errors = call(capsys, *arguments)
+        assert code == 2
+        assert "Traceback" not in errors
+
+
+def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, monkeypatch):
+    wrote = result.write_file
+
+    def failing(path, content):
+        if path.parent.name != "spare" and not str(path).startswith(str(tmp_path / "spare")):
+            raise result.OutputError(f"cannot write {path}: No space left on device")
+        return wrote(path, content)
+
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr(result, "write_file", failing)
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path / "spare"))
+    code, lines, errors = call(capsys, *RENDER, "block2:3", "-o", "a.png", *SMALL, "--json")
+    assert code == 0
+    assert "No space left" in errors
+    assert (tmp_path / "spare" / "a.png").is_file()
+    assert json.loads(lines[0])["image"] == str(tmp_path / "spare" / "a.png")

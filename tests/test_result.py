@@ -1,0 +1,271 @@
+"""Results, their files, their manifests, and making a picture again."""
+
+import base64
+import json
+import re
+import struct
+import zlib
+
+import numpy as np
+import optax
+import pytest
+from networks import TOY_SIZE
+from PIL import Image
+
+import featvis as fv
+from featvis import manifest as manifests
+from featvis import result as results
+
+
+def run(model, objective="conv:1", **options):
+    options = {"steps": 6, "transform": "affine", "progress": False, **options}
+    parameterization = options.pop("parameterization", fv.Fourier(TOY_SIZE))
+    return fv.synthesize(model, objective, parameterization, **options)
+
+
+@pytest.fixture(scope="session")
+def one(toy):
+    return run(toy, snapshots=3)
+
+
+@pytest.fixture(scope="session")
+def three(toy):
+    return run(toy, "conv:[1, 2, 3] - 0.1*tv", snapshots=3)
+
+
+def replayed(source, toy, **options):
+    return fv.replay(source, model=toy, progress=False, **options)
+
+
+# ---- replay --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seed": [4, 5]},
+        {"objective": "conv:[1, 3] - 0.1*tv", "snapshots": [2]},
+        {"objective": fv.FeatureMatch("conv", np.ones((1, *TOY_SIZE, 6))), "transform": "none"},
+        {"init": np.random.default_rng(0).uniform(size=(*TOY_SIZE, 3)).astype(np.float32)},
+        {"parameterization": fv.Pixels(TOY_SIZE, sd=0.2), "transform": "Jitter(2)"},
+    ],
+    ids=lambda options: ",".join(options) or "plain",
+)
+def test_replay_from_the_file_is_the_same_to_the_bit(toy, tmp_path, options):
+    result = run(toy, **options)
+    path = result.save(tmp_path / "picture")
+    for source in (path, path.with_suffix(".json"), result.manifest):
+        again = replayed(source, toy)
+        np.testing.assert_array_equal(again.images, result.images)
+        np.testing.assert_array_equal(again.scores, result.scores)
+    assert again.save(tmp_path / "again.png").read_bytes() == path.read_bytes()
+
+
+def test_replay_of_a_continued_run(toy, one, tmp_path):
+    continued = run(toy, init=one.params)
+    np.testing.assert_array_equal(replayed(continued.manifest, toy).images, continued.images)
+
+
+def test_replay_of_one_image_of_a_batch(toy, three):
+    again = replayed(three[1].manifest, toy)
+    assert len(again) == 1
+    np.testing.assert_array_equal(again.images, three.images[1:2])
+    assert again.manifest == three[1].manifest
+
+
+def test_replay_of_a_plateau_takes_as_many_steps(toy):
+    result = run(toy, steps=200, patience=5, optimizer="sgd(1e-9)")
+    assert result.stopped == "plateau"
+    np.testing.assert_array_equal(replayed(result.manifest, toy).images, result.images)
+
+
+def test_replay_says_when_versions_differ(toy, one):
+    old = {**one.manifest, "versions": {**one.manifest["versions"], "jax": "0.1"}}
+    with pytest.warns(fv.VersionWarning, match=r"jax: 0\.1 then"):
+        again = replayed(old, toy)
+    np.testing.assert_array_equal(again.images, one.images)
+
+
+def test_an_optimizer_without_text_must_be_given_again(toy):
+    optimizer = optax.sgd(0.1)
+    result = run(toy, optimizer=optimizer)
+    with pytest.raises(fv.InputError, match="pass optimizer="):
+        replayed(result.manifest, toy)
+    again = replayed(result.manifest, toy, optimizer=optimizer)
+    np.testing.assert_array_equal(again.images, result.images)
+
+
+def test_other_weights_are_refused(toy, one):
+    other = {**one.manifest, "model": {"name": "toy", "digest": "f" * 64}}
+    with pytest.raises(fv.InputError, match="made with weights ffffffffffff of toy"):
+        replayed(other, toy)
+    with pytest.raises(fv.UnknownModel):
+        fv.replay(one.manifest, progress=False)
+
+
+def chunk(kind, body):
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+BOMB = b"featvis\0\1\0\0\0" + zlib.compress(bytes(300 * 2**20), 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no featvis manifest"),
+        (b"\xff\xfe", "holds no featvis manifest"),
+        (b"[1, 2]", "holds no featvis manifest"),
+        (b'{"objective": "conv:1"}', "format None"),
+        (b'{"objective": "conv:1", "format": 99}', "format 99"),
+        (b'{"objective": "conv:1", "format": 1}', "damaged: 'model'"),
+        (PNG, "without a featvis manifest"),
+        (PNG + b"\0\0\xff\xffiTXtfeatvis\0", "without a featvis manifest"),
+        (PNG + chunk(b"iTXt", b"featvis\0\1\0\0\0garbage"), "damaged"),
+        (PNG + chunk(b"iTXt", b"featvis\0"), "damaged"),
+        (PNG + chunk(b"iTXt", BOMB), "larger than"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_an_input_error(toy, tmp_path, content, message):
+    path = tmp_path / "file.png"
+    path.write_bytes(content)
+    with pytest.raises(fv.InputError, match=re.escape(message)):
+        replayed(path, toy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"objective": "__import__('os').system('x')"},
+        {"optimizer": "adam(open('x'))"},
+        {"parameterization": "os.system('x')"},
+        {"transform": "exec('x')"},
+        {"steps": -1},
+        {"seed": "x"},
+        {"seed": None},
+        {"batch": "many"},
+        {"model": None},
+        {"init": {"image": {"shape": [1], "float32": "!"}}},
+        {"init": {"params": {"a": 1}}},
+        {"init": {"image": {"shape": [10**9], "float32": base64.b64encode(b"x").decode()}}},
+        {"init": 3},
+        {"snapshots": 3.5},
+        {"versions": 3},
+        {"member": 9},
+    ],
+    ids=str,
+)
+def test_a_changed_manifest_is_an_error_of_ours(toy, one, change):
+    with pytest.raises((fv.FeatvisError, fv.ObjectiveError)):
+        replayed({**one.manifest, **change}, toy)
+
+
+def test_a_missing_file_is_an_input_error(toy, tmp_path):
+    with pytest.raises(fv.InputError, match="cannot read"):
+        replayed(tmp_path / "none.png", toy)
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def test_png_holds_the_picture_and_the_manifest(one, tmp_path):
+    path = one.save(tmp_path / "a.png")
+    with Image.open(path) as picture:
+        levels = np.asarray(picture)
+    np.testing.assert_array_equal(levels, np.round(one.images[0] * 255).astype(np.uint8))
+    assert manifests.read_manifest(path) == json.loads(json.dumps(dict(one.manifest)))
+    beside = json.loads(path.with_suffix(".json").read_text())
+    assert beside["result"]["clean_score"] == one.clean_scores.tolist()
+    assert beside["versions"]["jax"]
+
+
+def test_an_existing_file_is_kept_unless_forced(one, tmp_path):
+    first = one.save(tmp_path / "a.png")
+    before = first.read_bytes()
+    second = one.save(tmp_path / "a.png")
+    assert second.name == "a-1.png"
+    (tmp_path / "b.json").write_text("mine")
+    assert one.save(tmp_path / "b.png").name == "b-1.png"
+    assert (tmp_path / "b.json").read_text() == "mine"
+    first.write_bytes(b"old")
+    assert one.save(tmp_path / "a.png", force=True) == first
+    assert first.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(one, tmp_path):
+    with pytest.raises(fv.OutputError, match="there is no folder"):
+        one.save(tmp_path / "none" / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(fv.OutputError, match="it is a folder"):
+        one.save(tmp_path / "folder.png")
+    with pytest.raises(fv.InputError, match=r"should end in \.png"):
+        one.save(tmp_path / "a.jpg")
+
+
+def test_a_failed_write_leaves_nothing_behind(one, tmp_path, monkeypatch):
+    def full(self, content):
+        open(self, "wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(fv.OutputError, match="No space left"):
+        one.save(tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_snapshots_become_an_animation(three, tmp_path, suffix):
+    path = three.save_animation(tmp_path / f"film{suffix}")
+    with Image.open(path) as film:
+        assert film.n_frames == len(three.snapshots) == 3
+        assert film.size == three.grid().size
+
+
+def test_no_snapshots_no_animation(toy, one, tmp_path):
+    with pytest.raises(fv.InputError, match="snapshots=24"):
+        run(toy).save_animation(tmp_path / "a.gif")
+    with pytest.raises(fv.InputError, match="seconds"):
+        one.save_animation(tmp_path / "a.gif", seconds=0)
+
+
+# ---- pictures ------------------------------------------------------------------------------
+
+
+def test_grid_places_every_picture(three):
+    sheet = np.asarray(three.grid(["a", "b", "a long label that does not fit"]))
+    height, width = TOY_SIZE
+    first = np.asarray(three.picture(0))
+    np.testing.assert_array_equal(sheet[4 : 4 + height, 4 : 4 + width], first)
+    second = sheet[4 : 4 + height, 8 + width : 8 + 2 * width]
+    np.testing.assert_array_equal(second, np.asarray(three.picture(1)))
+    with pytest.raises(fv.InputError, match="3 pictures have 1 labels"):
+        three.grid(["a"])
+
+
+def test_pictures_of_one_channel_are_grey_and_of_others_refused():
+    assert results.to_picture(np.full((4, 5, 1), 0.5)).mode == "L"
+    with pytest.raises(fv.InputError, match="has 4"):
+        results.to_picture(np.zeros((4, 5, 4)))
+
+
+def test_members_are_results_of_one_image(three):
+    assert len(three) == 3
+    parts = list(three)
+    assert [part.manifest["member"] for part in parts] == [0, 1, 2]
+    np.testing.assert_array_equal(parts[2].images, three.images[2:])
+    assert three[2][0].manifest["member"] == 2
+    with pytest.raises(IndexError):
+        three[3]
+
+
+def test_notebook_shows_pictures_and_figures(three):
+    page = three.with_evidence(percentile=[1.0, 50.0, 99.5])._repr_html_()
+    assert page.count("<img") == 3
+    assert "percentile 99.5" in page
+    assert f"{three.clean_scores[1]:.4g}" in page
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", page)[1])
+    assert data.startswith(PNG)
+    assert "conv:[1, 2, 3]" in page

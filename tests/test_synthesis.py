@@ -1,0 +1,302 @@
+import os
+import signal
+import threading
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import TOY_SIZE
+
+import featvis as fv
+from featvis import synthesis
+
+
+def run(model, objective, parameterization=None, **options):
+    options = {"steps": 8, "transform": "none", "progress": False, **options}
+    return fv.synthesize(model, objective, parameterization or fv.Fourier(TOY_SIZE), **options)
+
+
+def cosine(a, b):
+    return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+# ---- ground truths -------------------------------------------------------------------------
+
+
+def test_linear_unit_optimum_in_a_ball_is_its_weights(toy):
+    # Erhan et al. 2009: the input of bounded norm that a linear unit likes most is w / |w|.
+    ball = fv.BoundedPixels(TOY_SIZE, ball="l2", radius=2.0)
+    result = run(toy, "channel('linear', 1)", ball, steps=300, optimizer="sgd(0.1)")
+    w = np.asarray(toy.params["linear"][..., 1])
+    found = result.images[0] - 0.5
+    assert cosine(found, w) > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found), 2.0, rtol=1e-4)
+    np.testing.assert_allclose(result.clean_scores[0], 2.0 * np.linalg.norm(w), rtol=1e-3)
+
+
+def test_linear_score_less_l2_has_its_optimum_at_w_over_two_lambda(toy):
+    # Simonyan et al. 2013, equation 1; our L2 is a mean, so lambda is weight / number of values.
+    w = np.asarray(toy.params["linear"][..., 2])
+    lam = 20.0
+    objective = fv.Channel("linear", 2) - lam * w.size * fv.L2()
+    result = run(toy, objective, fv.BoundedPixels(TOY_SIZE), steps=200, optimizer="sgd(0.02)")
+    np.testing.assert_allclose(result.images[0] - 0.5, w / (2 * lam), atol=1e-4)
+
+
+# ---- reproducibility -----------------------------------------------------------------------
+
+
+def test_same_seed_same_picture_to_the_bit_and_another_seed_another(toy):
+    a = run(toy, "conv:1", transform="affine", seed=3)
+    b = run(toy, "conv:1", transform="affine", seed=3)
+    c = run(toy, "conv:1", transform="affine", seed=4)
+    np.testing.assert_array_equal(a.images, b.images)
+    np.testing.assert_array_equal(a.scores, b.scores)
+    assert np.abs(a.images - c.images).max() > 0.01
+
+
+def test_the_seed_covers_the_transforms(toy):
+    params = run(toy, "conv:1", steps=1).params
+    a, b = (run(toy, "conv:1", transform="affine", seed=s, init=params) for s in (0, 1))
+    assert np.abs(a.scores[0] - b.scores[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_how_steps_are_cut_into_chunks_does_not_change_the_picture(toy, monkeypatch, seconds):
+    whole = run(toy, "conv:1", transform="affine", steps=90)
+    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", seconds)
+    cut = run(toy, "conv:1", transform="affine", steps=90, snapshots=[1, 2, 40])
+    np.testing.assert_array_equal(whole.images, cut.images)
+    np.testing.assert_array_equal(whole.scores, cut.scores)
+
+
+def test_an_image_does_not_depend_on_its_neighbours(toy):
+    alone = run(toy, "conv:1", transform="affine")
+    among = run(toy, "conv:[1, 2, 3]", transform="affine")
+    np.testing.assert_allclose(among.images[0], alone.images[0], atol=1e-4)
+
+
+def test_one_seed_an_image_gives_each_the_picture_of_its_seed(toy):
+    together = run(toy, "conv:1", transform="affine", seed=[5, 9])
+    alone = run(toy, "conv:1", transform="affine", seed=9)
+    np.testing.assert_allclose(together.images[1], alone.images[0], atol=1e-4)
+
+
+# ---- compiling -----------------------------------------------------------------------------
+
+
+def test_another_unit_weight_or_number_of_steps_compiles_nothing(toy):
+    run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation())
+    before = synthesis._advance._cache_size(), synthesis._evaluate._cache_size()
+    for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 100)]:
+        run(toy, fv.Channel("conv", index) - weight * fv.TotalVariation(), steps=steps)
+    assert (synthesis._advance._cache_size(), synthesis._evaluate._cache_size()) == before
+    run(toy, fv.Channel("relu", 0) - 0.1 * fv.TotalVariation())
+    assert synthesis._advance._cache_size() > before[0]
+
+
+def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
+    texts = ["conv:0", "logits:1", "conv:1", "conv:2", "logits:0"]
+    run(toy, "conv:0", seed=[0, 0])
+    before = synthesis._advance._cache_size()
+    found = dict(
+        fv.synthesize_many(
+            toy,
+            texts,
+            fv.Fourier(TOY_SIZE),
+            steps=4,
+            batch_limit=2,
+            transform="none",
+            progress=False,
+        )
+    )
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    # conv alone (the odd one), logits in a pair: two programs more; conv in pairs was there.
+    assert synthesis._advance._cache_size() <= before + 2
+    alone = run(toy, "conv:1", steps=4)
+    np.testing.assert_allclose(found[2].images, alone.images, atol=1e-4)
+    np.testing.assert_allclose(found[2].clean_scores, alone.clean_scores, atol=1e-4)
+
+
+# ---- what the loop returns -----------------------------------------------------------------
+
+
+def test_scores_rise_and_clean_scores_are_those_of_the_images(toy):
+    result = run(toy, "conv:[0, 3]", steps=40, transform="affine")
+    assert result.scores.shape == (40, 2)
+    assert np.all(result.scores[-5:].mean(0) > result.scores[:5].mean(0))
+    acts = toy(jnp.asarray(result.images))
+    wanted = fv.Channel("conv", [0, 3])(acts, result.images)
+    np.testing.assert_allclose(result.clean_scores, wanted, rtol=1e-5)
+    assert result.images.dtype == np.float32
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+
+
+def test_without_transform_the_transformed_score_is_the_clean_one(toy):
+    result = run(toy, "conv:1")
+    np.testing.assert_allclose(result.transformed_scores, result.clean_scores, rtol=1e-6)
+
+
+def test_snapshots_are_the_images_after_those_steps(toy):
+    result = run(toy, "conv:1", steps=8, snapshots=[3, 8])
+    assert sorted(result.snapshots) == [3, 8]
+    np.testing.assert_array_equal(result.snapshots[3], run(toy, "conv:1", steps=3).images)
+    np.testing.assert_array_equal(result.snapshots[8], result.images)
+    assert sorted(run(toy, "conv:1", steps=8, snapshots=4).snapshots) == [2, 4, 6, 8]
+
+
+def test_starts_from_an_image_or_from_params(toy):
+    image = np.random.default_rng(1).uniform(0.1, 0.9, (*TOY_SIZE, 3)).astype(np.float32)
+    still = run(toy, "conv:1", steps=1, init=image, optimizer="sgd(0.0)")
+    np.testing.assert_allclose(still.images[0], image, atol=1e-5)
+    same = run(toy, "conv:1", steps=1, init=still.params, optimizer="sgd(0.0)")
+    np.testing.assert_array_equal(same.images, still.images)
+    both = run(toy, "conv:1", steps=1, init=np.stack([image, image]), optimizer="sgd(0.0)")
+    assert len(both) == 2
+
+
+def test_plateau_stops_at_the_same_step_every_time(toy):
+    options = {"steps": 500, "patience": 10, "optimizer": "sgd(1e-9)"}
+    a = run(toy, "conv:1", **options)
+    assert a.stopped == "plateau"
+    assert 10 <= len(a.scores) < 500
+    b = run(toy, "conv:1", **options, snapshots=[2])
+    assert len(b.scores) == len(a.scores)
+    np.testing.assert_array_equal(b.images, a.images)
+
+
+def test_any_optax_transformation_and_each_image_its_own_state(toy):
+    # A clip by the global norm would mix the images if they shared a state.
+    optimizer = optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(1.0))
+    one = run(toy, "conv:1", optimizer=optimizer)
+    two = run(toy, "1e6*conv:1 + conv:2", seed=[0, 1], optimizer=optimizer)
+    text = run(toy, "conv:1", optimizer="chain(clip_by_global_norm(0.01), sgd(1.0))")
+    np.testing.assert_allclose(one.images, text.images, atol=1e-6)
+    assert len(two) == 2
+    assert one.manifest["optimizer"] is None
+
+
+def test_diversity_makes_images_differ(toy):
+    plain = run(toy, "conv:1", batch=3, steps=30)
+    diverse = run(toy, "conv:1 + 20*diversity('conv')", batch=3, steps=30)
+
+    def likeness(result):
+        acts = toy(jnp.asarray(result.images))
+        return -float(fv.Diversity("conv")(acts, result.images).mean())
+
+    assert likeness(diverse) < likeness(plain)
+
+
+# ---- dead units, failures, interrupts ------------------------------------------------------
+
+
+def test_a_dead_unit_is_brought_to_life_by_redirected_gradients(toy, monkeypatch):
+    # The prior has a gradient from the first step on: it must not hide that the unit has none.
+    options = {"steps": 60, "optimizer": "adam(0.3)"}
+    result = run(toy, "dead:1 - 0.01*tv", fv.Pixels(TOY_SIZE), **options)
+    assert result.clean_scores[0] > 0.1
+    assert len(result.scores) == 60
+    monkeypatch.setattr(synthesis, "_REDIRECTED_STEPS", 0)
+    assert run(toy, "dead:1 - 0.01*tv", fv.Pixels(TOY_SIZE), **options).clean_scores[0] < 0
+
+
+class Breaks(fv.Objective):
+    """NaN once the image is bright."""
+
+    def __call__(self, acts, image):
+        room = 0.505 - image.mean((1, 2, 3))
+        return -jnp.sqrt(room)
+
+
+def test_a_nan_stops_with_its_step_and_term_and_the_picture_before_it(toy):
+    objective = fv.Channel("conv", 1) + 3.0 * Breaks()
+    with pytest.raises(fv.NonFiniteError, match=r"step \d+.*Breaks") as caught:
+        run(toy, objective, fv.Pixels(TOY_SIZE), steps=50)
+    result = caught.value.result
+    assert np.all(np.isfinite(result.images))
+    assert 0 < len(result.scores) < 50
+    assert f"step {len(result.scores)}:" in str(caught.value)
+
+
+def test_a_diverging_optimizer_is_named(toy):
+    with pytest.raises(fv.NonFiniteError, match="optimizer sgd"):
+        run(toy, "conv:1", fv.Pixels(TOY_SIZE), optimizer="sgd(1e38)", steps=5)
+
+
+def test_an_interrupt_returns_what_there_is(toy, monkeypatch):
+    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", 0.02)
+    run(toy, "conv:1", transform="affine")
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        result = run(toy, "conv:1", transform="affine", steps=10_000_000)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.stopped == "interrupt"
+    assert len(result.scores) == result.manifest["steps"] > 0
+    again = run(toy, "conv:1", transform="affine", steps=min(len(result.scores), 20_000))
+    if len(result.scores) <= 20_000:
+        np.testing.assert_array_equal(again.images, result.images)
+
+
+def test_runs_in_a_thread(toy):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run(toy, "conv:1")))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0].images, run(toy, "conv:1").images)
+
+
+# ---- bad input -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer of at least 1; got 0"),
+        ({"steps": -5}, "at least 1; got -5"),
+        ({"steps": 2.5}, "got 2.5"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"seed": []}, "seed must be"),
+        ({"batch": 0}, "batch must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"snapshots": [9]}, "steps from 1 to 8; got 9"),
+        ({"snapshots": 99}, "snapshots must be 0 to 8"),
+        ({"optimizer": "adm(0.1)"}, "nearest: adam"),
+        ({"optimizer": "adam"}, "unknown optimizer"),
+        ({"optimizer": 3}, "optimizer must be an optax transformation"),
+        ({"optimizer": "cosine_decay_schedule(0.1, 5)"}, "is not an optax transformation"),
+        ({"transform": "standrd"}, "nearest: standard"),
+        ({"transform": [1]}, "Compose"),
+        ({"init": np.zeros((3, 3, 3), np.float32)}, "init has shape"),
+        ({"init": np.full((*TOY_SIZE, 3), 2.0, np.float32)}, r"init must be in \[0, 1\]"),
+        ({"init": {"wrong": np.zeros(3)}}, "init does not hold parameters"),
+        ({"batch": 2, "seed": [1, 2, 3]}, "different numbers of images: batch 2, seed 3"),
+    ],
+)
+def test_bad_arguments_are_input_errors(toy, options, message):
+    with pytest.raises(fv.InputError, match=message):
+        run(toy, "conv:1", **options)
+
+
+def test_objectives_are_checked_before_anything_runs(toy):
+    started = time.perf_counter()
+    with pytest.raises(fv.UnknownLayer, match="nearest: conv"):
+        run(toy, "cnv:1")
+    with pytest.raises(fv.ObjectiveError, match="units 0 to 5"):
+        run(toy, "conv:6")
+    with pytest.raises(fv.ObjectiveError, match="12 high and 16 wide"):
+        run(toy, "conv:1@12,0")
+    with pytest.raises(fv.InputError, match="at least 8x8"):
+        run(toy, "conv:1", fv.Fourier((4, 4)))
+    with pytest.raises(fv.InputError, match="3 channels"):
+        run(toy, "conv:1", fv.Fourier(TOY_SIZE, channels=1))
+    with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
+        run("efficientnet_lite", "conv:1")
+    with pytest.raises(fv.InputError, match="must be an Objective"):
+        run(toy, 3)
+    assert time.perf_counter() - started < 10
