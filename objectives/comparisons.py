@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Objective, leaf, static
+from objectives.core import Objective, check_number, leaf, static
 from objectives.errors import ObjectiveError
-from objectives.units import _spatial
-
-_EPS = 1e-8
+from objectives.units import _cosine, _norm, _spatial
 
 
 def gram(activations: ArrayLike) -> jax.Array:
@@ -41,10 +39,10 @@ def _target_like(objective: Any, a: jax.Array) -> jax.Array:
     return target
 
 
-def _check_target(objective: Any, target: Any) -> None:
-    if not isinstance(target, jax.core.Tracer) and not np.all(
-        np.any(np.asarray(target).reshape(np.shape(target)[0], -1), axis=1)
-    ):
+def _check_target(objective: Objective, target: Any) -> None:
+    if isinstance(target, jax.core.Tracer):
+        return
+    if not np.all(np.any(np.reshape(target, (np.shape(target)[0], -1)), axis=1)):
         raise ObjectiveError(f"{type(objective).__name__} needs a target that is not all zero")
 
 
@@ -64,14 +62,17 @@ class FeatureMatch(Objective):
 
     layer: str = static()
     target: ArrayLike = leaf()
-    mask: ArrayLike | None = leaf(None)
-    metric: str = static("l2")
+    mask: ArrayLike | None = leaf(default=None)
+    metric: str = static(default="l2")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.metric not in ("l2", "cosine"):
             raise ObjectiveError(f"metric must be 'l2' or 'cosine'; got {self.metric!r}")
         _check_target(self, self.target)
+        _ = self.batch_size  # raises where the mask and the target are for different images
+        if self.mask is not None and np.shape(self.mask)[1:] == np.shape(self.target)[1:3]:
+            _check_target(self, self.target * jnp.asarray(self.mask)[..., None])
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0 (l2) or at most 1 (cosine)."""
@@ -86,13 +87,8 @@ class FeatureMatch(Objective):
             a, t = a * mask[..., None], t * mask[..., None]
         a, t = _flat(a), _flat(t)
         if self.metric == "l2":
-            return -jnp.sum((a - t) ** 2, axis=1) / (jnp.sum(t * t, axis=1) + _EPS)
+            return -jnp.sum((a - t) ** 2, axis=1) / jnp.sum(t * t, axis=1)
         return _cosine(a, t)
-
-
-def _cosine(a: jax.Array, t: jax.Array) -> jax.Array:
-    norms = jnp.sqrt(jnp.sum(a * a, axis=1) + _EPS) * jnp.sqrt(jnp.sum(t * t, axis=1) + _EPS)
-    return jnp.sum(a * t, axis=1) / norms
 
 
 class Caricature(Objective):
@@ -109,12 +105,11 @@ class Caricature(Objective):
 
     layer: str = static()
     target: ArrayLike = leaf()
-    power: float = static(1.0)
+    power: float = static(default=1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.power >= 0:
-            raise ObjectiveError(f"power must be 0 or more; got {self.power}")
+        check_number("power", self.power, at_least=0)
         _check_target(self, self.target)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -160,6 +155,13 @@ def _several(objective: Objective, count: int) -> None:
         raise ObjectiveError(f"{objective!r} compares images and needs at least 2; got {count}")
 
 
+def _mean_squares(objective: Objective, values: jax.Array) -> jax.Array:
+    """Mean square differences of every two images, (n, ...) to (n, n)."""
+    x = _flat(values)
+    _several(objective, x.shape[0])
+    return jnp.mean((x[:, None] - x[None]) ** 2, axis=2)
+
+
 class Diversity(Objective):
     """Difference in style among the images: minus the mean cosine of their Gram matrices.
 
@@ -180,7 +182,7 @@ class Diversity(Objective):
         g = _flat(gram(_spatial(acts, self.layer)))
         count = g.shape[0]
         _several(self, count)
-        g = g / jnp.sqrt(jnp.sum(g * g, axis=1, keepdims=True) + _EPS)
+        g = g / _norm(g)[:, None]
         others = g @ g.T * (1 - jnp.eye(count, dtype=g.dtype))
         return -jnp.sum(others, axis=1) / (count - 1)
 
@@ -196,19 +198,17 @@ class MinDistance(Objective):
 
     couples_images = True
 
-    layer: str | None = static(None)
+    layer: str | None = static(default=None)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0, all equal."""
-        x = _flat(image if self.layer is None else acts[self.layer])
-        count = x.shape[0]
-        _several(self, count)
-        first, second = np.triu_indices(count, 1)
-        squares = jnp.mean((x[first] - x[second]) ** 2, axis=1)
+        squares = _mean_squares(self, image if self.layer is None else acts[self.layer])
+        count = squares.shape[0]
+        smallest = jnp.min(jnp.where(np.eye(count, dtype=bool), jnp.inf, squares))
         # The root's gradient is infinite at 0: coinciding images get distance 0 and gradient 0.
-        apart = squares > 0
-        distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)
-        return jnp.broadcast_to(jnp.min(distances), (count,))
+        apart = smallest > 0
+        distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, smallest, 1)), 0)
+        return jnp.broadcast_to(distance, (count,))
 
 
 class Alignment(Objective):
@@ -223,20 +223,17 @@ class Alignment(Objective):
 
     couples_images = True
 
-    layer: str | None = static(None)
-    decay: float = static(2.0)
+    layer: str | None = static(default=None)
+    decay: float = static(default=2.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.decay >= 1:
-            raise ObjectiveError(f"decay must be 1 or more; got {self.decay}")
+        check_number("decay", self.decay, at_least=1)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0."""
-        x = _flat(image if self.layer is None else acts[self.layer])
-        count = x.shape[0]
-        _several(self, count)
+        squares = _mean_squares(self, image if self.layer is None else acts[self.layer])
+        count = squares.shape[0]
         steps = np.abs(np.arange(count)[:, None] - np.arange(count))
         weights = np.where(steps > 0, float(self.decay) ** -steps, 0.0)
-        squares = jnp.mean((x[:, None] - x[None]) ** 2, axis=2)
-        return -jnp.sum(jnp.asarray(weights, x.dtype) * squares, axis=1)
+        return -jnp.sum(jnp.asarray(weights, squares.dtype) * squares, axis=1)

@@ -4,14 +4,17 @@ An objective maps `(activations, image)` to one score an image, a float array (n
 options are static; indices, weights and vectors are pytree leaves, so that another unit of the
 same layer is the same compiled program. Writing a class is all that a new objective takes::
 
-    class Direction(Objective):
-        \"\"\"Mean projection of a layer's activations on `vector`.\"\"\"
+    class Projection(Objective):
+        \"\"\"Mean projection of a layer's activations on a vector (c,), or on one an image.\"\"\"
 
         layer: str = static()
         vector: ArrayLike = leaf(ndim=1)
 
         def __call__(self, acts, image):
-            return (acts[self.layer] @ self.vector).mean((1, 2))
+            vectors = jnp.atleast_2d(self.vector)[:, None, None, :]
+            return (acts[self.layer] * vectors).sum(-1).mean((1, 2))
+
+It prints as `projection('block8', [...])`, and `parse` reads that.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 import jax
@@ -42,13 +45,28 @@ class Activations(dict[str, Any]):
         raise UnknownLayer(f"unknown layer {name!r}{hint}")
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is part of the program: a layer's name, an option. Must be hashable."""
+def _flatten_activations(acts: Activations) -> Any:
+    # In forward order, where jax would sort the keys of a dictionary.
+    return [(jax.tree_util.DictKey(name), a) for name, a in acts.items()], tuple(acts)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Activations,
+    _flatten_activations,
+    lambda names, values: Activations(zip(names, values, strict=True)),
+)
+
+
+def static(*, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is part of the program: a layer's name, an option. Must be hashable.
+
+    A field called `layer` names a layer: a string, or None where that is the default.
+    """
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-def leaf(default: Any = dataclasses.MISSING, *, ndim: int | None = None) -> Any:
-    """A field that is data: changing it does not recompile.
+def leaf(*, default: Any = dataclasses.MISSING, ndim: int | None = None) -> Any:
+    """A field that is data, numbers of 32 bits: changing it does not recompile.
 
     Args:
         default: the value when none is given.
@@ -66,21 +84,59 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, jax.Array))
+
+
 def _canonical(name: str, value: Any) -> Any:
-    """Numbers and sequences as plain numbers or numpy arrays of 32 bits; jax arrays as they are."""
-    if value is None or isinstance(value, (bool, int, float, jax.Array)) or _is_traced(value):
+    """A number as a plain number, an array as a fixed one of 32 bits; a traced one as it is."""
+    if value is None or _is_traced(value):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ObjectiveError(f"{name} must be a regular array of numbers; got {value!r}") from error
-    if array.dtype.kind in "iub":
-        return array.astype(np.int32)
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    raise ObjectiveError(f"{name} must be a number or an array of numbers; got {value!r}")
+        given = np.asarray(value)
+    except (ValueError, TypeError):  # rows of several lengths
+        given = np.asarray(None)
+    dtype: Any = None
+    if jnp.issubdtype(given.dtype, jnp.floating):  # bfloat16 too
+        dtype = np.float32
+    elif given.dtype.kind in "iub":
+        dtype = np.bool_ if given.dtype.kind == "b" else np.int32
+    if dtype is None:
+        raise ObjectiveError(f"{name} must be a number or an array of numbers; got {_short(value)}")
+    with np.errstate(over="ignore"):
+        array = given.astype(dtype)
+    if dtype is np.int32 and np.any(array != given):
+        raise ObjectiveError(f"{name} must fit into 32 bits; got {_short(value)}")
+    if not np.all(np.isfinite(array)):
+        raise ObjectiveError(f"{name} must be finite in float32; got {_short(value)}")
+    if given.ndim == 0:
+        return float(given) if dtype is np.float32 else given.item()
+    array.flags.writeable = False
+    return array
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+) -> None:
+    """Checks an option that is a number; for the `__post_init__` of an objective's class.
+
+    Raises:
+        ObjectiveError: not a finite number, or one out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ObjectiveError(f"{name} must be a number; got {value!r}")
+    if not (math.isfinite(value) and above < value and at_least <= value <= at_most):
+        wanted = [
+            f"{word} {bound:g}"
+            for word, bound in (("above", above), ("at least", at_least), ("at most", at_most))
+            if math.isfinite(bound)
+        ]
+        raise ObjectiveError(f"{name} must be {' and '.join(wanted) or 'finite'}; got {value!r}")
 
 
 @dataclass_transform(
@@ -109,21 +165,19 @@ class Objective(abc.ABC):
         )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if not field.metadata.get("static"):
-                value = getattr(self, field.name)
-                if not _is_objective(value) and not _holds_objectives(value):
-                    value = _canonical(field.name, value)
-                    object.__setattr__(self, field.name, value)
-                    _check_rank(self, field, value)
-            else:
-                try:
-                    hash(getattr(self, field.name))
-                except TypeError:
-                    raise ObjectiveError(
-                        f"{type(self).__name__}.{field.name} is part of the program and must be "
-                        f"hashable; got {getattr(self, field.name)!r}"
-                    ) from None
+        for field in _fields(type(self)):
+            name = f"{type(self).__name__}.{field.name}"
+            value = getattr(self, field.name)
+            if field.metadata.get("static"):
+                value = _checked_static(name, field, value)
+            elif field.metadata.get("leaf"):
+                value = _canonical(name, value)
+                _check_rank(name, field.metadata["ndim"], value)
+            elif _holds_objectives(value):
+                value = tuple(value)
+            elif not _is_objective(value):
+                value = _canonical(name, value)
+            object.__setattr__(self, field.name, value)
 
     @abc.abstractmethod
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -143,7 +197,7 @@ class Objective(abc.ABC):
     def children(self) -> tuple[Objective, ...]:
         """The objectives that this one is made of, in order."""
         found: list[Objective] = []
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in _fields(type(self)):
             value = getattr(self, field.name)
             if _is_objective(value):
                 found.append(value)
@@ -171,13 +225,15 @@ class Objective(abc.ABC):
         """
         sizes: dict[int, str] = {}
         for node in self._independent_nodes():
-            for field in dataclasses.fields(node):  # type: ignore[arg-type]
+            for field in _fields(type(node)):
                 count = _images_of(field, getattr(node, field.name))
                 if count is not None:
                     sizes.setdefault(count, f"{type(node).__name__}.{field.name}")
         if len(sizes) > 1:
             said = " and ".join(f"{name} has {count}" for count, name in sizes.items())
-            raise ObjectiveError(f"the parts of an objective want different numbers of images: {said}")
+            raise ObjectiveError(
+                f"the parts of an objective want different numbers of images: {said}"
+            )
         return next(iter(sizes), None)
 
     def _independent_nodes(self) -> Iterator[Objective]:
@@ -205,11 +261,16 @@ class Objective(abc.ABC):
             raise ObjectiveError(f"{self!r} is made for {wanted} images; the batch has {count}")
         for node in self.walk():
             node._check_node(acts)
-        scores = jax.eval_shape(
-            lambda acts, image: self(Activations(acts), image),
-            {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in acts.items()},
-            jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32),
-        )
+        try:
+            scores = jax.eval_shape(
+                self,
+                Activations((k, jax.ShapeDtypeStruct(a.shape, a.dtype)) for k, a in acts.items()),
+                jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32),
+            )
+        except ObjectiveError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ObjectiveError(f"{self!r} does not fit: {str(error).splitlines()[0]}") from error
         if scores.shape != (count,):
             raise ObjectiveError(
                 f"{type(self).__name__} gives scores of shape {scores.shape}; "
@@ -229,12 +290,11 @@ class Objective(abc.ABC):
 
     def __radd__(self, other: Any) -> Objective:
         # The builtin sum() starts from the integer 0.
-        if isinstance(other, int) and other == 0:
-            return self
-        return _add(other, self)
+        return self if type(other) is int and other == 0 else _add(other, self)
 
     def __sub__(self, other: Any) -> Objective:
-        return _add(self, -other if _is_objective(other) else _negated(other))
+        other = _term(other)
+        return NotImplemented if other is None else _add(self, -other)
 
     def __rsub__(self, other: Any) -> Objective:
         return _add(other, -self)
@@ -261,8 +321,12 @@ class Objective(abc.ABC):
         if weight is None:
             return NotImplemented
         if not _is_traced(weight) and np.any(np.asarray(weight) == 0):
-            raise ObjectiveError(f"an objective cannot be divided by zero; got {other!r}")
-        return Scaled(1.0 / weight, self)
+            raise ObjectiveError(f"an objective cannot be divided by zero; got {_short(other)}")
+        with np.errstate(over="ignore"):  # Scaled refuses an infinite weight
+            return Scaled(1.0 / weight, self)
+
+    def __rtruediv__(self, other: Any) -> Objective:
+        raise ObjectiveError("nothing divides by an objective; multiply by a weight instead")
 
     def on(self, images: int | Sequence[int]) -> Objective:
         """This objective for some images of the batch only; the others score 0 from it.
@@ -270,26 +334,22 @@ class Objective(abc.ABC):
         Args:
             images: position or positions in the batch, each once.
         """
-        return OnImages(self, (images,) if isinstance(images, int) else tuple(images))
+        return OnImages(self, images)  # type: ignore[arg-type]
 
     # ---- value semantics -------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        mine, mine_def = jax.tree_util.tree_flatten(self)
-        theirs, theirs_def = jax.tree_util.tree_flatten(other)
-        return mine_def == theirs_def and all(
-            np.array_equal(_value(a), _value(b), equal_nan=True)
-            for a, b in zip(mine, theirs, strict=True)
+        mine: Any = jax.tree_util.tree_flatten(self)
+        theirs: Any = jax.tree_util.tree_flatten(other)
+        return mine[1] == theirs[1] and all(
+            np.array_equal(_value(a), _value(b)) for a, b in zip(mine[0], theirs[0], strict=True)
         )
 
     def __hash__(self) -> int:
         leaves, treedef = jax.tree_util.tree_flatten(self)
-        # Adding 0.0 makes -0.0 and 0.0, which are equal, hash alike.
-        return hash(
-            (treedef, tuple((np.shape(a), (_value(a) + 0.0).tobytes()) for a in leaves))
-        )
+        return hash((treedef, tuple((np.shape(a), _value(a).tobytes()) for a in leaves)))
 
     def __str__(self) -> str:
         """The text that `parse` reads back as an equal objective."""
@@ -300,7 +360,7 @@ class Objective(abc.ABC):
         return f"{type(self).__name__}({', '.join(self._arguments(repr))})"
 
     def _arguments(self, form: Any) -> Iterator[str]:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in _fields(type(self)):
             value = getattr(self, field.name)
             required = field.default is dataclasses.MISSING
             if not required and _same(value, field.default):
@@ -312,17 +372,21 @@ class Objective(abc.ABC):
             elif form is repr:
                 text = _short(value)
             else:
-                text = format_literal(value)
+                text = (format_literal if field.metadata.get("static") else _leaf_text)(value)
             yield text if required else f"{field.name}={text}"
 
 
 # ---- pytree plumbing -----------------------------------------------------------------------
 
 
-def _split(cls: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    fields = dataclasses.fields(cls)
-    data = tuple(f.name for f in fields if not f.metadata.get("static"))
-    meta = tuple(f.name for f in fields if f.metadata.get("static"))
+def _fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)
+
+
+def _split(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the fields that are data, and of those that are part of the program."""
+    data = tuple(f.name for f in _fields(cls) if not f.metadata.get("static"))
+    meta = tuple(f.name for f in _fields(cls) if f.metadata.get("static"))
     return data, meta
 
 
@@ -341,9 +405,9 @@ def _flatten_with_keys(objective: Objective) -> tuple[tuple[Any, ...], tuple[Any
     return tuple(zip(keys, values, strict=True)), aux
 
 
-def _unflatten(cls: type, aux: tuple[Any, ...], values: Sequence[Any]) -> Any:
+def _unflatten(cls: Any, aux: tuple[Any, ...], values: Iterable[Any]) -> Any:
     # Without __init__: JAX unflattens with placeholders that no check would pass.
-    objective = object.__new__(cls)
+    objective: Any = object.__new__(cls)
     data, meta = _split(cls)
     for name, value in zip(data + meta, (*values, *aux), strict=True):
         object.__setattr__(objective, name, value)
@@ -355,40 +419,61 @@ def _holds_objectives(value: Any) -> bool:
 
 
 def _value(leaf_: Any) -> np.ndarray:
-    return np.asarray(leaf_, np.float64)
+    """What a leaf is in the program: a float of 32 bits or an integer."""
+    array = np.asarray(leaf_)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    # Adding 0.0 makes -0.0 and 0.0, which are equal, the same bytes.
+    return array.astype(np.float64) + 0.0
 
 
 def _same(value: Any, default: Any) -> bool:
     if value is None or default is None:
         return value is default
-    if isinstance(value, (np.ndarray, jax.Array)):
-        return False
-    return bool(value == default)
+    return not _is_array(value) and bool(value == default)
+
+
+def _leaf_text(value: Any) -> str:
+    return format_literal(np.float32(value) if isinstance(value, float) else value)
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, (np.ndarray, jax.Array)):
+    """One short line, of arrays the type and shape."""
+    if _is_array(value):
         if value.size <= 8 and not _is_traced(value):
-            return str(np.asarray(value).tolist())
+            array = np.asarray(value)
+            written = array.dtype in (np.float32, np.int32)
+            return format_literal(array) if written else str(array.tolist())
         return f"<{value.dtype}{list(value.shape)}>"
-    return repr(value)
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _check_rank(objective: Objective, field: dataclasses.Field[Any], value: Any) -> None:
-    if value is None or not field.metadata.get("leaf"):
+def _checked_static(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        hash(value)
+    except TypeError:
+        raise ObjectiveError(
+            f"{name} is part of the program and must be hashable; got {_short(value)}"
+        ) from None
+    optional = value is None and field.default is None
+    if field.name == "layer" and not optional and not (isinstance(value, str) and value):
+        raise ObjectiveError(f"a layer is a name in quotes, such as 'block8'; got {value!r}")
+    return value
+
+
+def _check_rank(name: str, ndim: int | None, value: Any) -> None:
+    if value is None:
         return
-    ndim, rank = field.metadata["ndim"], np.ndim(value)
+    rank = np.ndim(value)
     if ndim is None:
         fits, wanted = rank >= 1, "images first, (1, ...) or (n, ...)"
     else:
         fits, wanted = rank in (ndim, ndim + 1), f"rank {ndim}, or {ndim + 1} with images first"
     if not fits:
-        raise ObjectiveError(
-            f"{type(objective).__name__}.{field.name} must have {wanted}; "
-            f"got shape {tuple(np.shape(value))}"
-        )
-    if not _is_traced(value) and not np.all(np.isfinite(np.asarray(value))):
-        raise ObjectiveError(f"{type(objective).__name__}.{field.name} must be finite; got {value}")
+        raise ObjectiveError(f"{name} must have {wanted}; got shape {tuple(np.shape(value))}")
 
 
 def _images_of(field: dataclasses.Field[Any], value: Any) -> int | None:
@@ -419,7 +504,7 @@ class Constant(Objective):
 
 
 class Scaled(Objective):
-    """A weight times an objective."""
+    """A weight, one number or one an image, times an objective."""
 
     weight: ArrayLike = leaf(ndim=0)
     objective: Objective
@@ -427,8 +512,19 @@ class Scaled(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         inner = self.objective
+        if not _is_objective(inner):
+            raise ObjectiveError(f"a weight goes with an objective; got {_short(inner)}")
         if isinstance(inner, Scaled):
-            object.__setattr__(self, "weight", _canonical("weight", self.weight * inner.weight))  # type: ignore[operator]
+            weights: Any = self.weight, inner.weight
+            try:
+                with np.errstate(over="ignore"):
+                    product = _canonical("a weight", weights[0] * weights[1])
+            except (TypeError, ValueError) as error:
+                if isinstance(error, ObjectiveError):
+                    raise
+                counts = " and ".join(str(np.size(weight)) for weight in weights)
+                raise ObjectiveError(f"weights for {counts} images do not multiply") from None
+            object.__setattr__(self, "weight", product)
             object.__setattr__(self, "objective", inner.objective)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -439,9 +535,8 @@ class Scaled(Objective):
         inner = str(self.objective)
         if isinstance(self.objective, Sum):
             inner = f"({inner})"
-        if isinstance(self.weight, float) and self.weight == -1.0:
-            return f"-{inner}"
-        return f"{format_literal(self.weight)}*{inner}"
+        weight = _leaf_text(self.weight)
+        return f"-{inner}" if weight == "-1.0" else f"{weight}*{inner}"
 
     def __repr__(self) -> str:
         inner = repr(self.objective)
@@ -454,14 +549,13 @@ class Sum(Objective):
     objectives: tuple[Objective, ...]
 
     def __post_init__(self) -> None:
-        flat: list[Objective] = []
-        for term in self.objectives:
-            if not _is_objective(term):
-                raise ObjectiveError(f"a sum is of objectives; got {term!r}")
-            flat.extend(term.terms)
+        wrong = [term for term in self.objectives if not _is_objective(term)]
+        if wrong:
+            raise ObjectiveError(f"a sum is of objectives; got {_short(wrong[0])}")
+        flat = tuple(part for term in self.objectives for part in term.terms)
         if len(flat) < 2:
             raise ObjectiveError(f"a sum is of two or more objectives; got {len(flat)}")
-        object.__setattr__(self, "objectives", tuple(flat))
+        object.__setattr__(self, "objectives", flat)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Summed scores (n,)."""
@@ -476,11 +570,9 @@ class Sum(Objective):
         return self.objectives
 
     def _joined(self, form: Any) -> str:
-        texts = [form(term) for term in self.objectives]
-        return texts[0] + "".join(
-            f" - {text[1:]}" if text.startswith("-") and not _zero(term) else f" + {text}"
-            for text, term in zip(texts[1:], self.objectives[1:], strict=True)
-        )
+        first, *rest = map(form, self.objectives)
+        signed = (f" - {text[1:]}" if text.startswith("-") else f" + {text}" for text in rest)
+        return first + "".join(signed)
 
     def __str__(self) -> str:
         return self._joined(str)
@@ -496,16 +588,24 @@ class OnImages(Objective):
     images: tuple[int, ...] = static()
 
     def __post_init__(self) -> None:
-        images = self.images
-        if not images or not all(isinstance(i, (int, np.integer)) and i >= 0 for i in images):
-            raise ObjectiveError(f"images must be positions in the batch, 0 or more; got {images}")
-        if len(set(images)) != len(images):
-            raise ObjectiveError(f"images must be named once each; got {images}")
-        object.__setattr__(self, "images", tuple(int(i) for i in images))
-        inner = self.objective.batch_size
-        if inner is not None and inner != len(images):
+        if not _is_objective(self.objective):
+            raise ObjectiveError(f"images are for an objective; got {_short(self.objective)}")
+        try:
+            images = np.atleast_1d(np.asarray(self.images))
+        except ValueError:
+            images = np.zeros(0)
+        if images.dtype.kind not in "iu" or images.ndim != 1 or not images.size or images.min() < 0:
             raise ObjectiveError(
-                f"{self.objective!r} is made for {inner} images; on() names {len(images)}"
+                f"images must be positions in the batch, 0 or more; got {_short(self.images)}"
+            )
+        named = tuple(images.tolist())
+        if len(set(named)) != len(named):
+            raise ObjectiveError(f"images must be named once each; got {list(named)}")
+        object.__setattr__(self, "images", named)
+        inner = self.objective.batch_size
+        if inner is not None and inner != len(named):
+            raise ObjectiveError(
+                f"{self.objective!r} is made for {inner} images; on() names {len(named)}"
             )
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -521,9 +621,6 @@ class OnImages(Objective):
 
     def _independent_nodes(self) -> Iterator[Objective]:
         yield self
-
-    def _arguments(self, form: Any) -> Iterator[str]:
-        raise AssertionError  # both printed forms are written out below
 
     def _printed(self, inner: str) -> str:
         if isinstance(self.objective, (Sum, Scaled)):
@@ -553,43 +650,33 @@ class _Subset(Mapping[str, Any]):
         return len(self._acts)
 
 
-def _zero(term: Objective) -> bool:
-    return isinstance(term, Scaled) and not isinstance(term.weight, (float, int))
-
-
 def _weight(value: Any) -> Any:
     """A number or one weight an image as a leaf; None for what is neither."""
-    if isinstance(value, (bool, str)) or value is None:
+    if isinstance(value, bool) or not (
+        isinstance(value, (int, float, np.integer, np.floating, list, tuple)) or _is_array(value)
+    ):
         return None
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        if not math.isfinite(value):
-            raise ObjectiveError(f"a weight must be finite; got {value}")
-        return float(value)
-    if _is_traced(value) or isinstance(value, (np.ndarray, jax.Array, list, tuple)):
-        array = value if _is_traced(value) else np.asarray(_canonical("a weight", value), np.float32)
-        if array.ndim > 1:
-            raise ObjectiveError(
-                f"a weight is a number or one weight an image, (n,); got shape {array.shape}"
-            )
-        return array if array.ndim or _is_traced(value) else float(array)
-    return None
+    weight = _canonical("a weight", value)
+    if np.ndim(weight) > 1:
+        raise ObjectiveError(
+            f"a weight is a number or one weight an image, (n,); got shape {np.shape(weight)}"
+        )
+    if _is_traced(weight):
+        return weight
+    return np.asarray(weight, np.float32) if np.ndim(weight) else float(weight)
 
 
-def _negated(value: Any) -> Any:
+def _term(value: Any) -> Objective | None:
+    """A term of a sum: an objective, or a number or one an image; None for what is neither."""
+    if _is_objective(value):
+        return value
     weight = _weight(value)
-    return value if weight is None else -weight
+    return None if weight is None else Constant(weight)
 
 
 def _add(a: Any, b: Any) -> Any:
-    terms = []
-    for value in (a, b):
-        if not _is_objective(value):
-            weight = _weight(value)
-            if weight is None:
-                return NotImplemented
-            value = Constant(weight)
-        terms.append(value)
-    return Sum(tuple(terms))
+    first, second = _term(a), _term(b)
+    return NotImplemented if first is None or second is None else Sum((first, second))
 
 
 # ---- several objectives as one batch -------------------------------------------------------
@@ -611,57 +698,63 @@ def _leaf_fields(objective: Objective) -> Iterator[dataclasses.Field[Any] | None
             yield from (field for _ in jax.tree_util.tree_leaves(value))
 
 
+def _reads_the_batch(objective: Objective) -> bool:
+    return any(o.couples_images or isinstance(o, OnImages) for o in objective.walk())
+
+
 def signature(objective: Objective) -> tuple[Any, ...]:
-    """Equal for objectives that `stack` puts in one batch, and so in one compiled program."""
+    """Equal for objectives that `stack` puts in one batch, and so in one compiled program.
+
+    One that looks at the whole batch does not stack: each has a signature of its own.
+    """
     leaves, treedef = jax.tree_util.tree_flatten(objective)
     parts: list[Any] = [treedef]
     for value, field in zip(leaves, _leaf_fields(objective), strict=True):
         if field is None:
             parts.append((np.shape(value), _value(value).tobytes()))
-        elif field.metadata["ndim"] is None:
-            parts.append(np.shape(value)[1:])
         else:
-            shape = np.shape(value)
-            parts.append(shape[len(shape) - field.metadata["ndim"] :])
-    if any(node.couples_images or isinstance(node, OnImages) for node in objective.walk()):
-        parts.append(objective)
+            parts.append(_image_shape(field, value))
+    if _reads_the_batch(objective):
+        parts.append(object())
     return tuple(parts)
+
+
+def _image_shape(field: dataclasses.Field[Any], value: Any) -> tuple[int, ...]:
+    """The shape of one image's value of a leaf."""
+    ndim, shape = field.metadata["ndim"], np.shape(value)
+    return shape[1:] if ndim is None else shape[len(shape) - ndim :]
 
 
 def stack(objectives: Sequence[Objective]) -> Objective:
     """Several objectives of one kind as one objective with an image for each.
 
-    `stack([Channel("block8", 3), Channel("block8", 7)])` is `Channel("block8", [3, 7])`.
+    `stack([Channel("block8", 3), Channel("block8", 7)])` is `Channel("block8", [3, 7])`; an
+    objective that has several images already keeps them.
 
     Args:
         objectives: at least one; of the same structure, layers and options.
 
     Raises:
-        ObjectiveError: none given, or of different kinds.
+        ObjectiveError: none given, of different kinds, or several that look at the whole batch.
     """
     if not objectives:
         raise ObjectiveError("stack needs at least one objective")
     first = objectives[0]
     if len(objectives) == 1:
         return first
-    if any(signature(other) != signature(first) for other in objectives[1:]):
-        raise ObjectiveError(f"only objectives of one kind stack; got {', '.join(map(repr, objectives))}")
-    if any(node.couples_images or isinstance(node, OnImages) for node in first.walk()):
-        raise ObjectiveError(f"{first!r} looks at the whole batch and cannot be stacked")
+    for other in objectives:
+        if _reads_the_batch(other):
+            raise ObjectiveError(f"{other!r} looks at the whole batch and cannot be stacked")
+        if signature(other) != signature(first):
+            raise ObjectiveError(f"only objectives of one kind stack; got {first!r} and {other!r}")
     counts = [objective.batch_size or 1 for objective in objectives]
-    leaves, treedef = jax.tree_util.tree_flatten(first)
     columns = zip(*(jax.tree_util.tree_leaves(o) for o in objectives), strict=True)
     stacked = []
     for values, field in zip(columns, _leaf_fields(first), strict=True):
         if field is None:
             stacked.append(values[0])
             continue
-        ndim = field.metadata["ndim"]
-        rows = []
-        for value, count in zip(values, counts, strict=True):
-            array = np.asarray(value)
-            shape = array.shape[1:] if ndim is None else array.shape[array.ndim - ndim :]
-            rows.append(np.broadcast_to(array, (count, *shape)))
-        stacked.append(_canonical("leaf", np.concatenate(rows)))
-    del leaves
-    return jax.tree_util.tree_unflatten(treedef, stacked)
+        shape = _image_shape(field, values[0])
+        rows = [np.broadcast_to(v, (n, *shape)) for v, n in zip(values, counts, strict=True)]
+        stacked.append(_canonical(field.name, np.concatenate(rows)))
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(first), stacked)

@@ -1,4 +1,4 @@
-"""Typed errors of the objective language: every one is a one-line `ValueError`."""
+"""Typed errors of the objective language: every one is a `ValueError`."""
 
 
 class ObjectiveError(ValueError):

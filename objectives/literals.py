@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import base64
-import binascii
 import difflib
+import inspect
 import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,18 +34,8 @@ def format_literal(value: Any) -> str:
     Raises:
         ObjectiveError: a value that has no text form.
     """
-    if isinstance(value, (np.ndarray, jax.Array)):
-        array = np.asarray(value)
-        if array.ndim and array.size <= _WRITTEN_OUT and array.dtype in (np.float32, np.int32):
-            if array.dtype == np.int32:
-                return str(array.tolist())
-            return _nested(array)
-        if str(array.dtype) not in _DTYPES:
-            raise ObjectiveError(f"an array of {array.dtype} has no text form; expected {_DTYPES}")
-        raw = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-        return f"array('{array.dtype}', {list(array.shape)}, '{raw}')"
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return _format_array(np.asarray(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, tuple):
@@ -53,12 +46,22 @@ def format_literal(value: Any) -> str:
     raise ObjectiveError(f"{type(value).__name__} has no text form: {value!r}")
 
 
+def _format_array(array: np.ndarray) -> str:
+    if array.ndim == 0 and array.dtype.kind in "biuf":
+        # A float32 in its own shortest form: 0.1, not 0.10000000149011612.
+        return str(array[()])
+    if str(array.dtype) not in _DTYPES:
+        raise ObjectiveError(f"an array of {array.dtype} has no text form; expected {_DTYPES}")
+    if array.size <= _WRITTEN_OUT and array.dtype in (np.float32, np.int32):
+        return _nested(array)
+    raw = base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
+    return f"array('{array.dtype}', {list(array.shape)}, '{raw}')"
+
+
 def _nested(array: np.ndarray) -> str:
     if array.ndim == 0:
-        # float32's own shortest form: 0.1, not 0.10000000149011612.
-        text = str(array[()])
-        return text if any(c in text for c in ".en") else f"{text}.0"
-    return f"[{', '.join(_nested(row) for row in array)}]"
+        return str(array[()])
+    return f"[{', '.join(map(_nested, array))}]"
 
 
 def array(dtype: str, shape: list[int], data: str) -> np.ndarray:
@@ -69,16 +72,17 @@ def array(dtype: str, shape: list[int], data: str) -> np.ndarray:
     """
     if dtype not in _DTYPES:
         raise ObjectiveError(f"array of {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if not isinstance(shape, (list, tuple)) or not all(isinstance(s, int) and s >= 0 for s in shape):
+    if not isinstance(shape, list) or not all(type(s) is int and s >= 0 for s in shape):
         raise ObjectiveError(f"array shape {shape!r}; expected a list of lengths")
     try:
         raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ObjectiveError(f"array data is not base64: {error}") from error
-    wanted = math.prod(shape) * np.dtype(dtype).itemsize
+    stored = np.dtype(dtype).newbyteorder("<")
+    wanted = math.prod(shape) * stored.itemsize
     if len(raw) != wanted:
-        raise ObjectiveError(f"array of shape {list(shape)} needs {wanted} bytes; got {len(raw)}")
-    return np.frombuffer(raw, dtype).reshape(shape).copy()
+        raise ObjectiveError(f"array of shape {shape} needs {wanted} bytes; got {len(raw)}")
+    return np.frombuffer(raw, stored).reshape(shape).astype(dtype)
 
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -92,32 +96,18 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.UAdd: operator.pos,
 }
 
+#: A string on one line, as Python writes it; a pattern for `re.VERBOSE`.
+STRING = r"""(?: '(?:[^'\\\r\n]|\\[^\r\n])*' | "(?:[^"\\\r\n]|\\[^\r\n])*" )"""
+_PIECE = re.compile(rf"{STRING} | .", re.VERBOSE | re.DOTALL)
 
-class Place:
-    """Maps places in the parsed text to places in the text that the user wrote."""
 
-    def __init__(self, text: str, parsed: str, spans: list[tuple[int, int, int, int]]) -> None:
-        self.text, self._parsed, self._spans = text, parsed, spans
-
-    def of(self, byte_offset: int) -> int:
-        """The user's column of a byte offset in the parsed text (`ast` counts UTF-8 bytes)."""
-        column = len(self._parsed.encode()[:byte_offset].decode(errors="ignore"))
-        shift = 0
-        for start, stop, was_start, was_stop in self._spans:
-            if column < start:
-                break
-            if column < stop:
-                return was_start
-            shift = was_stop - stop
-        return column + shift
-
-    def error(self, message: str, column: int) -> ParseError:
-        """A ParseError that shows the text with a mark under the place."""
-        column = max(0, min(column, len(self.text)))
-        start = max(0, column - 50)
-        shown = "".join(" " if c.isspace() else c for c in self.text[start : column + 50])
-        lead = "…" if start else ""
-        return ParseError(f"{message}\n  {lead}{shown}\n  {' ' * (len(lead) + column - start)}^")
+def mark(text: str, message: str, column: int) -> ParseError:
+    """A ParseError that shows the text around a column, with a mark under the place."""
+    column = max(0, min(column, len(text)))
+    start = max(0, column - 50)
+    shown = "".join(c if c.isprintable() else " " for c in text[start : column + 50])
+    lead = "…" if start else ""
+    return ParseError(f"{message}\n  {lead}{shown}\n  {' ' * (len(lead) + column - start)}^")
 
 
 class Evaluator:
@@ -138,138 +128,237 @@ class Evaluator:
         methods: tuple[str, ...] = (),
         bare: Callable[[str], Any] | None = None,
     ) -> None:
-        self._names, self._what, self._methods, self._bare = names, what, methods, bare
+        self.names, self.what, self.methods, self.bare = names, what, methods, bare
 
-    def evaluate(
-        self, text: str, parsed: str | None = None, spans: list[tuple[int, int, int, int]] | None = None
-    ) -> Any:
+    def evaluate(self, text: str, read: Mapping[tuple[int, int], Any] | None = None) -> Any:
         """The value of `text`.
 
         Args:
-            text: what the user wrote, for messages.
-            parsed: what to parse, where it differs from `text`.
-            spans: (start, stop, start in text, stop in text) of each replaced part of `parsed`.
+            text: what the user wrote.
+            read: the values of the parts (start, stop) of it that have been read already.
 
         Raises:
             ParseError: anything but a whitelisted expression; the message marks the place.
         """
-        parsed = text if parsed is None else parsed
-        place = Place(text, parsed, spans or [])
-        stripped = parsed.lstrip()
-        lead = len(parsed) - len(stripped)
-        if not stripped:
-            raise place.error(f"an empty text is no {self._what}", 0)
+        if not text.strip():
+            raise mark(text, f"an empty text is no {self.what}", 0)
         try:
-            # Parentheses make line breaks insignificant.
-            tree = ast.parse(f"({stripped}\n)", mode="eval")
+            # What overflows becomes infinite here, and is refused where it is used.
+            with np.errstate(all="ignore"):
+                return _Reading(self, text, read or {}).value()
+        except (RecursionError, MemoryError):
+            raise mark(text, f"malformed {self.what}: nested too deeply", 0) from None
+
+
+class _Reading:
+    """One text under evaluation."""
+
+    def __init__(
+        self, evaluator: Evaluator, text: str, read: Mapping[tuple[int, int], Any]
+    ) -> None:
+        self._names, self._bare, self._methods = evaluator.names, evaluator.bare, evaluator.methods
+        self._text, self._read, self._what = text, read, evaluator.what
+        self._in_what = f"in {'an' if evaluator.what[0] in 'aeiou' else 'a'} {evaluator.what}"
+        line = self._masked()
+        self._lead = len(line) - len(line.lstrip())
+        self._line = line[self._lead :]
+
+    def _masked(self) -> str:
+        """The text on one line, ASCII but for its strings, each part read before as a name."""
+        text, pieces, last = self._text, [], 0
+        for start, stop in (*sorted(self._read), (len(text), len(text))):
+            for match in _PIECE.finditer(text, last, start):
+                piece, column = match[0], match.start()
+                if piece in ("'", '"'):
+                    raise mark(text, f"malformed {self._what}: this string has no end", column)
+                if piece in ("''", '""') and text.startswith(piece[0], column + 2):
+                    raise mark(text, f"triple quotes are not allowed {self._in_what}", column)
+                if piece == "#":
+                    raise mark(text, f"a comment is not allowed {self._in_what}", column)
+                if piece.isspace():
+                    piece = " "
+                elif len(piece) == 1 and not (piece.isascii() and piece.isprintable()):
+                    raise mark(text, f"{piece!r} is not allowed {self._in_what}", column)
+                pieces.append(piece)
+            pieces.append("_" * (stop - start))
+            last = stop
+        return "".join(pieces)
+
+    def value(self) -> Any:
+        try:
+            # A doubtful literal ("\d", 1or) is a warning of Python's; here it is an error.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                tree = ast.parse(self._line, mode="eval")
         except SyntaxError as error:
-            lines = stripped.split("\n")
-            row = min((error.lineno or 1) - 1, len(lines) - 1)
-            before = sum(len(line) + 1 for line in lines[:row])
-            column = before + (error.offset or 1) - 1 - (1 if row == 0 else 0)
-            column = max(0, min(column, len(stripped)))
-            offset = len(parsed[: lead + column].encode())
-            reason = error.msg.split("(")[0].strip()
-            raise place.error(f"malformed {self._what}: {reason}", place.of(offset)) from None
-        except (RecursionError, MemoryError, ValueError) as error:
-            raise place.error(f"malformed {self._what}: {error or 'nested too deeply'}", 0) from None
-        starts = [0]
-        for line in stripped.split("\n"):
-            starts.append(starts[-1] + len(line.encode()) + 1)
+            column, reason = self._lead + (error.offset or 0) - 1, error.msg
+            if reason.startswith("Exceeds the limit"):
+                reason = "a number has too many digits"
+            end = len(self._text.rstrip())
+            if not self._lead <= column < end:
+                column = end
+                reason = "it ends too early" if reason == "invalid syntax" else reason
+            raise mark(self._text, f"malformed {self._what}: {reason}", column) from None
+        except ValueError as error:
+            raise mark(self._text, f"malformed {self._what}: {error}", 0) from None
+        return self._visit(tree.body)
 
-        def fail(node: ast.AST, message: str) -> ParseError:
-            row = getattr(node, "lineno", 1) - 1
-            offset = starts[min(row, len(starts) - 1)] + getattr(node, "col_offset", 0)
-            offset -= 1 if row == 0 else 0
-            return place.error(message, place.of(offset + len(parsed[:lead].encode())))
+    def _column(self, node: ast.AST) -> int:
+        # `ast` counts UTF-8 bytes.
+        return self._lead + len(self._line.encode()[: node.col_offset].decode())  # type: ignore[attr-defined]
 
-        try:
-            return self._visit(tree.body, fail)
-        except RecursionError:
-            raise place.error(f"malformed {self._what}: nested too deeply", 0) from None
+    def _error(self, node: ast.AST, message: str) -> ParseError:
+        return mark(self._text, message, self._column(node))
 
-    def _visit(self, node: ast.expr, fail: Callable[[ast.AST, str], ParseError]) -> Any:
+    def _refusal(self, node: ast.AST, thing: str) -> ParseError:
+        return self._error(node, f"{thing} is not allowed {self._in_what}")
+
+    def _visit(self, node: ast.expr) -> Any:
         match node:
             case ast.Constant(value=value):
-                if value is None or isinstance(value, (bool, int, str)):
-                    return value
-                if isinstance(value, float) and math.isfinite(value):
-                    return value
-                raise fail(node, f"{value!r} is not allowed in an {self._what}")
+                return self._constant(node, value)
             case ast.Name(id=name):
-                if self._bare is not None:
-                    return self._attempt(node, fail, lambda: self._bare(name))  # type: ignore[misc]
-                raise fail(node, self._unknown(name))
+                start = self._column(node)
+                if (start, start + len(name)) in self._read:
+                    return self._read[start, start + len(name)]
+                bare = self._bare
+                if bare is None:
+                    raise self._error(node, self._unknown(name))
+                return self._attempt(node, lambda: bare(name))
             case ast.List(elts=items):
-                return [self._visit(item, fail) for item in items]
+                return [self._visit(item) for item in items]
             case ast.Tuple(elts=items):
-                return tuple(self._visit(item, fail) for item in items)
-            case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
-                value = self._operand(operand, fail)
-                return self._attempt(node, fail, lambda: _UNARY[type(op)](value))
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                a, b = self._operand(left, fail), self._operand(right, fail)
-                return self._attempt(node, fail, lambda: _BINARY[type(op)](a, b))
-            case ast.Call(func=func, args=args, keywords=keywords):
-                function = self._function(func, fail)
-                values = [self._visit(arg, fail) for arg in args]
-                named = {}
-                for keyword in keywords:
-                    if keyword.arg is None:
-                        raise fail(keyword.value, f"** is not allowed in an {self._what}")
-                    named[keyword.arg] = self._visit(keyword.value, fail)
-                return self._attempt(node, fail, lambda: function(*values, **named))
-        raise fail(node, f"{_describe(node)} is not allowed in an {self._what}")
+                return tuple(self._visit(item) for item in items)
+            case ast.UnaryOp(op=op, operand=inner) if type(op) in _UNARY:
+                operand = self._operand(inner)
+                return self._attempt(node, lambda: _UNARY[type(op)](operand))
+            case ast.BinOp():
+                return self._arithmetic(node)
+            case ast.Call():
+                return self._call(node)
+        raise self._refusal(node, _describe(node))
 
-    def _operand(self, node: ast.expr, fail: Callable[[ast.AST, str], ParseError]) -> Any:
-        value = self._visit(node, fail)
+    def _constant(self, node: ast.expr, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise self._refusal(node, "an integer of more than 63 bits")
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+        raise self._refusal(node, repr(value))
+
+    def _arithmetic(self, node: ast.expr) -> Any:
+        # The tree of a long sum is as deep as the sum is long: its left side is walked in a loop.
+        steps: list[ast.BinOp] = []
+        while isinstance(node, ast.BinOp):
+            steps.append(node)
+            node = node.left
+        left = self._operand(node)
+        for step in reversed(steps):
+            apply = _BINARY.get(type(step.op))
+            if apply is None:
+                thing = f"the operator {_describe(step.op)}"
+                raise self._refusal(step.right, thing)
+            left = self._attempt(step.right, partial(apply, left, self._operand(step.right)))
+        return left
+
+    def _operand(self, node: ast.expr) -> Any:
+        value = self._visit(node)
         if isinstance(value, list):
             try:
                 return np.asarray(value, np.float32)
             except (ValueError, TypeError):
-                raise fail(node, "a list in arithmetic must be of numbers") from None
+                raise self._error(node, "a list in arithmetic must be of numbers") from None
         if isinstance(value, (bool, str, tuple)) or value is None:
-            raise fail(node, f"{value!r} is not allowed in arithmetic")
+            raise self._error(node, f"{value!r} is not allowed in arithmetic")
         return value
 
-    def _function(
-        self, node: ast.expr, fail: Callable[[ast.AST, str], ParseError]
-    ) -> Callable[..., Any]:
-        if isinstance(node, ast.Name):
-            found = self._names.get(node.id)
-            if found is None:
-                raise fail(node, self._unknown(node.id))
-            return found
-        if isinstance(node, ast.Attribute) and node.attr in self._methods:
-            value = self._visit(node.value, fail)
-            method = getattr(type(value), node.attr, None)
-            if method is None or isinstance(value, (int, float, str, list, tuple, np.ndarray)):
-                raise fail(node, f".{node.attr}() needs an {self._what} before it")
-            return method.__get__(value)
-        if isinstance(node, ast.Attribute):
-            known = ", ".join(f".{m}()" for m in self._methods) or "none"
-            raise fail(node, f".{node.attr} is not allowed in an {self._what}; allowed: {known}")
-        raise fail(node, f"calling {_describe(node)} is not allowed in an {self._what}")
+    def _call(self, node: ast.Call) -> Any:
+        name, function = self._function(node.func)
+        values = [self._visit(argument) for argument in node.args]
+        named = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise self._refusal(keyword.value, "**")
+            if keyword.arg in named:
+                raise self._error(keyword, f"{name} is given {keyword.arg} twice")
+            named[keyword.arg] = self._visit(keyword.value)
+        problem = _misfit(name, function, values, named)
+        if problem is not None:
+            raise self._error(node, problem)
+        return self._attempt(node, lambda: function(*values, **named))
+
+    def _function(self, node: ast.expr) -> tuple[str, Callable[..., Any]]:
+        match node:
+            case ast.Name(id=name):
+                if name not in self._names:
+                    raise self._error(node, self._unknown(name))
+                return name, self._names[name]
+            case ast.Attribute(value=owner, attr=name) if name in self._methods:
+                value = self._visit(owner)
+                # A method is one of the class: nothing else can be reached.
+                if not hasattr(type(value), name):
+                    raise self._error(
+                        node, f".{name}() follows what is {self._in_what[3:]}, not {value!r}"
+                    )
+                return name, getattr(value, name)
+            case ast.Attribute(attr=name):
+                known = ", ".join(f".{m}()" for m in self._methods)
+                raise self._refusal(node, f".{name}" + (f" (only {known})" if known else ""))
+        raise self._refusal(node, f"calling {_describe(node)}")
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._names, n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(near)}" if near else f"; known: {', '.join(sorted(self._names))}"
-        return f"unknown {self._what} {name!r}{hint}"
+        if near:
+            return f"unknown {self._what} {name!r}; nearest: {', '.join(near)}"
+        return f"unknown {self._what} {name!r}; known: {', '.join(sorted(self._names))}"
 
-    def _attempt(
-        self, node: ast.expr, fail: Callable[[ast.AST, str], ParseError], call: Callable[[], Any]
-    ) -> Any:
+    def _attempt(self, node: ast.AST, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except ParseError:
+        except (RecursionError, MemoryError, ParseError):
             raise
         except Exception as error:
             # What is called is whitelisted; what it says of its arguments is for the user.
-            raise fail(node, str(error) or type(error).__name__) from error
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise self._error(node, said) from error
+
+
+def required_arguments(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function cannot be called without."""
+    return [
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+
+
+def _misfit(
+    name: str, function: Callable[..., Any], values: Sequence[Any], named: Mapping[str, Any]
+) -> str | None:
+    """What is wrong with the arguments of a call; None where they fit."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some builtins have none
+        return None
+    try:
+        signature.bind(*values, **named)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no arguments"
+        for key in named:
+            if key not in signature.parameters:
+                return f"{name} has no argument {key!r}; it takes {takes}"
+        if len(values) > len(signature.parameters):
+            return f"{name} takes {takes}; got {len(values)} arguments"
+        missing = [key for key in required_arguments(function)[len(values) :] if key not in named]
+        if missing:
+            return f"{name} needs {', '.join(missing)}; it takes {takes}"
+        return f"{name}: {error}"
+    return None
 
 
 def _describe(node: ast.AST) -> str:
-    names = {
+    names: dict[type[ast.AST], str] = {
         ast.Lambda: "a lambda",
         ast.Subscript: "indexing with [ ]",
         ast.Attribute: "an attribute",
@@ -281,7 +370,21 @@ def _describe(node: ast.AST) -> str:
         ast.NamedExpr: ":=",
         ast.Dict: "a dictionary",
         ast.Set: "a set",
-        ast.BinOp: "this operator",
+        ast.Call: "a call",
+        ast.Constant: "a value",
+        ast.ListComp: "a comprehension",
+        ast.SetComp: "a comprehension",
+        ast.DictComp: "a comprehension",
+        ast.GeneratorExp: "a comprehension",
         ast.UnaryOp: "this operator",
+        ast.Pow: "**",
+        ast.MatMult: "@",
+        ast.Mod: "%",
+        ast.FloorDiv: "//",
+        ast.BitOr: "|",
+        ast.BitAnd: "&",
+        ast.BitXor: "^",
+        ast.LShift: "<<",
+        ast.RShift: ">>",
     }
     return names.get(type(node), type(node).__name__)

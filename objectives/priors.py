@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.core import Objective, static
-from objectives.errors import ObjectiveError
+from objectives.core import Objective, check_number, static
 
 
 class Prior(Objective):
@@ -39,12 +38,11 @@ class TotalVariation(Prior):
 
     aliases = ("tv",)
 
-    beta: float = static(2.0)
+    beta: float = static(default=2.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise ObjectiveError(f"beta must be above 0; got {self.beta}")
+        check_number("beta", self.beta, above=0)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
@@ -63,13 +61,13 @@ class AlphaNorm(Prior):
         center: what is taken off first, for images in [0, 1] that the paper centres on 0.
     """
 
-    alpha: float = static(6.0)
-    center: float = static(0.5)
+    alpha: float = static(default=6.0)
+    center: float = static(default=0.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.alpha >= 1:
-            raise ObjectiveError(f"alpha must be 1 or more; got {self.alpha}")
+        check_number("alpha", self.alpha, at_least=1)
+        check_number("center", self.center)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
@@ -84,7 +82,11 @@ class L1(Prior):
         center: what is taken off first; mid-grey.
     """
 
-    center: float = static(0.5)
+    center: float = static(default=0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("center", self.center)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
@@ -98,7 +100,11 @@ class L2(Prior):
         center: what is taken off first; mid-grey.
     """
 
-    center: float = static(0.5)
+    center: float = static(default=0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("center", self.center)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
@@ -111,15 +117,14 @@ class Blur(Prior):
     The penalty form of blurring at every step (Yosinski et al. 2015, section 3).
 
     Args:
-        sigma: of the blur, in pixels, above 0; the border is repeated.
+        sigma: of the blur, in pixels, above 0 and at most 1000; the border is repeated.
     """
 
-    sigma: float = static(1.0)
+    sigma: float = static(default=1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sigma > 0:
-            raise ObjectiveError(f"sigma must be above 0; got {self.sigma}")
+        check_number("sigma", self.sigma, above=0, at_most=1000)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
@@ -152,12 +157,11 @@ class CenterBias(Prior):
         sigma: of the Gaussian, in units of the image's half height and half width, above 0.
     """
 
-    sigma: float = static(0.5)
+    sigma: float = static(default=0.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sigma > 0:
-            raise ObjectiveError(f"sigma must be above 0; got {self.sigma}")
+        check_number("sigma", self.sigma, above=0)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""

@@ -15,38 +15,39 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Activations, Objective, leaf, static
+from objectives.core import Activations, Objective, check_number, leaf, static
 from objectives.errors import ObjectiveError
 
 #: A layer's name that the unit text `layer:index` takes without quotes.
 UNIT_LAYER = re.compile(r"[A-Za-z_]\w*(?:[./]\w+)*", re.ASCII)
 
-_EPS = 1e-4
-
 
 class _Indexed(Objective):
     """A unit found by `index` along the last axis of `layer`."""
 
-    def _check_node(self, acts: Activations) -> None:
-        shape = acts[self.layer].shape  # type: ignore[attr-defined]
-        index = np.asarray(self.index)  # type: ignore[attr-defined]
-        if index.dtype.kind not in "iu":
-            raise ObjectiveError(f"{self!r}: an index must be an integer; got {index.tolist()}")
-        wrong = index[(index < 0) | (index >= shape[-1])]
-        if wrong.size:
+    def __post_init__(self: Any) -> None:
+        super().__post_init__()
+        if not isinstance(self.index, jax.core.Tracer):
+            index = np.asarray(self.index)
+            if index.dtype.kind not in "iu" or index.size == 0 or index.min() < 0:
+                raise ObjectiveError(
+                    f"a unit's index is a whole number of 0 or more; got {index.tolist()}"
+                )
+
+    def _check_node(self: Any, acts: Activations) -> None:
+        shape = acts[self.layer].shape
+        highest = int(np.max(self.index))
+        if highest >= shape[-1]:
             raise ObjectiveError(
-                f"{self!r}: index {int(wrong.flat[0])} is out of range; "
-                f"{self.layer} has units 0 to {shape[-1] - 1}"  # type: ignore[attr-defined]
+                f"{self!r}: index {highest} is out of range; "
+                f"{self.layer} has units 0 to {shape[-1] - 1}"
             )
 
-    def _unit_text(self, suffix: str = "") -> str | None:
+    def _unit_text(self: Any, suffix: str = "") -> str | None:
         """`layer:index`, or None where the layer's name needs quotes."""
-        if UNIT_LAYER.fullmatch(self.layer) is None:  # type: ignore[attr-defined]
+        if UNIT_LAYER.fullmatch(self.layer) is None:
             return None
-        index = np.asarray(self.index)  # type: ignore[attr-defined]
-        if index.dtype.kind not in "iu" or np.any(index < 0):
-            return None
-        return f"{self.layer}:{index.tolist()}{suffix}"  # type: ignore[attr-defined]
+        return f"{self.layer}:{np.asarray(self.index).tolist()}{suffix}"
 
 
 def _spatial(acts: Mapping[str, Any], layer: str) -> Any:
@@ -89,17 +90,22 @@ def _at(a: Any, position: Any) -> jax.Array:
     return jnp.sum(jnp.where((rows & columns)[..., None], a, 0), axis=(1, 2))
 
 
-def _check_position(objective: Any, shape: tuple[int, ...]) -> None:
-    if objective.position is None or len(shape) != 4:
+def _check_position(position: Any) -> None:
+    if position is None or isinstance(position, jax.core.Tracer):
         return
-    position = np.asarray(objective.position)
-    if position.shape[-1] != 2 or position.dtype.kind not in "iu":
-        raise ObjectiveError(f"a position is two integers (y, x); got {position.tolist()}")
-    height, width = shape[1:3]
-    if np.any(position < 0) or np.any(position >= (height, width)):
+    given = np.asarray(position)
+    if given.dtype.kind not in "iu" or given.shape[-1] != 2 or np.any(given < 0):
         raise ObjectiveError(
-            f"{objective!r}: position (y, x) = {position.tolist()} is out of range; "
-            f"{objective.layer} is {height} high and {width} wide"
+            f"a position is (y, x), whole numbers of 0 or more; got {given.tolist()}"
+        )
+
+
+def _check_position_in(objective: Any, acts: Activations) -> None:
+    shape = _spatial(acts, objective.layer).shape
+    if objective.position is not None and np.any(np.asarray(objective.position) >= shape[1:3]):
+        raise ObjectiveError(
+            f"{objective!r}: position (y, x) = {np.asarray(objective.position).tolist()} is out "
+            f"of range; {objective.layer} is {shape[1]} high and {shape[2]} wide"
         )
 
 
@@ -136,7 +142,11 @@ class Neuron(_Indexed):
 
     layer: str = static()
     index: ArrayLike = leaf(ndim=0)
-    position: ArrayLike | None = leaf(None, ndim=1)
+    position: ArrayLike | None = leaf(default=None, ndim=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_position(self.position)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), in the units of the activations."""
@@ -144,26 +154,35 @@ class Neuron(_Indexed):
 
     def _check_node(self, acts: Activations) -> None:
         super()._check_node(acts)
-        _check_position(self, acts[self.layer].shape)
+        _check_position_in(self, acts)
 
     def __str__(self) -> str:
         if self.position is None:
             return self._unit_text("@center") or super().__str__()
         position = np.asarray(self.position)
-        if position.shape == (2,) and position.dtype.kind in "iu" and np.all(position >= 0):
-            return self._unit_text(f"@{position[0]},{position[1]}") or super().__str__()
-        return super().__str__()
+        if position.ndim > 1:
+            return super().__str__()
+        return self._unit_text(f"@{position[0]},{position[1]}") or super().__str__()
+
+
+def _norm(a: jax.Array) -> jax.Array:
+    """Norm of the last axis; 1 for zeros, where the true norm has no gradient."""
+    squares = jnp.sum(a * a, axis=-1)
+    return jnp.sqrt(jnp.where(squares > 0, squares, 1))
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """True cosine of the last axes; 0 where either is all zero."""
+    return jnp.sum(a * b, axis=-1) / _norm(a) / _norm(b)
 
 
 def _along(a: jax.Array, vector: Any, power: float) -> jax.Array:
-    """dot · max(0.1, cos)^power of the last axis; the vector is one or one an image."""
+    """The product a · vector times max(0.1, cos)^power along the last axis."""
     v = jnp.asarray(vector, a.dtype)
-    v = v.reshape((v.shape[0],) + (1,) * (a.ndim - 2) + v.shape[1:]) if v.ndim == 2 else v
+    if v.ndim == 2:  # one an image
+        v = v.reshape(v.shape[0], *(1,) * (a.ndim - 2), v.shape[1])
     dot = jnp.sum(a * v, axis=-1)
-    if not power:
-        return dot
-    norms = jnp.sqrt(jnp.sum(a * a, axis=-1) + _EPS**2) * jnp.sqrt(jnp.sum(v * v, axis=-1) + _EPS**2)
-    return dot * jnp.maximum(0.1, dot / norms) ** power
+    return dot * jnp.maximum(0.1, _cosine(a, v)) ** power if power else dot
 
 
 def _check_direction(objective: Any, acts: Activations) -> None:
@@ -172,11 +191,6 @@ def _check_direction(objective: Any, acts: Activations) -> None:
         raise ObjectiveError(
             f"{objective!r}: the vector has {given} entries; {objective.layer} has {width} channels"
         )
-
-
-def _check_power(power: float) -> None:
-    if not power >= 0:
-        raise ObjectiveError(f"power must be 0 or more; got {power}")
 
 
 class Direction(Objective):
@@ -193,11 +207,11 @@ class Direction(Objective):
 
     layer: str = static()
     vector: ArrayLike = leaf(ndim=1)
-    power: float = static(0.0)
+    power: float = static(default=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_power(self.power)
+        check_number("power", self.power, at_least=0)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,)."""
@@ -220,12 +234,13 @@ class DirectionNeuron(Objective):
 
     layer: str = static()
     vector: ArrayLike = leaf(ndim=1)
-    position: ArrayLike | None = leaf(None, ndim=1)
-    power: float = static(0.0)
+    position: ArrayLike | None = leaf(default=None, ndim=1)
+    power: float = static(default=0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_power(self.power)
+        check_number("power", self.power, at_least=0)
+        _check_position(self.position)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,)."""
@@ -233,7 +248,7 @@ class DirectionNeuron(Objective):
 
     def _check_node(self, acts: Activations) -> None:
         _check_direction(self, acts)
-        _check_position(self, acts[self.layer].shape)
+        _check_position_in(self, acts)
 
 
 class Layer(Objective):
@@ -260,7 +275,7 @@ class Logit(_Indexed):
     """
 
     index: ArrayLike = leaf(ndim=0)
-    layer: str = static("logits")
+    layer: str = static(default="logits")
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), logits."""
@@ -282,7 +297,7 @@ class Probability(_Indexed):
     """
 
     index: ArrayLike = leaf(ndim=0)
-    layer: str = static("logits")
+    layer: str = static(default="logits")
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,) in [0, 1]."""
@@ -298,7 +313,7 @@ class LogProbability(_Indexed):
     """
 
     index: ArrayLike = leaf(ndim=0)
-    layer: str = static("logits")
+    layer: str = static(default="logits")
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0, in nats."""

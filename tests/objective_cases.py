@@ -1,0 +1,143 @@
+"""One list of objectives over a small network, sent through every law by the tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import objectives as ob
+
+COUNT = 3
+#: Not square, like the maps of the network (5 x 7).
+SHAPE = (COUNT, 10, 14, 3)
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Hundreds of small programs, each run a few times: compiling them is what takes the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+_rng = np.random.default_rng(0)
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return (_rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+
+
+_EARLY, _LATE, _LOGITS = _weights(3, 3, 3, 6), _weights(3, 3, 6, 8), 4 * _weights(8, 9)
+
+
+def network(image: jax.Array) -> ob.Activations:
+    """Smooth: early (n, 5, 7, 6) of both signs, late (n, 5, 7, 8) positive, logits (n, 9)."""
+
+    def convolve(x: jax.Array, kernel: np.ndarray, stride: int) -> jax.Array:
+        strides, axes = (stride, stride), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=axes)
+
+    early = jnp.tanh(convolve(4 * (image - 0.5), _EARLY, 2))
+    late = jax.nn.softplus(convolve(3 * early, _LATE, 1))
+    return ob.Activations(early=early, late=late, logits=late.mean((1, 2)) @ _LOGITS)
+
+
+def images(seed: int, shape: tuple[int, ...] = SHAPE) -> jax.Array:
+    """Random pictures, away from grey, where |x - 0.5| has its corner."""
+    rng = np.random.default_rng(seed)
+    sides = rng.choice([0.25, 0.75], shape)
+    return jnp.asarray(sides + rng.uniform(-0.2, 0.2, shape), jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An objective under a name, and whether it has a gradient at a random picture."""
+
+    name: str
+    objective: ob.Objective
+    climbs: bool = True
+
+    @property
+    def couples(self) -> bool:
+        return any(node.couples_images for node in self.objective.walk())
+
+
+_target = {name: np.asarray(a) for name, a in network(images(7)).items()}
+_grams = np.asarray(ob.gram(_target["early"]))
+_vectors = _rng.uniform(0.2, 1.0, (COUNT, 8)).astype(np.float32)
+_mask = np.zeros((1, 5, 7), np.float32)
+_mask[:, 1:4, 2:5] = 1
+_masks = np.concatenate([_mask, _mask[:, ::-1, ::-1] * 0.5, np.ones_like(_mask)])
+
+_TERMS = {
+    "channel": ob.Channel("late", 2),
+    "channel, one an image": ob.Channel("early", [2, 0, 5]),
+    "channel of vectors": ob.Channel("logits", 4),
+    "neuron at the centre": ob.Neuron("late", 3),
+    "neuron": ob.Neuron("early", 1, (1, 6)),
+    "neuron, one an image": ob.Neuron("late", [1, 7, 0], [[0, 6], [4, 0], [2, 3]]),
+    "neuron, a position an image": ob.Neuron("early", 1, [[0, 6], [4, 0], [2, 3]]),
+    "direction": ob.Direction("late", _vectors[0]),
+    "direction, power": ob.Direction("late", _vectors[0], power=2.0),
+    "direction, one an image": ob.Direction("late", _vectors, power=4),
+    "direction of vectors": ob.Direction("logits", np.arange(9.0)),
+    "direction neuron": ob.DirectionNeuron("late", _vectors[1], (4, 5)),
+    "direction neuron, power": ob.DirectionNeuron("late", _vectors[1], power=1.0),
+    "direction neuron, one an image": ob.DirectionNeuron(
+        "late", _vectors, [[0, 6], [4, 0], [2, 3]], power=2.0
+    ),
+    "layer": ob.Layer("early"),
+    "logit": ob.Logit(4),
+    "logit, one an image": ob.Logit([8, 0, 3]),
+    "probability": ob.Probability(4),
+    "probability, one an image": ob.Probability([8, 0, 3]),
+    "log probability": ob.LogProbability(2),
+    "log probability, one an image": ob.LogProbability([8, 0, 3]),
+    "match": ob.FeatureMatch("early", _target["early"][:1]),
+    "match, one an image": ob.FeatureMatch("early", _target["early"]),
+    "match, masked": ob.FeatureMatch("early", _target["early"], _mask),
+    "match, a mask an image": ob.FeatureMatch("early", _target["early"][:1], _masks),
+    "match, cosine": ob.FeatureMatch("late", _target["late"], metric="cosine"),
+    "match of vectors": ob.FeatureMatch("logits", _target["logits"][:1]),
+    "caricature": ob.Caricature("late", _target["late"][:1]),
+    "caricature, one an image": ob.Caricature("late", _target["late"], power=4.0),
+    "caricature, no power": ob.Caricature("early", _target["early"], power=0.0),
+    "style": ob.Style("early", _grams[:1]),
+    "style, one an image": ob.Style("early", _grams),
+    "diversity": ob.Diversity("early"),
+    "distance of pixels": ob.MinDistance(),
+    "distance of activations": ob.MinDistance("early"),
+    "alignment of pixels": ob.Alignment(),
+    "alignment of activations": ob.Alignment("late", decay=3.0),
+    "total variation": ob.TotalVariation(),
+    "total variation, beta 1": ob.TotalVariation(beta=1.0),
+    "alpha norm": ob.AlphaNorm(),
+    "alpha norm, alpha 3": ob.AlphaNorm(3.0, center=0.25),
+    "L1": ob.L1(),
+    "L2": ob.L2(center=0.25),
+    "blur": ob.Blur(),
+    "blur, wide": ob.Blur(sigma=6.0),
+    "centre bias": ob.CenterBias(sigma=0.7),
+}
+
+CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
+    Case("constant", ob.Constant(2.0), climbs=False),
+    Case("constant, one an image", ob.Constant([1.0, -2.0, 0.5]), climbs=False),
+    Case("scaled", -0.3 * ob.Channel("late", 2)),
+    Case("scaled, one an image", np.array([1.0, -2.0, 0.5]) * ob.Logit(4)),
+    Case("sum", ob.Channel("late", 2) - 0.1 * ob.TotalVariation() + 1.5),
+    Case(
+        "interpolation",
+        np.array([0, 0.25, 1]) * ob.Logit(4) + np.array([1, 0.75, 0]) * ob.Logit([1, 2, 3]),
+    ),
+    Case("on some images", ob.Channel("late", [2, 5]).on([2, 0])),
+    Case("on some images, of pixels", 2 * (ob.L2() + ob.Layer("early")).on([1])),
+    Case("sum with a batch objective", ob.Channel("late", 2) + 0.5 * ob.Diversity("early")),
+    Case("batch objective on some images", ob.MinDistance("early").on([0, 2])),
+]

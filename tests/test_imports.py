@@ -1,0 +1,67 @@
+"""Imports point one way: objectives, then featvis, then experiments and tests."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("objectives", "featvis", "experiments", "tests")
+#: What a package may not import of ours.
+FORBIDDEN = {
+    "objectives": {"featvis", "experiments", "tests"},
+    "featvis": {"experiments", "tests"},
+    "experiments": {"tests"},
+    "tests": set(),
+}
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level packages that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (
+                path.relative_to(ROOT).parts[0] if node.level else (node.module or "").split(".")[0]
+            )
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files(package)
+        for name in imported(path)
+        if name in FORBIDDEN[package]
+    ]
+    assert not wrong
+
+
+def test_objectives_need_only_jax_and_numpy() -> None:
+    allowed = {"jax", "numpy", "objectives", *sys.stdlib_module_names}
+    assert files("objectives")
+    found = {name for path in files("objectives") for name in imported(path)}
+    assert found - allowed == set()
+
+
+def test_no_private_part_of_jax() -> None:
+    private = [
+        path.relative_to(ROOT)
+        for package in ("objectives", "featvis", "experiments")
+        for path in files(package)
+        if "jax._src" in path.read_text(encoding="utf-8")
+    ]
+    assert not private
+
+
+def test_no_file_called_utils() -> None:
+    assert not [p for package in PACKAGES for p in files(package) if "util" in p.stem]
