@@ -25,7 +25,7 @@ from featvis.manifest import read_manifest
 from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
 from featvis.result import Result, grid, output_path, to_picture, write_file
-from featvis.synthesis import synthesize_many
+from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, synthesize_many
 from objectives import Logit, LogProbability, ObjectiveError, Probability, parse
 
 app = typer.Typer(
@@ -101,8 +101,8 @@ def render(
     ] = "fourier",
     transform: Annotated[
         str, typer.Option(help="Preset or expression: affine, standard, maco, none, 'Jitter(8)'.")
-    ] = "affine",
-    optimizer: Annotated[str, typer.Option(help="An optax transformation.")] = "adam(0.05)",
+    ] = DEFAULT_TRANSFORM,
+    optimizer: Annotated[str, typer.Option(help="An optax transformation.")] = DEFAULT_OPTIMIZER,
     batch: Annotated[
         int | None, typer.Option(help="Images an objective, as diversity needs.")
     ] = None,

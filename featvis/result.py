@@ -34,6 +34,8 @@ class Result:
         clean_scores: the objective on the final images without transforms, (n,).
         transformed_scores: its mean over 8 draws of the transform on the final images, (n,).
         params: parameters of the final images, a pytree with the images first; `init=` takes them.
+        sensitivity: how much the objective depended on each pixel on the way, (n, h, w): the sum
+            over steps of |d score / d image| (Fel et al. 2023, the transparency of MaCo).
         snapshots: images (n, h, w, c) by the number of steps after which they were kept.
         manifest: all that makes the images again, plain data.
         stopped: why it ended: "steps", "plateau", "interrupt" or "non-finite".
@@ -46,6 +48,7 @@ class Result:
     clean_scores: np.ndarray
     transformed_scores: np.ndarray
     params: Any
+    sensitivity: np.ndarray
     snapshots: Mapping[int, np.ndarray]
     manifest: Mapping[str, Any]
     stopped: str
@@ -66,6 +69,7 @@ class Result:
             clean_scores=self.clean_scores[one],
             transformed_scores=self.transformed_scores[one],
             params=jax.tree.map(lambda a: a[one], self.params),
+            sensitivity=self.sensitivity[one],
             snapshots={step: images[one] for step, images in self.snapshots.items()},
             manifest={**self.manifest, "member": self.manifest.get("member", 0) + one.start},
             evidence={name: values[one] for name, values in self.evidence.items()},
@@ -79,13 +83,24 @@ class Result:
         added = {name: np.asarray(values) for name, values in measured.items()}
         return dataclasses.replace(self, evidence={**self.evidence, **added})
 
-    def picture(self, index: int = 0) -> Image.Image:
+    def picture(self, index: int = 0, *, transparent: bool = False) -> Image.Image:
         """One image as a Pillow picture: grey for 1 channel, RGB for 3; others need a choice.
+
+        Args:
+            index: of the image.
+            transparent: let pixels fade that the objective hardly depended on: opacity is the
+                sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
 
         Raises:
             InputError: images of another number of channels.
         """
-        return to_picture(self.images[index])
+        picture = to_picture(self.images[index])
+        if transparent:
+            sensitivity = self.sensitivity[index]
+            full = np.percentile(sensitivity, 80)
+            opacity = sensitivity / full if full > 0 else np.ones_like(sensitivity)
+            picture.putalpha(to_picture(opacity[..., None]))
+        return picture
 
     def grid(self, labels: Sequence[str] = (), columns: int | None = None) -> Image.Image:
         """All images in one picture.

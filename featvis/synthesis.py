@@ -39,6 +39,10 @@ _REDIRECTED_STEPS = 16
 _CHUNK_SECONDS = 0.5
 #: Draws of the transform over which the final transformed score is averaged.
 _DRAWS = 8
+#: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
+DEFAULT_OPTIMIZER = "nadam(0.035)"
+#: Keeps the picture's size and has no frame: the clean scores are above those of lucid's preset.
+DEFAULT_TRANSFORM = "affine"
 
 
 class _Program(NamedTuple):
@@ -60,6 +64,7 @@ class _State(NamedTuple):
     average: jax.Array  # exponential moving average of the scores (n,)
     best: jax.Array  # its best so far (n,)
     since: jax.Array  # steps since then (n,)
+    sensitivity: jax.Array  # sum over the steps of |d score / d image| (n, h, w)
     finite: jax.Array
 
 
@@ -71,8 +76,8 @@ def synthesize(
     seed: int | Sequence[int] = 0,
     batch: int | None = None,
     steps: int = 512,
-    optimizer: str | optax.GradientTransformation = "adam(0.05)",
-    transform: Transform | str = "affine",
+    optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
+    transform: Transform | str = DEFAULT_TRANSFORM,
     init: Any = None,
     patience: int | None = None,
     snapshots: int | Sequence[int] = (),
@@ -200,6 +205,7 @@ def synthesize(
         clean_scores=np.asarray(clean),
         transformed_scores=np.asarray(transformed),
         params=jax.tree.map(np.asarray, state.params),
+        sensitivity=np.asarray(state.sensitivity),
         snapshots=frames,
         manifest=manifest,
         stopped=stopped,
@@ -251,6 +257,7 @@ def _start(
         average=jnp.zeros(count, jnp.float32),
         best=nothing,
         since=jnp.zeros(count, jnp.int32),
+        sensitivity=jnp.zeros((count, *parameterization.size), jnp.float32),
         finite=jnp.bool_(True),
     )
 
@@ -259,7 +266,8 @@ def _scores(
     program: _Program, weights: Any, objective: Objective, keys: jax.Array, seen: Any, image: Any
 ) -> jax.Array:
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
-    seen = jax.vmap(program.transform)(keys, seen)
+    # Without the barrier XLA computes the transform again for every tap of the first convolution.
+    seen = jax.lax.optimization_barrier(jax.vmap(program.transform)(keys, seen))
     apply = redirected(program.apply) if program.redirect else program.apply
     return objective(Activations(apply(weights, seen)), image)
 
@@ -316,6 +324,7 @@ def _advance(
             average=average,
             best=jnp.where(better, average, now.best),
             since=jnp.where(better, 0, now.since + 1),
+            sensitivity=now.sensitivity + jnp.mean(jnp.abs(by_network), axis=-1),
             finite=finite,
         )
         # A step that went wrong is not taken: what was there before it is kept.
@@ -402,7 +411,7 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     given_leaves, given = jax.tree.flatten(init)
     leaves, structure = jax.tree.flatten(wanted)
-    same = given == structure and all(
+    same = bool(given == structure) and all(  # type: ignore[operator]
         np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
     )
     if not same:
@@ -570,7 +579,7 @@ def synthesize_many(
     parsed = [parse(o) if isinstance(o, str) else o for o in objectives]
     parameterization = parameterization or Fourier(size=model.size, channels=model.channels)
     _positive("batch_limit", batch_limit)
-    transform = components.transform(options.get("transform", "affine"))
+    transform = components.transform(options.get("transform", DEFAULT_TRANSFORM))
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
         count = objective.batch_size or options.get("batch") or 1

@@ -140,6 +140,16 @@ def test_without_transform_the_transformed_score_is_the_clean_one(toy):
     np.testing.assert_allclose(result.transformed_scores, result.clean_scores, rtol=1e-6)
 
 
+def test_sensitivity_is_the_sum_of_absolute_gradients(toy):
+    # A linear unit has the same gradient, its weights, at every step.
+    result = run(toy, "linear:1", fv.Pixels(TOY_SIZE), steps=4)
+    weights = np.abs(np.asarray(toy.params["linear"][..., 1])).mean(-1)
+    np.testing.assert_allclose(result.sensitivity[0], 4 * weights, rtol=1e-5)
+    alpha = np.asarray(result.picture(transparent=True))[..., 3]
+    wanted = np.clip(weights / np.percentile(weights, 80), 0, 1) * 255
+    np.testing.assert_allclose(alpha, wanted, atol=1)
+
+
 def test_snapshots_are_the_images_after_those_steps(toy):
     result = run(toy, "conv:1", steps=8, snapshots=[3, 8])
     assert sorted(result.snapshots) == [3, 8]
@@ -222,8 +232,8 @@ def test_a_nan_stops_with_its_step_and_term_and_the_picture_before_it(toy):
 
 
 def test_a_diverging_optimizer_is_named(toy):
-    with pytest.raises(fv.NonFiniteError, match="optimizer sgd"):
-        run(toy, "conv:1", fv.Pixels(TOY_SIZE), optimizer="sgd(1e38)", steps=5)
+    with pytest.raises(fv.NonFiniteError, match="the optimizer chain"):
+        run(toy, "conv:1", optimizer="chain(sgd(1e30), scale(1e30))", steps=5)
 
 
 def test_an_interrupt_returns_what_there_is(toy, monkeypatch):
