@@ -1,0 +1,87 @@
+"""Argument checks shared by the frozen dataclasses of featvis: each returns a plain literal.
+
+A dataclass whose fields are plain literals has a `repr` that is its text form in a manifest, so
+numpy scalars and lists are turned into Python numbers and tuples here.
+"""
+
+import math
+import numbers
+from typing import Any
+
+from featvis.errors import InputError
+
+
+def integer(owner: object, name: str, value: Any, low: int) -> int:
+    """Return `value` as an int of at least `low`; InputError names the field otherwise."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low:
+        return int(value)
+    raise error(owner, name, f"an integer of at least {low}", value)
+
+
+def number(
+    owner: object, name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """Return `value` as a finite float within [low, high]; InputError names the field otherwise."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        plain = float(value)
+        if math.isfinite(plain) and low <= plain <= high:
+            return plain
+    if math.isfinite(low) and math.isfinite(high):
+        expected = f"a number from {low:g} to {high:g}"
+    elif math.isfinite(low):
+        expected = f"a finite number of at least {low:g}"
+    else:
+        expected = "a finite number"
+    raise error(owner, name, expected, value)
+
+
+def positive(owner: object, name: str, value: Any) -> float:
+    """Return `value` as a finite float above 0; InputError names the field otherwise."""
+    if number(owner, name, value, 0) == 0:
+        raise error(owner, name, "a number above 0", value)
+    return float(value)
+
+
+def interval(
+    owner: object, name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> tuple[float, float]:
+    """Return `value` as (lowest, highest), floats within [low, high]; InputError otherwise."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise error(owner, name, "a pair (lowest, highest)", value)
+    lowest, highest = (number(owner, name, v, low, high) for v in value)
+    if lowest > highest:
+        raise error(owner, name, "a pair (lowest, highest) in this order", value)
+    return lowest, highest
+
+
+def choice(owner: object, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `choices`; InputError lists them otherwise."""
+    if isinstance(value, str) and value in choices:
+        return value
+    listed = ", ".join(repr(c) for c in choices)
+    raise error(owner, name, f"one of {listed}", value)
+
+
+def image_size(owner: object, name: str, value: Any) -> tuple[int, int]:
+    """Return `value` as (height, width), two positive ints; InputError otherwise."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        whole = (isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in value)
+        if all(whole) and min(value) >= 1:
+            return int(value[0]), int(value[1])
+    raise error(owner, name, "(height, width), two positive integers", value)
+
+
+def set_fields(owner: object, **values: Any) -> None:
+    """Assign checked values to the fields of a frozen dataclass, in its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
+
+
+def error(owner: object, name: str, expected: str, value: Any) -> InputError:
+    """Build the InputError that says what a field is and what was given."""
+    return InputError(f"{_field(owner, name)} is {expected}, not {value!r}")
+
+
+def _field(owner: object, name: str) -> str:
+    """`Fourier: decay`: the class and field that a message is about."""
+    return f"{type(owner).__name__}: {name}"

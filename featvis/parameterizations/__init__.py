@@ -1,0 +1,10 @@
+"""Parameterizations: how the numbers that are optimised become an image."""
+
+from featvis.parameterizations.cppn import CPPN
+from featvis.parameterizations.fourier import Fourier
+from featvis.parameterizations.maco import MaCo
+from featvis.parameterizations.parameterization import Parameterization
+from featvis.parameterizations.pixels import BoundedPixels, Pixels
+from featvis.parameterizations.pyramid import Pyramid
+
+__all__ = ["CPPN", "BoundedPixels", "Fourier", "MaCo", "Parameterization", "Pixels", "Pyramid"]

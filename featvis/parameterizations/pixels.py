@@ -1,0 +1,133 @@
+"""An image as its pixels: free behind a sigmoid, or bounded by projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from featvis import checks
+from featvis.parameterizations.parameterization import (
+    Parameterization,
+    draw_normal,
+    logit,
+)
+
+_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Pixels(Parameterization):
+    """One unconstrained number a pixel and channel, squashed by a sigmoid: `sigmoid(params)`.
+
+    The parameters are an (h, w, c) float32 array. Source: lucid's `pixel_image` (sd 0.01).
+
+    Args:
+        size: (height, width) in pixels, two positive ints.
+        channels: number of channels, at least 1.
+        sd: standard deviation of the initial values around 0, that is around mid-grey.
+
+    Raises:
+        InputError: at construction, for a field that is out of its range.
+    """
+
+    sd: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the fields and turn them into plain literals."""
+        super().__post_init__()
+        checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
+
+    def init(self, key: jax.Array) -> jax.Array:
+        """Draw normal values of standard deviation `sd` around mid-grey."""
+        return self.sd * draw_normal(key, [self.shape])[0]
+
+    def decode(self, params: jax.Array) -> jax.Array:
+        """Turn (h, w, c) parameters into an image in [0, 1]."""
+        return jax.nn.sigmoid(params)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        """Return the logit of `image`, (h, w, c) in [0, 1], clipped by 1/1024 at both ends.
+
+        Raises:
+            InputError: if the image has another shape.
+        """
+        return logit(self._check_image(image))
+
+
+@dataclass(frozen=True)
+class BoundedPixels(Parameterization):
+    """The pixels themselves, as offsets from mid-grey, kept in bounds by projection.
+
+    `image = 0.5 + params`, and `project` returns the parameters to the box [0, 1] and, with a
+    `ball`, to a ball around mid-grey:
+
+    - `None`: the box alone.
+    - `"l2"`: the Euclidean norm of the whole image's offset is at most `radius`.
+    - `"linf"`: each offset is at most `radius` in absolute value.
+    - `"pixel"`: the Euclidean norm of each pixel's colour offset is at most `radius`
+      (Mahendran & Vedaldi, IJCV 2016, section 3).
+
+    Outside the box the gradient is that of the identity, so projected ascent can turn back.
+
+    Args:
+        size: (height, width) in pixels, two positive ints.
+        channels: number of channels, at least 1.
+        ball: the norm, or None for the box alone.
+        radius: of the ball, in units of intensity (the box is [0, 1]), above 0; unused and None
+            without a ball.
+        sd: standard deviation of the initial offsets, before the projection.
+
+    Raises:
+        InputError: at construction, for a field that is out of its range.
+    """
+
+    ball: str | None = None
+    radius: float | None = None
+    sd: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the fields and turn them into plain literals."""
+        super().__post_init__()
+        checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
+        if self.ball is None:
+            if self.radius is not None:
+                raise checks.error(self, "radius", "given together with a ball", self.radius)
+            return
+        checks.choice(self, "ball", self.ball, ("l2", "linf", "pixel"))
+        if self.radius is None:
+            raise checks.error(self, "radius", "a number above 0 when a ball is given", None)
+        checks.set_fields(self, radius=checks.positive(self, "radius", self.radius))
+
+    def init(self, key: jax.Array) -> jax.Array:
+        """Draw normal offsets of standard deviation `sd`, projected into the bounds."""
+        return self.project(self.sd * draw_normal(key, [self.shape])[0])
+
+    def decode(self, params: jax.Array) -> jax.Array:
+        """Turn (h, w, c) offsets into an image in [0, 1]."""
+        image = _GREY + params
+        # Straight through: the value is clipped and the gradient is not.
+        return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        """Return the offsets of `image`, (h, w, c), projected into the bounds.
+
+        Raises:
+            InputError: if the image has another shape.
+        """
+        return self.project(self._check_image(image) - _GREY)
+
+    def project(self, params: jax.Array) -> jax.Array:
+        """Clip to the box, then scale into the ball, which keeps the values in the box."""
+        bound = _GREY
+        if self.ball == "linf" and self.radius is not None:
+            bound = min(bound, self.radius)
+        params = jnp.clip(params, -bound, bound)
+        if self.radius is None or self.ball == "linf":
+            return params
+        axes = None if self.ball == "l2" else -1
+        square = jnp.sum(params**2, axis=axes, keepdims=True)
+        # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
+        tiny = float(jnp.finfo(jnp.float32).tiny)
+        return params * jnp.minimum(1, self.radius * jax.lax.rsqrt(jnp.maximum(square, tiny)))

@@ -1,0 +1,107 @@
+"""An image as a sum of pixel grids of halving sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis import checks, color
+from featvis.parameterizations.parameterization import (
+    Parameterization,
+    draw_normal,
+    logit,
+)
+
+
+@dataclass(frozen=True)
+class Pyramid(Parameterization):
+    """A sum of bilinearly enlarged grids, in decorrelated colours, then a sigmoid.
+
+    Level k has `ceil(size / 2**k)` pixels on each side, so one step of the optimizer moves coarse
+    and fine structure alike. The parameters are a tuple of `levels` float32 arrays (c, h_k, w_k),
+    the finest first. Three channels are decorrelated (`featvis.color`), other numbers are not.
+
+    Source: lucid's `laplacian_pyramid_image` (4 levels, sd 0.01); Burt & Adelson, 1983.
+
+    Args:
+        size: (height, width) in pixels, two positive ints.
+        channels: number of channels, at least 1.
+        levels: number of grids, at least 1.
+        sd: standard deviation of the initial values of each grid, at least 0.
+
+    Raises:
+        InputError: at construction, for a field that is out of its range.
+    """
+
+    levels: int = 4
+    sd: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the fields and turn them into plain literals."""
+        super().__post_init__()
+        checks.set_fields(
+            self,
+            levels=checks.integer(self, "levels", self.levels, 1),
+            sd=checks.number(self, "sd", self.sd, 0),
+        )
+
+    def init(self, key: jax.Array) -> tuple[jax.Array, ...]:
+        """Draw normal values for every grid: a nearly grey image."""
+        return tuple(self.sd * grid for grid in draw_normal(key, self._shapes()))
+
+    def decode(self, params: tuple[jax.Array, ...]) -> jax.Array:
+        """Turn the grids into one image, (h, w, c) float32 in [0, 1]."""
+        return jax.nn.sigmoid(jnp.moveaxis(color.correlate(self._sum(params)), 0, -1))
+
+    def encode(self, image: jax.Array) -> tuple[jax.Array, ...]:
+        """Return the Laplacian pyramid of `image`, (h, w, c) in [0, 1], clipped by 1/1024.
+
+        Of the many grids that decode to it, each level holds what the coarser ones have left.
+
+        Raises:
+            InputError: if the image has another shape.
+        """
+        planes = color.decorrelate(jnp.moveaxis(logit(self._check_image(image)), -1, 0))
+        grids: list[jax.Array] = []
+        for shape in reversed(self._shapes()):
+            known = [_resize(grid, shape) for grid in grids]
+            grids.append(_resize(planes, shape) - sum(known))
+        return self._exact(tuple(reversed(grids)), planes)
+
+    def _exact(self, grids: tuple[jax.Array, ...], planes: jax.Array) -> tuple[jax.Array, ...]:
+        """Put what the sum of the grids still misses of `planes` into the finest grid."""
+        return (grids[0] + planes - self._sum(grids), *grids[1:])
+
+    def _sum(self, grids: tuple[jax.Array, ...]) -> jax.Array:
+        """(c, h, w) sum of the enlarged grids."""
+        shape = self._shapes()[0]
+        total = grids[0]
+        for grid in grids[1:]:
+            total = total + _resize(grid, shape)
+        return total
+
+    def _shapes(self) -> list[tuple[int, int, int]]:
+        """(c, h, w) of each grid, the finest first."""
+        height, width = self.size
+        return [(self.channels, -(-height // 2**k), -(-width // 2**k)) for k in range(self.levels)]
+
+
+def _resize(planes: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Resize (c, h, w) planes to `shape`: linear to enlarge, a triangle filter to reduce."""
+    for matrix in (_weights(shape[1], planes.shape[1]), _weights(shape[2], planes.shape[2])):
+        # Twice: each turn resizes the first axis and swaps the two.
+        weights = jnp.asarray(matrix, jnp.float32)
+        planes = jnp.einsum("yh,chw->cwy", weights, planes, precision=jax.lax.Precision.HIGHEST)
+    return planes
+
+
+def _weights(outputs: int, inputs: int) -> np.ndarray:
+    """(outputs, inputs) weights of the inputs in each output along one axis."""
+    step = inputs / outputs
+    places = np.clip((np.arange(outputs) + 0.5) * step - 0.5, 0, inputs - 1)
+    distance = np.abs(places[:, None] - np.arange(inputs))
+    weights = np.maximum(0, 1 - distance / max(step, 1))
+    return weights / weights.sum(axis=1, keepdims=True)

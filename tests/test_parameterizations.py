@@ -1,0 +1,364 @@
+"""Every parameterization through the same laws, and what is particular to each."""
+
+import ast
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from skimage.data import astronaut
+from skimage.transform import resize
+
+from featvis import color
+from featvis.errors import FeatvisError, InputError
+from featvis.parameterizations import (
+    CPPN,
+    BoundedPixels,
+    Fourier,
+    MaCo,
+    Parameterization,
+    Pixels,
+    Pyramid,
+)
+
+ROW = (-0.4, -1.7, -1.2, 0.01)
+
+
+def cases(size=(9, 14), channels=3):
+    """One of every kind, for an image of this shape."""
+    return [
+        Pixels(size, channels),
+        BoundedPixels(size, channels),
+        BoundedPixels(size, channels, ball="l2", radius=2.0),
+        BoundedPixels(size, channels, ball="linf", radius=0.25),
+        BoundedPixels(size, channels, ball="pixel", radius=0.3),
+        Fourier(size, channels),
+        Fourier(size, channels, decay=0.0, sd=0.1),
+        Pyramid(size, channels, levels=3),
+        CPPN(size, channels, hidden=4, layers=2),
+        MaCo(size, channels, template=(ROW,) * channels),
+    ]
+
+
+def name(case):
+    return type(case).__name__ + (f"-{case.ball}" if getattr(case, "ball", None) else "")
+
+
+def everything():
+    """Every kind at one size; at odd sizes and other channel counts those whose code depends on it.
+
+    A ball and a CPPN treat all sizes alike.
+    """
+    found = cases()
+    for size, channels in [((7, 7), 3), ((8, 6), 3), ((1, 5), 3), ((9, 14), 1), ((9, 14), 5)]:
+        found += [
+            c for c in cases(size, channels) if isinstance(c, (Pixels, Fourier, Pyramid, MaCo))
+        ]
+    return [
+        pytest.param(c, id=f"{name(c)}-{c.size[0]}x{c.size[1]}x{c.channels}-{i}")
+        for i, c in enumerate(found)
+    ]
+
+
+def random_image(case, low=0.02, high=0.98, seed=0):
+    return np.random.default_rng(seed).uniform(low, high, case.shape).astype(np.float32)
+
+
+def assert_close(tree, expected, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance), tree, expected)
+
+
+def photograph(size):
+    return jnp.asarray(resize(astronaut(), size, anti_aliasing=True), jnp.float32)
+
+
+def exact(case):
+    """Whether the case can represent every image."""
+    free = not isinstance(case, (CPPN, MaCo))
+    return free and getattr(case, "ball", None) is None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compiles():
+    """Compile without optimizations: with these many small cases it is a third of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.parametrize("case", everything())
+def test_laws_of_one_image(case):
+    target = random_image(case)
+    decode, encode = jax.jit(case.decode), jax.jit(case.encode)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        params = case.init(jax.random.key(3))
+        image = decode(params)
+        projected = case.project(params)
+        encoded = None if isinstance(case, CPPN) else encode(target)
+    for leaf in jax.tree.leaves((params, image, projected, encoded)):
+        assert leaf.dtype == jnp.float32
+    assert image.shape == case.shape
+    assert 0 <= image.min() <= image.max() <= 1
+    # The same key gives the same parameters, and they obey the constraints already.
+    assert_close(params, case.init(jax.random.key(3)), 0)
+    assert_close(params, projected, 1e-6)
+    if isinstance(case, CPPN):
+        return
+    # What decode has made comes back, off the clipping at both ends of the range.
+    if 0.002 < image.min() <= image.max() < 0.998:
+        np.testing.assert_allclose(decode(encode(image)), image, atol=2e-5)
+    if exact(case):
+        decoded = decode(encoded)
+        np.testing.assert_allclose(decoded, target, atol=2e-5)
+        assert_close(encode(decoded), encoded, 3e-4)
+
+
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_batch_by_vmap_equals_one_at_a_time_and_jit_equals_eager(case):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = jax.vmap(case.init)(keys)
+    images = jax.jit(jax.vmap(case.decode))(params)
+    for i in range(3):
+        one = case.init(keys[i])
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], params), one, 1e-6)
+        np.testing.assert_allclose(images[i], case.decode(one), atol=2e-5)
+    if not isinstance(case, CPPN):
+        assert float(jnp.abs(images[0] - images[1]).max()) > 0
+
+
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_gradient_is_finite_and_ascends(case):
+    weights = jax.random.normal(jax.random.key(1), case.shape)
+    params = case.init(jax.random.key(0))
+
+    def score(params):
+        return (case.decode(params) * weights).sum()
+
+    gradient = jax.jit(jax.grad(score))(params)
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
+    step = 1e-3 / float(optax.tree.norm(gradient))
+    moved = jax.tree.map(lambda p, g: p + step * g, params, gradient)
+    assert float(score(moved)) > float(score(params))
+
+
+@pytest.mark.parametrize("case", cases(), ids=name)
+def test_equal_by_value_and_readable_as_text(case):
+    twin = dataclasses.replace(case)
+    assert twin == case
+    assert hash(twin) == hash(case)
+    call = ast.parse(repr(case), mode="eval").body
+    assert call.func.id == type(case).__name__
+    fields = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    assert type(case)(**fields) == case
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        case.channels = 2
+
+
+def test_numpy_and_list_arguments_become_literals():
+    case = Fourier([np.int64(4), 6], np.int32(1), decay=np.float32(0.5))
+    assert repr(case) == "Fourier(size=(4, 6), channels=1, decay=0.5, sd=0.01)"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Fourier(64), "Fourier: size"),
+        (lambda: Fourier((64,)), "size"),
+        (lambda: Fourier((64, 0)), "positive"),
+        (lambda: Fourier((64, 8.0)), "size"),
+        (lambda: Fourier((64, True)), "size"),
+        (lambda: Pixels((8, 8), 0), "Pixels: channels"),
+        (lambda: Pixels((8, 8), 1.5), "channels"),
+        (lambda: Pixels((8, 8), sd=-1), "sd"),
+        (lambda: Pixels((8, 8), sd=math.nan), "finite"),
+        (lambda: Fourier((8, 8), decay=-0.1), "decay"),
+        (lambda: Fourier((8, 8), decay="1"), "'1'"),
+        (lambda: BoundedPixels((8, 8), ball="l3", radius=1), "'linf'"),
+        (lambda: BoundedPixels((8, 8), ball="l2"), "radius"),
+        (lambda: BoundedPixels((8, 8), ball="l2", radius=0), "above 0"),
+        (lambda: BoundedPixels((8, 8), radius=1), "radius"),
+        (lambda: Pyramid((8, 8), levels=0), "levels"),
+        (lambda: CPPN((8, 8), hidden=0), "hidden"),
+        (lambda: CPPN((8, 8), layers=0), "layers"),
+        (lambda: MaCo((8, 8), 1), "from_images"),
+        (lambda: MaCo((8, 8), 1, template=((1, 2, 3),)), "template"),
+        (lambda: MaCo((8, 8), 1, template=((1, 2, 3, "4"),)), "template"),
+        (lambda: MaCo.from_images([]), "at least one image"),
+        (lambda: MaCo.from_images([np.zeros((8, 8, 3)), np.zeros((8, 9, 3))]), "one shape"),
+        (lambda: CPPN((8, 8)).encode(jnp.zeros((8, 8, 3))), "no closed form"),
+        (lambda: Fourier((8, 9)).encode(jnp.zeros((9, 8, 3))), r"\(8, 9, 3\)"),
+    ],
+)
+def test_bad_input_is_one_typed_line(make, words):
+    with pytest.raises(InputError, match=words) as caught:
+        make()
+    assert isinstance(caught.value, FeatvisError)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_base_class_is_abstract():
+    with pytest.raises(TypeError):
+        Parameterization((8, 8))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Pixels((64, 48)), BoundedPixels((64, 48)), Fourier((64, 48)), Pyramid((64, 48))],
+    ids=name,
+)
+def test_reaches_a_photograph(case):
+    target = photograph(case.size)
+    optimizer = optax.adam(0.05)
+
+    def error(params):
+        return jnp.abs(case.decode(params) - target).mean()
+
+    @jax.jit
+    def fit(params):
+        def step(state, _):
+            params, moments = state
+            gradient = jax.grad(lambda p: ((case.decode(p) - target) ** 2).mean())(params)
+            updates, moments = optimizer.update(gradient, moments)
+            return (case.project(optax.apply_updates(params, updates)), moments), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=1000)[0][0]
+
+    assert float(error(fit(case.init(jax.random.key(0))))) < 0.01
+
+
+@pytest.mark.parametrize(("size", "channels"), [((6, 8), 3), ((7, 5), 3), ((5, 6), 1), ((6, 7), 5)])
+def test_fourier_is_the_documented_formula(size, channels):
+    case = Fourier(size, channels, decay=0.7, sd=1.0)
+    params = case.init(jax.random.key(0))
+    height, width = size
+    planes = np.zeros((channels, height, width))
+    y, x = np.mgrid[:height, :width]
+    for v in range(height):
+        for u in range(width // 2 + 1):
+            vertical = (v if v <= (height - 1) // 2 else v - height) / height
+            frequency = max(math.hypot(vertical, u / width), 1 / max(size))
+            scale = math.sqrt(height * width) / frequency**0.7 / 4
+            # A bin without a conjugate twin counts once.
+            times = 1 if u == 0 or 2 * u == width else 2
+            angle = 2 * np.pi * (v * y / height + u * x / width)
+            real, imag = (np.asarray(params[k][:, v, u], np.float64) for k in ("real", "imag"))
+            waves = real[:, None, None] * np.cos(angle) - imag[:, None, None] * np.sin(angle)
+            planes += times * scale / (height * width) * waves
+    pixels = np.moveaxis(planes, 0, -1)
+    if channels == 3:
+        root = np.array([[0.26, 0.09, 0.02], [0.27, 0, -0.05], [0.27, -0.09, 0.03]])
+        pixels = pixels @ (root / 0.461952).T
+    np.testing.assert_allclose(jax.jit(case.decode)(params), 1 / (1 + np.exp(-pixels)), atol=2e-5)
+
+
+def test_decorrelated_colours_invert_and_their_largest_column_is_one():
+    rgb = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    np.testing.assert_allclose(color.correlate(color.decorrelate(rgb)), rgb, atol=1e-5)
+    assert np.linalg.norm(color.MATRIX, axis=0).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("ball", "radius"), [("l2", 1.0), ("linf", 0.2), ("pixel", 0.3)])
+def test_projection_onto_a_ball_stays_within_it_and_is_idempotent(ball, radius):
+    case = BoundedPixels((6, 9), 3, ball=ball, radius=radius)
+    far = 5 * jax.random.normal(jax.random.key(0), case.shape)
+    for scale in (0.0, 1e-3, 1.0):
+        inside = case.project(scale * far)
+        norm = {
+            "l2": lambda p: jnp.linalg.norm(p),
+            "linf": lambda p: jnp.abs(p).max(),
+            "pixel": lambda p: jnp.linalg.norm(p, axis=-1).max(),
+        }[ball](inside)
+        assert float(norm) <= radius * (1 + 1e-6)
+        np.testing.assert_allclose(case.project(inside), inside, atol=1e-7)
+        image = case.decode(inside)
+        np.testing.assert_allclose(image, inside + 0.5, atol=1e-7)
+    assert float(norm) == pytest.approx(radius, rel=1e-5)
+    small = 1e-3 * jnp.ones(case.shape)
+    np.testing.assert_array_equal(case.project(small), small)
+
+
+def test_box_clips_the_value_but_not_the_gradient():
+    case = BoundedPixels((2, 2), 1)
+    params = jnp.full(case.shape, 0.9)
+    np.testing.assert_array_equal(case.decode(params), jnp.ones(case.shape))
+    np.testing.assert_array_equal(
+        jax.grad(lambda p: case.decode(p).sum())(params), jnp.ones(case.shape)
+    )
+    np.testing.assert_array_equal(case.project(params), jnp.full(case.shape, 0.5))
+
+
+def test_pyramid_levels_halve_upwards():
+    shapes = [grid.shape for grid in Pyramid((9, 14), 1, levels=4).init(jax.random.key(0))]
+    assert shapes == [(1, 9, 14), (1, 5, 7), (1, 3, 4), (1, 2, 2)]
+
+
+def test_cppn_learns_xor():
+    case = CPPN((16, 24), 1, hidden=12, layers=3)
+    y, x = np.mgrid[:16, :24]
+    target = jnp.asarray(((y < 8) ^ (x < 12))[..., None], jnp.float32)
+    optimizer = optax.adam(0.01)
+
+    @jax.jit
+    def fit(params):
+        def step(state, _):
+            params, moments = state
+            gradient = jax.grad(lambda p: ((case.decode(p) - target) ** 2).mean())(params)
+            updates, moments = optimizer.update(gradient, moments)
+            return (optax.apply_updates(params, updates), moments), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=200)[0][0]
+
+    image = case.decode(fit(case.init(jax.random.key(0))))
+    assert float(((image > 0.5) == (target > 0.5)).mean()) > 0.97
+
+
+def test_cppn_decodes_the_same_network_at_another_size():
+    params = CPPN((5, 5), 1, hidden=4, layers=2).init(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.3, params)
+    small = CPPN((5, 5), 1, hidden=4, layers=2).decode(params)
+    large = CPPN((9, 9), 1, hidden=4, layers=2).decode(params)
+    np.testing.assert_allclose(large[::2, ::2], small, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"), [((8, 10), 3), ((9, 10), 3), ((8, 9), 1), ((7, 5), 3)]
+)
+def test_maco_magnitude_before_squashing_is_the_template(size, channels):
+    case = MaCo(size) if channels == 3 else MaCo(size, 1, template=(ROW,))
+    template = case.magnitude()
+    assert template.shape == (channels, size[0], size[1] // 2 + 1)
+    image = np.asarray(jax.jit(lambda p: case.decode(3 * p))(case.init(jax.random.key(0))), float)
+    planes = np.moveaxis(np.log(image) - np.log1p(-image), -1, 0)
+    if channels == 3:
+        planes = np.einsum("ij,jhw->ihw", color.INVERSE, planes)
+    np.testing.assert_allclose(np.abs(np.fft.rfft2(planes)), template, rtol=5e-4, atol=5e-4)
+
+
+def test_maco_default_is_well_exposed():
+    case = MaCo((96, 128))
+    images = jnp.stack([case.decode(case.init(jax.random.key(seed))) for seed in range(4)])
+    assert 0.40 < float(images.mean()) < 0.52
+    assert 0.15 < float(images.std()) < 0.30
+    assert float(((images < 0.02) | (images > 0.98)).mean()) < 0.01
+
+
+def test_maco_template_comes_back_from_images_that_have_it():
+    truth = ((-0.3, -1.9, -1.1, 0.02), (0.4, -2.5, -0.9, 0.03), (-0.2, -2.6, -1.0, 0.01))
+    case = MaCo((32, 40), template=truth)
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = [np.asarray(case.decode(case.init(k))) for k in keys]
+    fitted = MaCo.from_images(images, size=(16, 20))
+    assert fitted.size == (16, 20)
+    np.testing.assert_allclose(fitted.template, truth, atol=2e-3)
+    grey = MaCo.from_images([image[..., :1] for image in images])
+    assert grey.shape == (32, 40, 1)
+
+
+def test_maco_cannot_represent_a_photograph():
+    target = photograph((64, 48))
+    case = MaCo((64, 48))
+    assert float(jnp.abs(case.decode(case.encode(target)) - target).mean()) > 0.05
