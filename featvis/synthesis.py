@@ -266,8 +266,7 @@ def _scores(
     program: _Program, weights: Any, objective: Objective, keys: jax.Array, seen: Any, image: Any
 ) -> jax.Array:
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
-    # Without the barrier XLA computes the transform again for every tap of the first convolution.
-    seen = jax.lax.optimization_barrier(jax.vmap(program.transform)(keys, seen))
+    seen = jax.vmap(program.transform)(keys, seen)
     apply = redirected(program.apply) if program.redirect else program.apply
     return objective(Activations(apply(weights, seen)), image)
 
@@ -411,8 +410,11 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     given_leaves, given = jax.tree.flatten(init)
     leaves, structure = jax.tree.flatten(wanted)
-    same = bool(given == structure) and all(  # type: ignore[operator]
-        np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
+    same = (
+        bool(given == structure)
+        and all(  # type: ignore[operator]
+            np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
+        )
     )
     if not same:
         shapes = jax.tree.map(np.shape, init)

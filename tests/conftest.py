@@ -1,7 +1,16 @@
+import tempfile
+
+import jax
 import networks
 import pytest
 
 import featvis.models
+
+# Many tests compile the same program under another name: a sixth of the suite's time.
+_cache = tempfile.TemporaryDirectory(prefix="featvis-tests-")
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

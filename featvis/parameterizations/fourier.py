@@ -37,7 +37,9 @@ class Fourier(Parameterization):
     it takes 1.2 ms, and dense DFT matrices 2.5 ms.
 
     Source: Olah et al., "Feature Visualization", Distill 2017, and lucid's `fft_image`, whose
-    constants these are (decay 1, standard deviation 0.01, the division by 4).
+    constants these are (standard deviation 0.01, the division by 4) but for the decay, 1 there:
+    1.25 gave less high-frequency haze and higher clean scores on EfficientNet-Lite0; from 1.4 on
+    long runs saturate.
 
     Args:
         size: (height, width) in pixels, any positive ints, odd ones too.
@@ -49,7 +51,7 @@ class Fourier(Parameterization):
         InputError: at construction, for a field that is out of its range.
     """
 
-    decay: float = 1.0
+    decay: float = 1.25
     sd: float = 0.01
 
     def __post_init__(self) -> None:

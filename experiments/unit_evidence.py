@@ -1,0 +1,106 @@
+"""How far beyond natural images do feature visualizations drive their units, layer by layer?
+
+Paper: Olah et al. 2017, "Feature Visualization" (Distill), for the pictures; the comparison with
+natural images is the control that Geirhos et al. 2023, "Don't trust your eyes", ask for.
+Command: python experiments/unit_evidence.py PHOTOGRAPHS -o OUT   (or without PHOTOGRAPHS, on the
+    pictures that scikit-image carries; --quick for a first look)
+Runtime: @RUNTIME@
+What it showed: @SHOWED@
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+import featvis as fv
+from featvis.result import grid, to_picture
+
+LAYERS = ("block2", "block4", "block8", "block10", "block15", "logits")
+
+
+def bundled_photographs(folder: Path) -> Path:
+    """The colour photographs that scikit-image carries, written to a folder."""
+    from PIL import Image
+    from skimage import data
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+def study(
+    photographs: Path, layers: tuple[str, ...], units: int, size: int, steps: int, seeds: int
+) -> tuple[list[dict[str, float | str]], list[np.ndarray]]:
+    """One row of figures and one picture for each unit, `units` of them drawn from each layer."""
+    model = fv.load("efficientnet_lite0")
+    widths = {name: shape[-1] for name, shape in model.layers((size, size)).items()}
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, float | str]] = []
+    pictures = []
+    for layer in layers:
+        chosen = np.sort(rng.choice(widths[layer], units, replace=False))
+        kind = (
+            fv.Logit if layer == "logits" else lambda index, layer=layer: fv.Channel(layer, index)
+        )
+        result = fv.synthesize(model, kind(chosen), fv.Fourier((size, size)), steps=steps)
+        result = fv.compare_with_natural(result, photographs)
+        result = fv.vary_seed(result, seeds)
+        for i, unit in enumerate(chosen):
+            figures = {name: float(values[i]) for name, values in result.evidence.items()}
+            rows.append({"layer": layer, "unit": f"{layer}:{unit}", **figures})
+            pictures.append(result.images[i])
+    return rows, pictures
+
+
+def main() -> None:
+    """Runs the study and writes its figures, its pictures and its plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photographs", nargs="?", type=Path, help="a folder of natural images")
+    parser.add_argument("-o", "--out", type=Path, default=Path("unit_evidence"))
+    parser.add_argument("--quick", action="store_true", help="two layers, two units, few steps")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    fv.enable_cache()
+    photographs = options.photographs or bundled_photographs(options.out / "photographs")
+    if options.quick:
+        rows, pictures = study(photographs, ("block4", "block8"), 2, 96, 64, 2)
+    else:
+        rows, pictures = study(photographs, LAYERS, 8, 160, 200, 3)
+
+    (options.out / "figures.json").write_text(json.dumps(rows, indent=1) + "\n")
+    columns = len(rows) // len({row["layer"] for row in rows})
+    sheet = grid([to_picture(p) for p in pictures], [str(r["unit"]) for r in rows], columns)
+    sheet.save(options.out / "pictures.png")
+
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    print(
+        f"{'layer':10} {'picture / best photograph':>26} {'percentile':>11} {'spread over seeds':>18}"
+    )
+    for place, layer in enumerate(layers):
+        of_layer = [row for row in rows if row["layer"] == layer]
+        ratio = np.array([row["unit_score"] / row["natural_max"] for row in of_layer], float)
+        spread = np.median([row["seed_std"] / abs(row["seed_mean"]) for row in of_layer])
+        percentile = np.median([row["percentile"] for row in of_layer])
+        print(
+            f"{layer:10} {np.median(ratio):10.1f} ({ratio.min():.1f} to {ratio.max():.1f})"
+            f"{percentile:14.1f} {100 * spread:16.1f} %"
+        )
+        axis.plot(np.full(len(ratio), place), ratio, "o", color="tab:blue", alpha=0.6)
+    axis.axhline(1, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(layers)), layers)
+    axis.set_ylabel("score of the picture / best photograph")
+    figure.savefig(options.out / "ratios.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
