@@ -48,10 +48,8 @@ def study(
     pictures = []
     for layer in layers:
         chosen = np.sort(rng.choice(widths[layer], units, replace=False))
-        kind = (
-            fv.Logit if layer == "logits" else lambda index, layer=layer: fv.Channel(layer, index)
-        )
-        result = fv.synthesize(model, kind(chosen), fv.Fourier((size, size)), steps=steps)
+        sheet = fv.Logit(chosen) if layer == "logits" else fv.Channel(layer, chosen)
+        result = fv.synthesize(model, sheet, fv.Fourier((size, size)), steps=steps)
         result = fv.compare_with_natural(result, photographs)
         result = fv.vary_seed(result, seeds)
         for i, unit in enumerate(chosen):
@@ -83,9 +81,7 @@ def main() -> None:
 
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    print(
-        f"{'layer':10} {'picture / best photograph':>26} {'percentile':>11} {'spread over seeds':>18}"
-    )
+    print("layer      picture / best photograph   percentile  spread over seeds")
     for place, layer in enumerate(layers):
         of_layer = [row for row in rows if row["layer"] == layer]
         ratio = np.array([row["unit_score"] / row["natural_max"] for row in of_layer], float)

@@ -410,11 +410,9 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     given_leaves, given = jax.tree.flatten(init)
     leaves, structure = jax.tree.flatten(wanted)
-    same = (
-        bool(given == structure)
-        and all(  # type: ignore[operator]
-            np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
-        )
+    same_structure: bool = given == structure  # type: ignore[operator]
+    same = same_structure and all(
+        np.shape(g)[1:] == w.shape for g, w in zip(given_leaves, leaves, strict=True)
     )
     if not same:
         shapes = jax.tree.map(np.shape, init)
