@@ -81,20 +81,26 @@ def main() -> None:
 
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    print("layer      picture / best photograph   percentile  spread over seeds")
+    print("standard deviations above the mean photograph (medians over the units of a layer)")
+    print("layer       picture  best photograph  percentile  spread over seeds")
     for place, layer in enumerate(layers):
         of_layer = [row for row in rows if row["layer"] == layer]
-        ratio = np.array([row["unit_score"] / row["natural_max"] for row in of_layer], float)
+        picture, best, mean, std = (
+            np.array([row[name] for row in of_layer], float)
+            for name in ("unit_score", "natural_max", "natural_mean", "natural_std")
+        )
+        above, best = (picture - mean) / std, (best - mean) / std
         spread = np.median([row["seed_std"] / abs(row["seed_mean"]) for row in of_layer])
         percentile = np.median([row["percentile"] for row in of_layer])
         print(
-            f"{layer:10} {np.median(ratio):10.1f} ({ratio.min():.1f} to {ratio.max():.1f})"
-            f"{percentile:14.1f} {100 * spread:16.1f} %"
+            f"{layer:10} {np.median(above):8.1f} {np.median(best):16.1f} {percentile:11.1f} "
+            f"{100 * spread:16.1f} %"
         )
-        axis.plot(np.full(len(ratio), place), ratio, "o", color="tab:blue", alpha=0.6)
-    axis.axhline(1, color="black", linewidth=0.8)
+        axis.plot(np.full(len(above), place), above, "o", color="tab:blue", alpha=0.6)
+        axis.plot(np.full(len(best), place), best, "x", color="tab:orange", alpha=0.6)
     axis.set_xticks(range(len(layers)), layers)
-    axis.set_ylabel("score of the picture / best photograph")
+    axis.set_ylabel("standard deviations above the mean photograph")
+    axis.legend(["pictures", "best photographs"])
     figure.savefig(options.out / "ratios.png", dpi=120)
 
 

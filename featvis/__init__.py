@@ -74,6 +74,7 @@ from objectives import (
     signature,
     stack,
     static,
+    units_of,
 )
 
 __all__ = [
@@ -139,5 +140,6 @@ __all__ = [
     "synthesize",
     "synthesize_many",
     "transforms",
+    "units_of",
     "vary_seed",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import platformdirs
 
+from featvis.errors import OutputError
+
 
 def enable_cache(folder: str | Path | None = None) -> Path:
     """Keeps compiled programs on disk, for this process and those after it.
@@ -19,9 +21,15 @@ def enable_cache(folder: str | Path | None = None) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        OutputError: the folder cannot be made.
     """
     path = Path(folder or platformdirs.user_cache_path("featvis")) / "xla"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the cache folder {path}: {error.strerror}") from error
     jax.config.update("jax_compilation_cache_dir", str(path))
     # By default only what took a second or more is kept; the sum of the small ones is seconds too.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -55,6 +55,9 @@ _OPCODES = frozenset(
     """.split()  # noqa: SIM905
 )
 
+# A tensor's description is a tuple of tuples.
+_MOST_NESTED = 50
+
 
 @dataclass(frozen=True, slots=True)
 class _StorageType:
@@ -135,14 +138,69 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(key, kind.code, view[1], view[2])
 
 
+class _Extent(NamedTuple):
+    """How far a tuple reaches when it is hashed; anything else counts as one object."""
+
+    objects: int = 1
+    depth: int = 0
+
+
+_OBJECT = _Extent()
+
+
+def _scan(stream: io.BytesIO) -> None:
+    """Refuses a pickle that could take more time or memory to load than its length warrants.
+
+    A dictionary hashes its keys, and the hash of a tuple goes through all that is in it: without
+    end where tuples share their parts, and out of the stack where they are nested deeply.
+    """
+    length = len(stream.getbuffer())
+    shareable = length
+    stack: list[_Extent] = []
+    marks: list[int] = []  # places in the stack
+    memo: dict[int, _Extent] = {}
+    for opcode, argument, position in pickletools.genops(stream):
+        name, before = opcode.name, opcode.stack_before
+        if name not in _OPCODES:
+            raise CheckpointError(f"pickle instruction {name} at byte {position}")
+        if name == "MARK":
+            marks.append(len(stack))
+            continue
+        # A slice down to a mark is of any length; the rest is listed one by one.
+        first = len(stack) - len(before)
+        if pickletools.markobject in before:
+            first = marks.pop() - before.index(pickletools.markobject)
+        stores = name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+        if first - stores < (marks[-1] if marks else 0):
+            raise CheckpointError(f"pickle instruction {name} at byte {position} without operands")
+        items = stack[first:]
+        if stores and name != "MEMOIZE":
+            if int(argument) > max(length, 255):  # type: ignore[arg-type]
+                raise CheckpointError(f"memo index {argument} at byte {position}")
+            memo[int(argument)] = stack[-1]  # type: ignore[arg-type]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            found = memo[int(argument)]  # type: ignore[arg-type]
+            shareable -= found.objects
+            if shareable < 0:
+                raise CheckpointError(f"tuples that share their parts, at byte {position}")
+            stack.append(found)
+        else:
+            del stack[first:]
+            if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+                depth = 1 + max((item.depth for item in items), default=0)
+                if depth > _MOST_NESTED:
+                    raise CheckpointError(f"tuples nested too deeply, at byte {position}")
+                stack.append(_Extent(1 + sum(item.objects for item in items), depth))
+            else:
+                stack += [_OBJECT] * len(opcode.stack_after)
+
+
 def _unpickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
     """Reads one pickle at the stream's position, leaving the stream behind it."""
-    start, length = stream.tell(), len(stream.getbuffer())
-    for opcode, argument, position in pickletools.genops(stream):
-        if opcode.name not in _OPCODES:
-            raise CheckpointError(f"pickle instruction {opcode.name} at byte {position}")
-        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument) > length:  # type: ignore[arg-type]
-            raise CheckpointError(f"memo index {argument} at byte {position}")
+    start = stream.tell()
+    _scan(stream)
     stream.seek(start)
     unpickler = _Unpickler(stream, encoding="utf-8")
     unpickler.storages = storages
@@ -228,8 +286,9 @@ def _read_legacy(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     stream, storages = io.BytesIO(data), dict[str, _Storage]()
     if _unpickle(stream, storages) != _LEGACY_MAGIC:
         raise CheckpointError("not a PyTorch checkpoint")
-    if (protocol := _unpickle(stream, storages)) != _LEGACY_PROTOCOL:
-        raise CheckpointError(f"format version {protocol!r:.20}, expected {_LEGACY_PROTOCOL}")
+    if _unpickle(stream, storages) != _LEGACY_PROTOCOL:
+        # Not what it is: the text of nested lists may be without end.
+        raise CheckpointError(f"not of format version {_LEGACY_PROTOCOL}")
     _unpickle(stream, storages)  # sizes of C types on the machine that wrote it
     content = _unpickle(stream, storages)
     keys = _unpickle(stream, storages)

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,8 @@ from PIL import Image
 from featvis import components, models
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
-from featvis.evidence import compare_with_natural, vary_seed
-from featvis.images import image_files
+from featvis.evidence import comparable, compare_with_natural, vary_seed
+from featvis.images import image_files, read_image
 from featvis.manifest import read_manifest
 from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
@@ -121,53 +121,61 @@ def render(
     as_json: _Json = False,
 ) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
-    enable_cache()
+    _use_cache()
     network = models.load(model)
     parsed = [parse(text) for text in objective]
-    parameterization = components.parameterization(
-        param, _parse_size(size, network) or network.size, network.channels
-    )
-    if evidence is not None:
-        image_files(evidence)
-    if seeds is not None and seeds < 2:
-        raise InputError(f"--seeds must be 2 or more; got {seeds}")
-    if animate is not None and len(parsed) > 1:
-        raise InputError("--animate takes one objective")
-    paths, sheet = _plan(output, network.name, [str(o) for o in parsed], force)
-    film = None
-    if animate is not None:
-        film = output_path(animate, force=force, suffixes=(".webp", ".gif"))
+    wanted = _parse_size(size, network)
     found = synthesize_many(
         network,
         parsed,
-        parameterization,
+        components.parameterization(
+            param, wanted or network.size, network.channels, fixed_size=wanted is not None
+        ),
         seed=seed,
         steps=steps,
         transform=transform,
         optimizer=optimizer,
         batch=batch,
         patience=patience,
-        snapshots=min(steps, 24) if film else 0,
+        snapshots=min(steps, 24) if animate else 0,
         progress=not quiet,
     )
+    if evidence is not None:
+        for unit in parsed:
+            comparable(unit)
+        read_image(image_files(evidence)[0])
+    if seeds is not None and seeds < 2:
+        raise InputError(f"--seeds must be 2 or more; got {seeds}")
+    if animate is not None and len(parsed) > 1:
+        raise InputError(f"--animate takes one objective; got {len(parsed)}")
+    film = None
+    if animate is not None:
+        film = output_path(animate, force=force, suffixes=(".webp", ".gif"))
+    paths, sheet = _plan(output, network.name, [str(o) for o in parsed], force)
     done: dict[int, Result] = {}
-    for place, result in _saving_what_there_is(found, paths, force):
-        path = _save(result.save, paths[place], force)
-        if evidence is not None:
-            result = compare_with_natural(result, evidence)
-        if seeds is not None and result.stopped != "interrupt":
-            result = vary_seed(result, seeds, progress=not quiet)
-        if result.evidence:
-            # Written again with what was found out since: the picture itself is safe already.
-            _save(result.save, path, True)
+    for places, result in found:
+        # All pictures of a batch are safe before anything is measured.
+        results = [result] if len(places) == 1 else list(result)
+        written = [_save(one.save, paths[p], force) for p, one in zip(places, results, strict=True)]
         if film is not None:
             _save(result.save_animation, film, True)
-        done[place] = result
-        _report(result, objective[place], path, seed, as_json)
+        done |= dict(zip(places, results, strict=True))
+        if evidence is not None:
+            result = compare_with_natural(result, evidence, network)
+        if seeds is not None and not any(result.failures) and "interrupt" not in result.stopped:
+            result = vary_seed(result, seeds, network, progress=not quiet)
+        results = [result] if len(places) == 1 else list(result)
+        for place, one, path in zip(places, results, written, strict=True):
+            if one.evidence:
+                _save(one.save, path, True)
+            _report(one, objective[place], path, seed, as_json)
     if sheet is not None and len(done) > 1:
-        _save_sheet(done, parsed, network, sheet, force, as_json)
-    if any(result.stopped == "interrupt" for result in done.values()):
+        _save_sheet(done, parsed, network, sheet, as_json)
+    if any("interrupt" in one.stopped for one in done.values()):
         raise typer.Exit(_INTERRUPTED)
+    failures = [f"{objective[p]}: {f}" for p, one in done.items() for f in one.failures if f]
+    if failures:
+        raise NonFiniteError("; ".join(failures))
 
 
 @app.command("replay")
@@ -179,27 +187,27 @@ def replay_file(
     as_json: _Json = False,
 ) -> None:
     """Make a picture again from its manifest, and say whether it is the same."""
-    enable_cache()
+    _use_cache()
     manifest = read_manifest(file)
     path = output_path(output or file.with_name(f"{file.stem}-replay.png"), force=force)
+    original = file.with_suffix(".png")
+    # Read before anything is written: the replay may go to the same place.
+    before = _pixels(original) if original.is_file() else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionWarning)
         result = replay(manifest, progress=not quiet)
     path = _save(result.save, path, force)
-    original = file.with_suffix(".png")
-    same = None
-    if original.is_file():
-        with Image.open(original) as before, Image.open(path) as after:
-            same = np.array_equal(np.asarray(before), np.asarray(after))
+    same = None if before is None else np.array_equal(before, _pixels(path))
     differences = version_differences(manifest)
+    _report(result, manifest["objective"], path, manifest["seed"], as_json, identical=same)
     if as_json:
-        _report(result, manifest["objective"], path, manifest["seed"], True, identical=same)
-        return
-    _report(result, manifest["objective"], path, manifest["seed"], False)
-    if same is not None:
+        differences = []
+    elif same is not None:
         print("identical to the original" if same else "differs from the original")
     for line in differences:
         print(f"other version: {line}")
+    if "interrupt" in result.stopped:
+        raise typer.Exit(_INTERRUPTED)
 
 
 # ---- helpers -------------------------------------------------------------------------------
@@ -226,8 +234,12 @@ def _plan(
     output: Path | None, model: str, texts: Sequence[str], force: bool
 ) -> tuple[list[Path], Path | None]:
     """Where each picture goes, and the grid of several; tried before anything is computed."""
-    slugs = [_slug(text) for text in texts]
-    slugs = [f"{slug}-{i}" if slugs.count(slug) > 1 else slug for i, slug in enumerate(slugs)]
+    slugs: list[str] = []
+    for text in texts:
+        slug, number = _slug(text), 1
+        while slug in slugs:
+            slug, number = f"{_slug(text)}-{number}", number + 1
+        slugs.append(slug)
     if output is not None and output.suffix and not output.is_dir():
         if len(texts) == 1:
             return [output_path(output, force=force)], None
@@ -245,17 +257,19 @@ def _plan(
     return paths, output_path(folder / f"{model}_grid.png", force=force)
 
 
-def _saving_what_there_is(
-    found: Iterator[tuple[int, Result]], paths: Sequence[Path], force: bool
-) -> Iterator[tuple[int, Result]]:
-    """Passes results on; before a NaN's error goes up, the picture before it is saved."""
+def _use_cache() -> None:
     try:
-        yield from found
-    except NonFiniteError as error:
-        if error.result is not None:
-            path = _save(error.result.save, paths[0], force)
-            error.add_note(f"the picture before it is in {path}")
-        raise
+        enable_cache()
+    except OutputError as error:
+        print(f"warning: {error}; compiling anew each time", file=sys.stderr)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except OSError as error:
+        raise InputError(f"{path} is not a picture that can be read: {error}") from error
 
 
 def _save(write: Callable[..., Path], path: Path, force: bool) -> Path:
@@ -273,20 +287,18 @@ def _save_sheet(
     parsed: Sequence[Any],
     network: Model,
     sheet: Path,
-    force: bool,
     as_json: bool,
 ) -> None:
-
-    places = sorted(done)
-    pictures = [to_picture(done[p].images[0]) for p in places]
-    labels = [_label(parsed[p], network) for p in places]
+    shown = [(p, image) for p in sorted(done) for image in done[p].images]
+    pictures = [to_picture(image) for _, image in shown]
+    labels = [_label(parsed[p], network) for p, _ in shown]
     buffer = io.BytesIO()
     grid(pictures, labels).save(buffer, "PNG")
 
     def write(path: Path, force: bool) -> Path:
         return write_file(path, buffer.getvalue())
 
-    path = _save(write, sheet, force)
+    path = _save(write, sheet, True)
     if not as_json:
         print(f"grid  {path}")
 
@@ -300,8 +312,8 @@ def _label(objective: Any, network: Model) -> str:
 
 
 def _plain(values: Any) -> Any:
-    """One number for one image, a list for several."""
-    numbers = [float(value) for value in values]
+    """One number for one image, a list for several; None for what JSON has no number for."""
+    numbers = [float(value) if np.isfinite(value) else None for value in values]
     return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -313,10 +325,10 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
         "score": _plain(result.transformed_scores),
         "clean_score": _plain(result.clean_scores),
         "seconds": round(result.seconds / shared, 3),
-        "steps": len(result.scores),
+        "steps": int(max(result.steps)),
         "seed": seed,
         "model": result.manifest["model"]["name"],
-        "stopped": result.stopped,
+        "stopped": result.stopped[0] if len(result) == 1 else list(result.stopped),
         **{name: _plain(values) for name, values in result.evidence.items()},
         **more,
     }
@@ -325,12 +337,13 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
         return
 
     def show(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else ", ".join(f"{v:.4g}" for v in value)
+        values = value if isinstance(value, list) else [value]
+        return ", ".join("not finite" if v is None else f"{v:.4g}" for v in values)
 
     facts = [f"clean score {show(record['clean_score'])}", f"transformed {show(record['score'])}"]
     facts += [f"{k.replace('_', ' ')} {show(record[k])}" for k in result.evidence]
-    if result.stopped != "steps":
-        facts.append(f"stopped at step {record['steps']} ({result.stopped})")
+    if set(result.stopped) != {"steps"}:
+        facts.append(f"stopped at step {record['steps']} ({', '.join(sorted({*result.stopped}))})")
     print(f"{text}  {', '.join(facts)}, {record['seconds']:.1f} s  {path}", flush=True)
 
 

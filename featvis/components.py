@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import optax
 
@@ -13,19 +15,37 @@ from featvis.errors import InputError
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
 from objectives import ParseError
-from objectives.literals import Evaluator
-
-_T = TypeVar("_T")
+from objectives.literals import Evaluator, required_arguments
 
 
-def _classes(base: type[_T]) -> dict[str, type[_T]]:
-    """Every class under `base` by its name, those of the user too."""
-    found: dict[str, type[_T]] = {}
-    for cls in base.__subclasses__():
-        if not cls.__name__.startswith("_"):
-            found[cls.__name__] = cls
-        found |= _classes(cls)
-    return found
+def _classes(base: type) -> dict[str, Callable[..., Any]]:
+    """Every class under `base` by its name, those of the user too.
+
+    A name of two classes gives a function that says so: whoever calls it means either.
+    """
+    found: dict[str, list[type]] = {}
+    rest: list[type] = base.__subclasses__()
+    while rest:
+        cls = rest.pop(0)
+        rest += cls.__subclasses__()
+        if cls.__name__.startswith("_"):
+            continue
+        # A class that a notebook defines again has the place of the earlier.
+        others = [c for c in found.get(cls.__name__, []) if _place(c) != _place(cls)]
+        found[cls.__name__] = [*others, cls]
+    return {
+        name: classes[0] if len(classes) == 1 else functools.partial(_ambiguous, name, classes)
+        for name, classes in found.items()
+    }
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _ambiguous(name: str, classes: Sequence[type], /, *args: Any, **options: Any) -> NoReturn:
+    places = " and ".join(map(_place, classes))
+    raise InputError(f"{name} is the name of {places}: rename one, or pass the object itself")
 
 
 def _read(text: str, names: dict[str, Any], what: str, bare: Any = None) -> Any:
@@ -35,20 +55,23 @@ def _read(text: str, names: dict[str, Any], what: str, bare: Any = None) -> Any:
         raise InputError(str(error)) from error
 
 
-def parameterization(text: str, size: tuple[int, int], channels: int = 3) -> Parameterization:
+def parameterization(
+    text: str, size: tuple[int, int], channels: int = 3, *, fixed_size: bool = False
+) -> Parameterization:
     """A parameterization from its name (`fourier`) or a call (`Fourier(decay=1.5)`).
 
     Args:
         text: any case; what it leaves out of size and channels is filled in.
         size: (height, width) in pixels.
         channels: number of channels.
+        fixed_size: whether the user asked for `size`, so that the text may not name another.
 
     Raises:
-        InputError: no such parameterization, or arguments that it does not take.
+        InputError: no such parameterization, arguments that it does not take, or two sizes.
     """
-    classes = _classes(Parameterization)  # type: ignore[type-abstract]
+    classes = _classes(Parameterization)
     known = {
-        name: functools.partial(_sized, cls, size, channels)
+        name: _sized(cls, size, channels)
         for key, cls in classes.items()
         for name in (key, key.lower())
     }
@@ -65,12 +88,29 @@ def parameterization(text: str, size: tuple[int, int], channels: int = 3) -> Par
     value = _read(text, known, "parameterization", bare)
     if not isinstance(value, Parameterization):
         raise InputError(f"{text!r} is not a parameterization such as fourier or Pixels(sd=0.1)")
+    if fixed_size and value.size != tuple(size):
+        raise InputError(f"{text!r} has the size {value.size}, and {tuple(size)} is asked for too")
     return value
 
 
-def _sized(cls: Any, size: tuple[int, int], channels: int, /, **options: Any) -> Parameterization:
-    # Positional only: the options may have the same names and come first.
-    return cls(**{"size": size, "channels": channels, **options})
+def _sized(cls: Callable[..., Any], size: tuple[int, int], channels: int) -> Callable[..., Any]:
+    """`cls` with a default for its size and its channels."""
+    defaults = {"size": size, "channels": channels}
+    signature = inspect.signature(cls)
+
+    def make(*args: Any, **options: Any) -> Any:
+        given = signature.bind_partial(*args, **options).arguments
+        left = {name: value for name, value in defaults.items() if name not in given}
+        return cls(*args, **options, **left)
+
+    # What a call is checked against, and what its messages list.
+    make.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            p.replace(default=defaults.get(p.name, p.default))
+            for p in signature.parameters.values()
+        ]
+    )
+    return make
 
 
 def transform(value: Transform | str) -> Transform:
@@ -96,28 +136,55 @@ def transform(value: Transform | str) -> Transform:
             raise InputError(f"unknown transform {name!r}; {hint}")
         return transforms.PRESETS[name]
 
-    classes: dict[str, Any] = {**_classes(Transform)}
-    found = _read(value, classes, "transform", bare)
+    found = _read(value, _classes(Transform), "transform", bare)
     if not isinstance(found, Transform):
         raise InputError(f"{value!r} is not a transform such as standard or Jitter(8)")
     return found
 
 
 @functools.cache
-def _optimizer_from_text(text: str) -> optax.GradientTransformation:
-    names = {
-        name: value
-        for name, value in vars(optax).items()
-        if callable(value) and not name.startswith("_") and not isinstance(value, type)
-    }
-    value = _read(text, names, "optimizer")
+def _optimizer_parts() -> dict[str, Callable[..., Any]]:
+    """What makes a gradient transformation or a schedule in optax, by its return annotation."""
+    found = {}
+    for name, value in vars(optax).items():
+        if name.startswith("_") or isinstance(value, type) or not callable(value):
+            continue
+        try:
+            made = inspect.signature(value, eval_str=True).return_annotation
+        except (ValueError, TypeError, NameError):  # it has none that can be read
+            continue
+        transformation = isinstance(made, type) and issubclass(made, optax.GradientTransformation)
+        if transformation or made == optax.Schedule:
+            found[name] = value
+    return found
+
+
+@functools.cache
+def _optimizer_from_text(text: str) -> optax.GradientTransformationExtraArgs:
+    known = _optimizer_parts()
+
+    def bare(name: str) -> NoReturn:
+        if name in known:
+            needed = required_arguments(known[name])
+            example = "0.05" if needed == ["learning_rate"] else ", ".join(needed)
+            raise InputError(f"{name} needs its arguments, as {name}({example})")
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+        hint = f"nearest: {near[0]}" if near else f"known: {', '.join(sorted(known))}"
+        raise InputError(f"unknown optimizer {name!r}; {hint}")
+
+    value = _read(text, known, "optimizer", bare)
     if not isinstance(value, optax.GradientTransformation):
         raise InputError(f"{text!r} is not an optax transformation such as adam(0.05)")
-    return value
+    return optax.with_extra_args_support(value)
 
 
-def optimizer(value: str | optax.GradientTransformation) -> optax.GradientTransformation:
+def optimizer(
+    value: str | optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from itself or its text (`chain(clip(1.0), adam(0.05))`).
+
+    Its update takes any keyword arguments, `value` and `grad` for those that use them
+    (`polyak_sgd`); a text gives the same object each time.
 
     Raises:
         InputError: no such transformation, or arguments that it does not take.
@@ -126,4 +193,4 @@ def optimizer(value: str | optax.GradientTransformation) -> optax.GradientTransf
         return _optimizer_from_text(value)
     if not isinstance(value, optax.GradientTransformation):
         raise InputError(f"optimizer must be an optax transformation or its text; got {value!r}")
-    return value
+    return optax.with_extra_args_support(value)

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from featvis.errors import InputError
 from featvis.images import image_files, read_batches
 from featvis.models import Model
-from featvis.replay import replay, run_of
+from featvis.replay import model_of, replay
 from featvis.result import Result
-from objectives import Activations, Constant, Objective, Prior, Scaled, Sum
-from objectives.core import OnImages
+from objectives import Activations, Objective, OnImages, parse, units_of
 
 _BATCH = 8
 
@@ -27,8 +27,8 @@ _BATCH = 8
 def compare_with_natural(result: Result, folder: str | Path, model: Model | None = None) -> Result:
     """Where each picture's clean score lies among natural images.
 
-    The images are scaled and cropped to the pictures' size. Terms that read no activation (image
-    priors) are left out on both sides: they are about the picture, not about the unit.
+    The images are scaled and cropped to the pictures' size. Image priors and comparisons among
+    the pictures are left out on both sides: they are not about the unit.
 
     Args:
         result: of `synthesize` or `replay`.
@@ -38,37 +38,35 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
     Returns:
         The result with, in `evidence`, for each image: `unit_score` (the clean score without
         priors), `percentile` (of the natural images, how many score lower, ties by half, 0 to
-        100), `natural_max`, `natural_mean`, and `natural_images`, their number.
+        100), `natural_max`, `natural_mean`, `natural_std`, and `natural_images`, their number.
 
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
     """
-    run = run_of(result.manifest, model)
-    units = without_priors(run.objective)
-    if units is None:
-        raise InputError(f"{run.objective!r} reads no activation: nothing to compare")
-    if any(node.couples_images or isinstance(node, OnImages) for node in units.walk()):
-        raise InputError(f"{units!r} compares images with each other; a natural image is alone")
+    model = model_of(result.manifest, model)
+    units = comparable(parse(result.manifest["objective"]))
+    count = result.manifest["batch"]
     height, width, channels = result.images.shape[1:]
     members = _members(result)
     natural = []
     for images in read_batches(image_files(folder), (height, width), channels, _BATCH):
         padding = _BATCH - len(images)
         padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
-        scores = _score_alone(run.model.apply, run.count, run.model.params, units, padded)
+        scores = _score_alone(model.apply, count, model.params, units, padded)
         natural.append(np.asarray(scores)[: len(images), members])
     if not natural:
         raise InputError(f"no picture in {folder} can be read")
     scores = np.concatenate(natural)
-    own = np.asarray(
-        _score_alone(run.model.apply, run.count, run.model.params, units, result.images)
-    )[np.arange(len(result)), members]
+    own = np.asarray(_score_alone(model.apply, count, model.params, units, result.images))[
+        np.arange(len(result)), members
+    ]
     below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
     return result.with_evidence(
         unit_score=own,
         percentile=100 * below,
         natural_max=scores.max(axis=0),
         natural_mean=scores.mean(axis=0),
+        natural_std=scores.std(axis=0),
         natural_images=np.full(len(result), len(scores)),
     )
 
@@ -95,23 +93,27 @@ def _score_alone(
     return jax.vmap(one)(acts, images)
 
 
-def without_priors(objective: Objective) -> Objective | None:
-    """The part of an objective that reads activations; None if there is none."""
-    if isinstance(objective, (Prior, Constant)):
-        return None
-    if isinstance(objective, Scaled):
-        inner = without_priors(objective.objective)
-        return None if inner is None else Scaled(objective.weight, inner)
-    if isinstance(objective, Sum):
-        kept = [t for t in map(without_priors, objective.objectives) if t is not None]
-        if len(kept) < 2:
-            return kept[0] if kept else None
-        return Sum(tuple(kept))
-    return objective
+def comparable(objective: Objective) -> Objective:
+    """The part of an objective that can be measured on a natural image alone.
+
+    Raises:
+        InputError: an objective that reads no activation, or parts of a batch (`on`).
+    """
+    units = units_of(objective)
+    if units is None:
+        raise InputError(f"{objective!r} reads no activation of one image: nothing to compare")
+    if any(isinstance(node, OnImages) or node.couples_images for node in units.walk()):
+        raise InputError(f"{units!r} is about some images of a batch; a natural image is alone")
+    return units
 
 
 def vary_seed(
-    result: Result, seeds: int = 4, model: Model | None = None, *, progress: bool = True
+    result: Result,
+    seeds: int = 4,
+    model: Model | None = None,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    progress: bool = True,
 ) -> Result:
     """Runs the synthesis again from other seeds: how much of the score is the start's luck.
 
@@ -119,6 +121,7 @@ def vary_seed(
         result: of `synthesize` or `replay`; not one that started from a given image.
         seeds: in all, the result's own included, at least 2.
         model: the model, where it is not one that `featvis.models.load` knows.
+        optimizer: the optimizer, where it was not given as text.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -126,6 +129,7 @@ def vary_seed(
 
     Raises:
         InputError: fewer than 2 seeds, or a run that no seed changes.
+        KeyboardInterrupt: Ctrl-C; a run cut short is no sample.
     """
     if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
         raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
@@ -135,7 +139,11 @@ def vary_seed(
     scores = [result.clean_scores]
     for step in range(1, seeds):
         seed = first + step if isinstance(first, int) else [one + step for one in first]
-        again = replay({**result.manifest, "seed": seed}, model=model, progress=progress)
+        again = replay(
+            {**result.manifest, "seed": seed}, model=model, optimizer=optimizer, progress=progress
+        )
+        if "interrupt" in again.stopped:
+            raise KeyboardInterrupt
         start = 0 if len(again) == len(result) else _members(result)[0]
         scores.append(again.clean_scores[start : start + len(result)])
     return result.with_evidence(

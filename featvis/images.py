@@ -18,7 +18,8 @@ def read_image(
     """Reads a picture file, upright, as (h, w, channels) float32 in [0, 1].
 
     EXIF rotation is applied. Transparency is laid over mid-grey, 16 bits become [0, 1] by their
-    full range, palettes and CMYK become RGB; one channel is the luma of Rec. 601.
+    full range (colours of 16 bits are read as 8), palettes and CMYK become RGB; one channel is the
+    luma of Rec. 601.
 
     Args:
         path: any format that Pillow reads.
@@ -27,12 +28,15 @@ def read_image(
         channels: 3, or 1 for grey.
 
     Raises:
-        InputError: no such file, not a picture, damaged, or other channels.
+        InputError: no such file, not a picture, damaged, of 32 bits, or other channels.
     """
     if channels not in (1, 3):
         raise InputError(f"a picture file gives 1 or 3 channels; {channels} were asked for")
     try:
         with Image.open(path) as opened:
+            # Pillow reads a netpbm file of 16 bits as 32, scaled to 65535.
+            if opened.mode in ("I", "F") and (opened.mode, opened.format) != ("I", "PPM"):
+                raise ValueError("32 bits a channel have no fixed range; save it with 8 or 16 bits")
             picture = _as_8_bits(ImageOps.exif_transpose(opened))
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
@@ -46,10 +50,9 @@ def read_image(
 
 
 def _as_8_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
+    if picture.mode.startswith("I"):
         levels = np.asarray(picture, np.float64)
-        top = 65535 if picture.mode.startswith("I") else max(1.0, float(levels.max()))
-        return Image.fromarray(np.uint8(np.clip(levels / top, 0, 1) * 255 + 0.5))
+        return Image.fromarray(np.uint8(np.clip(levels / 65535, 0, 1) * 255 + 0.5))
     if picture.has_transparency_data:
         grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
         return Image.alpha_composite(grey, picture.convert("RGBA"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -40,7 +39,18 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": f"{device.platform} {device.device_kind}",
+        "processor": _processor(),
     }
+
+
+def _processor() -> str:
+    """The processor's model: compiled code differs between them in its last bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def describe_run(
@@ -53,6 +63,7 @@ def describe_run(
     seed: int | Sequence[int],
     batch: int,
     steps: int,
+    patience: int | None,
     init: Any,
     snapshots: Sequence[int],
 ) -> dict[str, Any]:
@@ -71,6 +82,7 @@ def describe_run(
         "seed": int(seed) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed],
         "batch": batch,
         "steps": steps,
+        "patience": patience,
         "snapshots": list(snapshots),
         "init": None if init is None else _pack(init),
         "versions": versions(),
@@ -127,11 +139,6 @@ def unpack_init(manifest: Mapping[str, Any], parameterization: Parameterization)
         )
     leaves = [_unpack_array(stored[path]) for path in paths]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
-
-
-def digest(manifest: Mapping[str, Any]) -> str:
-    """A short name for a run: equal manifests, equal names."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # ---- files ---------------------------------------------------------------------------------

@@ -16,26 +16,41 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+_Function = Callable[[jax.Array], jax.Array]
 
-def redirected(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with redirected gradients at every max(x, 0) and min(x, 6) in it.
 
-    It is a transformation of the traced program, so that any network has it without edits. The
-    first axis of each rectifier's input is the images'. Rectifiers inside scans, conditionals and
-    functions with a gradient of their own are left as they are. Gradients must be of something
-    that is maximised.
+def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., Any]:
+    """`function` with redirected gradients for some images at every max(x, 0) and min(x, 6) in it.
+
+    It is a transformation of the traced program, so that any network has it without edits. A
+    rectifier is a `max` with the constant 0 or a `min` with the constant 6, the constant on either
+    side: `jax.nn.relu`, `jax.nn.relu6`, `jnp.maximum`, `jnp.minimum` and `jnp.clip`. The bounds of
+    a ReLU6 are redirected one by one. Left as they are: rectifiers written otherwise
+    (`where(x > 0, x, 0)`, `jax.lax.clamp`, `maximum(x, zeros_like(x))`), those inside scans,
+    conditionals and functions with a gradient of their own, and those whose input's first axis is
+    not as long as `dead`.
+
+    Args:
+        function: of arrays to arrays; the first axis of its rectifiers' inputs is the images'.
+            Gradients must be of something that is maximised.
+        dead: bool (n,). Images where it is False have the ordinary gradient of `function`.
     """
 
     @functools.wraps(function)
     def wrapped(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        out = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        # As JAX arrays: what is none is a constant of the program.
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(args)]
+        out = _evaluate(closed.jaxpr, closed.consts, leaves, dead)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
     return wrapped
 
 
-def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _evaluate(
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], dead: jax.Array | None
+) -> list[Any]:
+    """Evaluates a program with redirected rectifiers; for all images where `dead` is None."""
     values: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
@@ -45,49 +60,86 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
     values.update(zip(jaxpr.invars, args, strict=True))
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
-        inner = _inlined(eqn)
-        rectifier = _rectifier(eqn)
-        if rectifier is not None:
-            outputs = [rectifier(inputs[0])]
-        elif inner is not None:
-            outputs = _evaluate(inner.jaxpr, inner.consts, inputs)
+        name = eqn.primitive.name
+        outputs: Sequence[Any]
+        found = _rectifier(eqn, inputs)
+        if found is not None:
+            x, rule = found
+            if dead is None:
+                outputs = [rule(x)]
+            elif x.shape[0] == len(dead):
+                outputs = [_for_the_dead(_ordinary(eqn, inputs, x), rule, x, dead)]
+            else:
+                outputs = _bind(eqn, inputs)
+        elif name == "jit":
+            inner = eqn.params["jaxpr"]
+            outputs = _evaluate(inner.jaxpr, inner.consts, inputs, dead)
+        elif name == "convert_element_type" and _is_constant(inputs[0]):
+            # Kept a constant: `jnp.clip` converts its bounds so.
+            outputs = [np.asarray(inputs[0], eqn.params["new_dtype"])]
         else:
-            params = eqn.primitive.get_bind_params(eqn.params)
-            outputs = eqn.primitive.bind(*inputs, **params)
-            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+            outputs = _bind(eqn, inputs)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _inlined(eqn: Any) -> Any:
-    """The program inside an equation, where evaluating it in place means the same."""
-    if eqn.primitive.name in ("jit", "pjit"):
-        return eqn.params["jaxpr"]
+def _bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
+    return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def _is_constant(value: Any) -> bool:
+    return not isinstance(value, jax.Array) and np.ndim(value) == 0
+
+
+def _ordinary(eqn: Any, inputs: Sequence[Any], x: jax.Array) -> _Function:
+    """The equation as a function of `x`, which is one of its inputs."""
+    return lambda new: _bind(eqn, [new if value is x else value for value in inputs])[0]
+
+
+def _rectifier(eqn: Any, inputs: Sequence[Any]) -> tuple[jax.Array, _Function] | None:
+    """The input of a rectifier and the redirected rectifier; None for another equation."""
     if eqn.primitive.name == "custom_jvp_call":
         inner = eqn.params["call_jaxpr"]
-        return inner if _only_rectifies(inner.jaxpr) else None
-    return None
+        if len(inputs) != 1 or not inputs[0].ndim or not _only_rectifies(inner.jaxpr):
+            return None
+        return inputs[0], lambda x: _evaluate(inner.jaxpr, inner.consts, [x], None)[0]
+    if eqn.primitive.name not in ("max", "min"):
+        return None
+    x, bound = inputs if _is_constant(inputs[1]) else inputs[::-1]
+    if _is_constant(x) or not _is_constant(bound) or not x.ndim:
+        return None
+    rule = {("max", 0.0): _from_zero, ("min", 6.0): _up_to_six}
+    found = rule.get((eqn.primitive.name, float(bound)))
+    return None if found is None else (x, found)
 
 
 def _only_rectifies(jaxpr: Any) -> bool:
     """Whether a program with a gradient rule of its own is a ReLU or a ReLU6."""
-    inner = [_inlined(eqn) for eqn in jaxpr.eqns]
     return bool(jaxpr.eqns) and all(
-        _rectifier(eqn) is not None or (program is not None and _only_rectifies(program.jaxpr))
-        for eqn, program in zip(jaxpr.eqns, inner, strict=True)
+        _only_rectifies(eqn.params["jaxpr"].jaxpr)
+        if eqn.primitive.name == "jit"
+        else _rectifier(eqn, [getattr(v, "val", v.aval) for v in eqn.invars]) is not None
+        for eqn in jaxpr.eqns
     )
 
 
-def _rectifier(eqn: Any) -> Callable[[jax.Array], jax.Array] | None:
-    name = eqn.primitive.name
-    if name not in ("max", "min") or not isinstance(eqn.invars[1], core.Literal):
-        return None
-    bound = np.asarray(eqn.invars[1].val)
-    if bound.ndim or not eqn.invars[0].aval.ndim:
-        return None
-    if name == "max" and bound == 0:
-        return _from_zero
-    return _up_to_six if name == "min" and bound == 6 else None
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _for_the_dead(ordinary: _Function, rule: _Function, x: jax.Array, dead: jax.Array) -> jax.Array:
+    return ordinary(x)
+
+
+def _for_the_dead_backward(
+    ordinary: _Function, rule: _Function, kept: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, None]:
+    x, dead = kept
+    (plain,), (turned,) = jax.vjp(ordinary, x)[1](g), jax.vjp(rule, x)[1](g)
+    return jnp.where(dead.reshape(-1, *[1] * (x.ndim - 1)), turned, plain), None
+
+
+_for_the_dead.defvjp(
+    lambda ordinary, rule, x, dead: (ordinary(x), (x, dead)), _for_the_dead_backward
+)
 
 
 @jax.custom_vjp

@@ -4,83 +4,45 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optax
 
 from featvis import components, models
-from featvis.errors import InputError, UnknownModel
+from featvis.errors import InputError, NonFiniteError, UnknownModel
 from featvis.manifest import read_manifest, unpack_init, versions
 from featvis.models import Model
-from featvis.parameterizations import Parameterization
 from featvis.result import Result
-from featvis.synthesis import synthesize
-from featvis.transforms import Transform
-from objectives import Objective, parse
+from featvis.synthesis import attempt
+from objectives import UnknownLayer
 
 
 class VersionWarning(UserWarning):
     """The picture was made with other versions: it may differ in its last bits, or more."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A manifest, read: the arguments of `synthesize`."""
-
-    model: Model
-    objective: Objective
-    parameterization: Parameterization
-    transform: Transform
-    optimizer: str | optax.GradientTransformation
-    count: int
-
-
-def run_of(
-    manifest: Mapping[str, Any],
-    model: Model | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-) -> Run:
-    """The objects that a manifest names.
+def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
+    """The model that a manifest names, with the same weights.
 
     Args:
         manifest: of a result or a file.
         model: the model, where it is not one that `featvis.models.load` knows.
-        optimizer: the optimizer, where it was not given as text.
 
     Raises:
-        InputError: something is missing or does not read; another model's weights.
+        InputError: the manifest is damaged, or was made with other weights.
         UnknownModel: the model is not known by its name.
     """
-    try:
-        named = manifest["model"]
-        model = models.load(named["name"]) if model is None else model
-        if model.digest != named["digest"]:
-            raise InputError(
-                f"the picture was made with weights {named['digest'][:12]} of {named['name']}; "
-                f"these are {model.digest[:12]}"
-            )
-        chosen = manifest["optimizer"] if optimizer is None else optimizer
-        if chosen is None:
-            raise InputError(
-                "the optimizer was not given as text and is not in the manifest: pass optimizer="
-            )
-        components.optimizer(chosen)
-        return Run(
-            model=model,
-            objective=parse(manifest["objective"]),
-            parameterization=components.parameterization(
-                manifest["parameterization"], model.size, model.channels
-            ),
-            transform=components.transform(manifest["transform"]),
-            optimizer=chosen,
-            count=manifest["batch"],
+    named = manifest.get("model")
+    if not isinstance(named, Mapping) or not {"name", "digest"} <= set(named):
+        raise InputError(f"the manifest is damaged: its model is {named!r}")
+    model = models.load(named["name"]) if model is None else model
+    if model.digest != named["digest"]:
+        raise InputError(
+            f"the picture was made with weights {str(named['digest'])[:12]} of {named['name']}; "
+            f"these are {model.digest[:12]}"
         )
-    except (KeyError, TypeError) as error:
-        if isinstance(error, UnknownModel):
-            raise
-        raise InputError(f"the manifest is damaged: {error}") from error
+    return model
 
 
 def version_differences(manifest: Mapping[str, Any]) -> list[str]:
@@ -117,7 +79,7 @@ def replay(
         InputError: no such file, no manifest in it, or a damaged one.
     """
     manifest = source if isinstance(source, Mapping) else read_manifest(source)
-    run = run_of(manifest, model, optimizer)
+    network = model_of(manifest, model)
     differences = version_differences(manifest)
     if differences:
         warnings.warn(
@@ -125,22 +87,35 @@ def replay(
             VersionWarning,
             stacklevel=2,
         )
-    result = synthesize(
-        run.model,
-        run.objective,
-        run.parameterization,
-        seed=manifest["seed"],
-        batch=run.count,
-        steps=manifest["steps"],
-        optimizer=run.optimizer,
-        transform=run.transform,
-        init=unpack_init(manifest, run.parameterization),
-        snapshots=manifest["snapshots"],
-        progress=progress,
-    )
-    if "member" not in manifest:
-        return result
     try:
-        return result[manifest["member"]]
-    except (IndexError, TypeError) as error:
-        raise InputError(f"the manifest is damaged: its member is no image: {error}") from error
+        chosen = manifest["optimizer"] if optimizer is None else optimizer
+        if chosen is None:
+            raise InputError(
+                "the optimizer was not given as text and is not in the manifest: pass optimizer="
+            )
+        parameterization = components.parameterization(
+            manifest["parameterization"], network.size, network.channels
+        )
+        result = attempt(
+            network,
+            manifest["objective"],
+            parameterization,
+            seed=manifest["seed"],
+            batch=manifest["batch"],
+            steps=manifest["steps"],
+            optimizer=chosen,
+            transform=manifest["transform"],
+            init=unpack_init(manifest, parameterization),
+            patience=manifest["patience"],
+            snapshots=manifest["snapshots"],
+            progress=progress,
+        )
+        result = result[manifest["member"]] if "member" in manifest else result
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        if isinstance(error, (UnknownModel, UnknownLayer)):
+            raise
+        raise InputError(f"the manifest is damaged: {error}") from error
+    failures = [failure for failure in result.failures if failure]
+    if failures:
+        raise NonFiniteError("; ".join(failures), result)
+    return result

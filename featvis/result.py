@@ -30,7 +30,8 @@ class Result:
 
     Attributes:
         images: (n, h, w, c) float32 in [0, 1].
-        scores: the objective at each step, under that step's transforms, (steps, n).
+        scores: the objective at each step, under that step's transforms, (steps, n); NaN after
+            an image has stopped.
         clean_scores: the objective on the final images without transforms, (n,).
         transformed_scores: its mean over 8 draws of the transform on the final images, (n,).
         params: parameters of the final images, a pytree with the images first; `init=` takes them.
@@ -38,7 +39,9 @@ class Result:
             over steps of |d score / d image| (Fel et al. 2023, the transparency of MaCo).
         snapshots: images (n, h, w, c) by the number of steps after which they were kept.
         manifest: all that makes the images again, plain data.
-        stopped: why it ended: "steps", "plateau", "interrupt" or "non-finite".
+        steps: steps taken by each image, (n,).
+        stopped: why each image ended: "steps", "plateau", "interrupt" or "non-finite".
+        failures: for each image None, or the step and the term that were not finite.
         seconds: the whole of the synthesis, compiling included.
         evidence: what was measured afterwards, by name; each an array (n,).
     """
@@ -51,7 +54,9 @@ class Result:
     sensitivity: np.ndarray
     snapshots: Mapping[int, np.ndarray]
     manifest: Mapping[str, Any]
-    stopped: str
+    steps: np.ndarray
+    stopped: tuple[str, ...]
+    failures: tuple[str | None, ...]
     seconds: float
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -70,6 +75,9 @@ class Result:
             transformed_scores=self.transformed_scores[one],
             params=jax.tree.map(lambda a: a[one], self.params),
             sensitivity=self.sensitivity[one],
+            steps=self.steps[one],
+            stopped=self.stopped[one],
+            failures=self.failures[one],
             snapshots={step: images[one] for step, images in self.snapshots.items()},
             manifest={**self.manifest, "member": self.manifest.get("member", 0) + one.start},
             evidence={name: values[one] for name, values in self.evidence.items()},
@@ -178,8 +186,8 @@ class Result:
         return {
             "score": self.transformed_scores.tolist(),
             "clean_score": self.clean_scores.tolist(),
-            "steps": len(self.scores),
-            "stopped": self.stopped,
+            "steps": self.steps.tolist(),
+            "stopped": list(self.stopped),
             "seconds": round(self.seconds, 3),
             "evidence": {name: values.tolist() for name, values in self.evidence.items()},
         }
@@ -284,6 +292,10 @@ def output_path(
         raise InputError(f"{path} should end in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+    try:
+        path.exists()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
@@ -291,7 +303,8 @@ def output_path(
     if force:
         return path
     free, number = path, 1
-    while free.exists() or free.with_suffix(".json").exists():
+    # A picture's manifest lies beside it under the same name.
+    while free.exists() or (path.suffix == ".png" and free.with_suffix(".json").exists()):
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return free
@@ -299,7 +312,7 @@ def output_path(
 
 def write_file(path: Path, content: bytes) -> Path:
     """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".featvis-{os.getpid()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)

@@ -29,7 +29,7 @@ from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
 from featvis.result import Result
 from featvis.transforms import Transform
-from objectives import Activations, Objective, parse, signature, stack
+from objectives import Activations, Objective, parse, signature, stack, units_of
 
 #: Steps in one call of the compiled program at most: the length of its score buffer.
 _CHUNK = 64
@@ -56,22 +56,23 @@ class _Program(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What one step hands to the next; the leaves of the images come first."""
+    """What one step hands to the next; of each field but `step`, the first axis is the images'."""
 
-    step: jax.Array
+    step: jax.Array  # of the loop: the same for all images
     params: Any
     optimizer: Any
     average: jax.Array  # exponential moving average of the scores (n,)
     best: jax.Array  # its best so far (n,)
     since: jax.Array  # steps since then (n,)
     sensitivity: jax.Array  # sum over the steps of |d score / d image| (n, h, w)
-    finite: jax.Array
+    taken: jax.Array  # steps taken (n,)
+    finite: jax.Array  # whether all has been finite so far (n,)
 
 
 def synthesize(
     model: Model | str,
     objective: Objective | str,
-    parameterization: Parameterization | None = None,
+    parameterization: Parameterization | str | None = None,
     *,
     seed: int | Sequence[int] = 0,
     batch: int | None = None,
@@ -91,19 +92,21 @@ def synthesize(
     Args:
         model: a model, or the name of one (`featvis.models.available()`).
         objective: what to maximise, an objective or its text (`"block8:3"`).
-        parameterization: how images are written; by default `Fourier` at the model's own size.
-        seed: an integer of at least 0; or one an image, and then image i is the first image of a
-            run with seed i's number alone.
+        parameterization: how images are written, or its text (`"pixels"`, at the model's own
+            size); by default `Fourier` at the model's own size.
+        seed: an integer from 0 to 2^32 - 1; or one an image, and then image i is the first image
+            of a run with seed i's number alone.
         batch: number of images; by default what the objective or the seeds ask for, or 1.
         steps: optimisation steps, at least 1.
         optimizer: any optax transformation, or its text (`"chain(clip(1.0), adam(0.05))"`), which
-            the manifest can keep. Each image has its own state, so that nothing in it mixes images.
+            the manifest can keep. Each image has its own state, so that nothing in it mixes images;
+            noise that an optimizer adds is drawn from that optimizer's own seed.
         transform: what an image goes through before the model at each step, drawn anew for each
             image and step; a name of `featvis.transforms.PRESETS`, or a transform.
         init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); or the
             parameters of an earlier result (`result.params`). None: drawn from the seed.
-        patience: stop when for this many steps no image has raised the moving average (0.9) of
-            its score (Cadena et al. 2018). None: never.
+        patience: an image stops when for this many steps it has not raised the moving average
+            (0.9) of its score (Cadena et al. 2018). None: never.
         snapshots: steps after which to keep the images, or a number of them, evenly spread.
         progress: show a progress bar on a terminal.
 
@@ -118,102 +121,140 @@ def synthesize(
         NonFiniteError: a NaN or an infinity; it names the step and the term of the objective, and
             its `result` holds the images before it.
     """
+    result = attempt(
+        model,
+        objective,
+        parameterization,
+        seed=seed,
+        batch=batch,
+        steps=steps,
+        optimizer=optimizer,
+        transform=transform,
+        init=init,
+        patience=patience,
+        snapshots=snapshots,
+        progress=progress,
+    )
+    failures = [failure for failure in result.failures if failure]
+    if failures:
+        raise NonFiniteError("; ".join(failures), result)
+    return result
+
+
+def attempt(
+    model: Model | str,
+    objective: Objective | str,
+    parameterization: Parameterization | str | None = None,
+    *,
+    seed: int | Sequence[int] = 0,
+    batch: int | None = None,
+    steps: int = 512,
+    optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
+    transform: Transform | str = DEFAULT_TRANSFORM,
+    init: Any = None,
+    patience: int | None = None,
+    snapshots: int | Sequence[int] = (),
+    progress: bool = True,
+) -> Result:
+    """As `synthesize`, but a NaN is in the result's `failures` and stops its own image alone."""
     model = models.load(model) if isinstance(model, str) else model
-    objective = parse(objective) if isinstance(objective, str) else objective
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
-    if parameterization is None:
-        parameterization = Fourier(size=model.size, channels=model.channels)
+    objective = _as_objective(objective)
+    parameterization = _as_parameterization(parameterization, model)
     transform = components.transform(transform)
-    components.optimizer(optimizer)
     _positive("steps", steps)
     if patience is not None:
         _positive("patience", patience)
     count = _batch_size(objective, seed, batch, init, parameterization)
     _check_fit(model, objective, parameterization, transform, count)
+    _check_optimizer(optimizer, parameterization)
     marks = _marks(snapshots, steps)
 
-    program = _Program(model.apply, parameterization, transform, optimizer)
-    objective = _as_arrays(objective)
+    plain = _Program(model.apply, parameterization, transform, optimizer)
+    program = plain
+    leaves = _as_arrays(objective)
     keys = image_keys(seed, count)
     started = time.perf_counter()
     first = _start(parameterization, optimizer, keys, *_initial(init, parameterization, count))
-    state = first
+    state, dead = first, jnp.zeros(count, bool)
+    # A dead unit is one whose network gives no gradient; priors alone have no unit.
+    redirects = _REDIRECTED_STEPS if units_of(objective) is not None else 0
     scores: list[np.ndarray] = []
     frames: dict[int, np.ndarray] = {}
     limit = jnp.int32(patience or np.iinfo(np.int32).max)
-    stopped, length = "steps", _REDIRECTED_STEPS
-    bar = _bar(steps, progress, objective)
-    with bar, _interruptible() as interrupted:
-        done = 0
+    done, length = 0, _REDIRECTED_STEPS
+    with _bar(steps, progress) as bar, _interruptible() as interrupted:
         while done < steps:
             stop = min([done + length, steps, *(mark for mark in marks if mark > done)])
             began = time.perf_counter()
             state, rows, alive = _advance(
-                program, model.params, objective, keys, state, jnp.int32(stop), limit
+                program, model.params, leaves, keys, state, dead, jnp.int32(stop), limit
             )
             reached = int(state.step)
-            if (
-                not program.redirect
-                and done < _REDIRECTED_STEPS
-                and not _all(alive, reached - done)
-            ):
-                # Some image got no gradient from the network: start again with redirected ones.
-                program = program._replace(redirect=True)
+            taken = reached - done
+            if program is plain and done < redirects and not np.all(alive):
+                # Start again, with redirected gradients for the images that got none.
+                program, dead = plain._replace(redirect=True), ~jnp.all(alive, axis=0)
                 state, done, scores, frames = first, 0, [], {}
+                redirects = min(redirects, steps)
                 bar.reset()
                 continue
-            taken = reached - done
             scores.append(np.asarray(rows)[:taken])
             bar.update(taken)
-            if reached in marks:
-                frames[reached] = np.asarray(_decode(parameterization, state.params))
-            if not bool(state.finite):
-                stopped = "non-finite"
-            elif reached < stop:
-                stopped = "plateau"
-            elif interrupted() and reached < steps:
-                stopped = "interrupt"
             done = reached
-            if stopped != "steps":
+            if done in marks:
+                frames[done] = np.asarray(_decode(parameterization, state.params))
+            if done < stop or interrupted():
                 break
-            if program.redirect and done >= _REDIRECTED_STEPS:
-                program = program._replace(redirect=False)
+            if done >= _REDIRECTED_STEPS:
+                program = plain
             pace = _CHUNK_SECONDS / (time.perf_counter() - began)
             length = int(min(_CHUNK, max(1, taken * pace)))
             if done < _REDIRECTED_STEPS:
                 length = min(length, _REDIRECTED_STEPS - done)
 
-    program = program._replace(redirect=False)
-    images = _decode(parameterization, state.params)
-    clean, transformed = _evaluate(program, model.params, objective, keys, images)
-    manifest = describe_run(
-        model=model,
-        objective=objective,
-        parameterization=parameterization,
-        transform=transform,
-        optimizer=optimizer,
-        seed=seed,
-        batch=count,
-        steps=done,
-        init=init,
-        snapshots=sorted(frames),
-    )
-    result = Result(
-        images=np.asarray(images),
-        scores=np.concatenate(scores) if scores else np.zeros((0, count), np.float32),
-        clean_scores=np.asarray(clean),
-        transformed_scores=np.asarray(transformed),
-        params=jax.tree.map(np.asarray, state.params),
-        sensitivity=np.asarray(state.sensitivity),
-        snapshots=frames,
-        manifest=manifest,
-        stopped=stopped,
-        seconds=time.perf_counter() - started,
-    )
-    if stopped == "non-finite":
-        raise _non_finite(program, model, objective, keys, state, result)
-    return result
+        images = _decode(parameterization, state.params)
+        clean, transformed = _evaluate(plain, model.params, leaves, keys, images)
+        finite, since = np.asarray(state.finite), np.asarray(state.since)
+        failures = [
+            None if fine else _failure(program, model, objective, keys, state, dead, image)
+            for image, fine in enumerate(finite)
+        ]
+        taken_by = np.asarray(state.taken)
+        return Result(
+            images=np.asarray(images),
+            scores=np.concatenate(scores)[: max(taken_by)],
+            clean_scores=np.asarray(clean),
+            transformed_scores=np.asarray(transformed),
+            params=jax.tree.map(np.asarray, state.params),
+            sensitivity=np.asarray(state.sensitivity),
+            snapshots=frames,
+            manifest=describe_run(
+                model=model,
+                objective=objective,
+                parameterization=parameterization,
+                transform=transform,
+                optimizer=optimizer,
+                seed=seed,
+                batch=count,
+                steps=int(max(taken_by)),
+                patience=patience,
+                init=init,
+                snapshots=sorted(frames),
+            ),
+            steps=taken_by,
+            stopped=tuple(
+                "non-finite"
+                if not finite[i]
+                else "plateau"
+                if patience is not None and since[i] >= patience
+                else "interrupt"
+                if interrupted()
+                else "steps"
+                for i in range(count)
+            ),
+            failures=tuple(failures),
+            seconds=time.perf_counter() - started,
+        )
 
 
 # ---- the compiled parts --------------------------------------------------------------------
@@ -258,16 +299,23 @@ def _start(
         best=nothing,
         since=jnp.zeros(count, jnp.int32),
         sensitivity=jnp.zeros((count, *parameterization.size), jnp.float32),
-        finite=jnp.bool_(True),
+        taken=jnp.zeros(count, jnp.int32),
+        finite=jnp.ones(count, bool),
     )
 
 
 def _scores(
-    program: _Program, weights: Any, objective: Objective, keys: jax.Array, seen: Any, image: Any
+    program: _Program,
+    weights: Any,
+    objective: Objective,
+    keys: jax.Array,
+    dead: jax.Array,
+    seen: Any,
+    image: Any,
 ) -> jax.Array:
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
     seen = jax.vmap(program.transform)(keys, seen)
-    apply = redirected(program.apply) if program.redirect else program.apply
+    apply = redirected(program.apply, dead) if program.redirect else program.apply
     return objective(Activations(apply(weights, seen)), image)
 
 
@@ -278,23 +326,28 @@ def _advance(
     objective: Objective,
     keys: jax.Array,
     state: _State,
+    dead: jax.Array,
     stop: jax.Array,
     patience: jax.Array,
 ) -> tuple[_State, jax.Array, jax.Array]:
-    """Steps from `state` to `stop`, fewer at a plateau or a NaN.
+    """Steps from `state` to `stop`, fewer when no image goes on.
+
+    An image stops at its own plateau or NaN, whatever the others do.
 
     Returns:
-        The state; scores (chunk, n), the rows of steps not taken 0; and whether the network gave
-        each image a gradient at each step, (chunk, n).
+        The state; scores (chunk, n), NaN for steps not taken; and whether the network gave each
+        image a gradient, (chunk, n), True for steps not taken.
     """
     parameterization = program.parameterization
     optimizer = components.optimizer(program.optimizer)
     start, count = state.step, keys.shape[0]
     step_keys = jax.vmap(lambda key: _purpose(key, 1))(keys)
 
+    def active(now: _State) -> jax.Array:
+        return now.finite & (now.since < patience)
+
     def going(carry: tuple[_State, jax.Array, jax.Array]) -> jax.Array:
-        now = carry[0]
-        return (now.step < stop) & now.finite & jnp.any(now.since < patience)
+        return (carry[0].step < stop) & jnp.any(active(carry[0]))
 
     def step(carry: tuple[_State, jax.Array, jax.Array]) -> tuple[_State, jax.Array, jax.Array]:
         now, rows, alive = carry
@@ -302,18 +355,23 @@ def _advance(
         image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
 
         def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-            scores = _scores(program, weights, objective, drawn, seen, image)
+            scores = _scores(program, weights, objective, drawn, dead, seen, image)
             return jnp.sum(scores), scores
 
         # By way of the network and directly, to tell a dead unit under a living prior.
         (by_network, by_prior), scores = jax.grad(total, (0, 1), has_aux=True)(image, image)
         (gradient,) = decode_vjp(by_network + by_prior)
-        descent = jax.tree.map(jnp.negative, gradient)
-        updates, moments = jax.vmap(optimizer.update)(descent, now.optimizer, now.params)
-        params = jax.vmap(parameterization.project)(optax.apply_updates(now.params, updates))
-        finite = jnp.all(jnp.isfinite(scores))
-        for part in jax.tree.leaves(gradient):
-            finite &= jnp.all(jnp.isfinite(part))
+
+        def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
+            descent = jax.tree.map(jnp.negative, gradient)
+            updates, moments = optimizer.update(
+                descent, moments, params, value=-score, grad=descent
+            )
+            return parameterization.project(optax.apply_updates(params, updates)), moments
+
+        params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores)
+        # A step that goes wrong is not taken: what was there before it is kept.
+        finite = jnp.isfinite(scores) & _finite(gradient) & _finite(params)
         average = jnp.where(now.step == 0, scores, 0.9 * now.average + 0.1 * scores)
         better = average > now.best
         new = _State(
@@ -324,17 +382,38 @@ def _advance(
             best=jnp.where(better, average, now.best),
             since=jnp.where(better, 0, now.since + 1),
             sensitivity=now.sensitivity + jnp.mean(jnp.abs(by_network), axis=-1),
+            taken=now.taken + 1,
             finite=finite,
         )
-        # A step that went wrong is not taken: what was there before it is kept.
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, now)._replace(finite=finite)
+        stepping = active(now)
+        pick = functools.partial(_per_image, stepping & finite)
+        # The step is the loop's: all other fields are the images'.
+        chosen = _State(
+            new.step, *(jax.tree.map(pick, a, b) for a, b in zip(new[1:], now[1:], strict=True))
+        )
         row = now.step - start
-        rows = rows.at[row].set(jnp.where(finite, scores, 0.0))
-        alive = alive.at[row].set(jnp.any(by_network != 0, axis=(1, 2, 3)))
-        return new, rows, alive
+        rows = rows.at[row].set(jnp.where(stepping & finite, scores, jnp.nan))
+        living = jnp.any(by_network != 0, axis=(1, 2, 3))
+        alive = alive.at[row].set(living | ~(stepping & finite))
+        finite = jnp.where(stepping, finite, now.finite)
+        return chosen._replace(finite=finite), rows, alive
 
-    rows = jnp.zeros((_CHUNK, count), jnp.float32)
-    return jax.lax.while_loop(going, step, (state, rows, jnp.zeros((_CHUNK, count), bool)))
+    rows = jnp.full((_CHUNK, count), jnp.nan, jnp.float32)
+    return jax.lax.while_loop(going, step, (state, rows, jnp.ones((_CHUNK, count), bool)))
+
+
+def _finite(tree: Any) -> jax.Array:
+    """Whether all numbers of each image are finite, (n,)."""
+    parts = [
+        jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return functools.reduce(jnp.logical_and, parts)
+
+
+def _per_image(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a` for the images of the mask (n,), `b` for the others."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
 
 @functools.partial(jax.jit, static_argnames=("parameterization",))
@@ -350,13 +429,32 @@ def _evaluate(
     """Scores of the clean images (n,), and their mean scores under transforms (n,)."""
     clean = objective(Activations(program.apply(weights, images)), images)
     drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
+    nobody = jnp.zeros(len(images), bool)
     draws = jax.lax.map(
-        lambda keys: _scores(program, weights, objective, keys, images, images), drawn
+        lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
     )
     return clean, jnp.mean(draws, axis=0)
 
 
 # ---- arguments -----------------------------------------------------------------------------
+
+
+def _as_objective(objective: Any) -> Objective:
+    if isinstance(objective, str):
+        return parse(objective)
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
+    return objective
+
+
+def _as_parameterization(value: Any, model: Model) -> Parameterization:
+    if value is None:
+        return Fourier(size=model.size, channels=model.channels)
+    if isinstance(value, str):
+        return components.parameterization(value, model.size, model.channels)
+    if not isinstance(value, Parameterization):
+        raise InputError(f"parameterization must be one, or its text; got {value!r}")
+    return value
 
 
 def _positive(name: str, value: Any) -> None:
@@ -381,9 +479,10 @@ def _batch_size(
     several = isinstance(seed, (list, tuple, range, np.ndarray))
     seeds = list(seed) if several else [seed]  # type: ignore[arg-type]
     if not seeds or any(
-        isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in seeds
+        isinstance(s, bool) or not isinstance(s, (int, np.integer)) or not 0 <= s < 2**32
+        for s in seeds
     ):
-        raise InputError(f"seed must be an integer of at least 0, or one an image; got {seed!r}")
+        raise InputError(f"seed must be an integer from 0 to 2^32 - 1, or several; got {seed!r}")
     if several:
         said["seed"] = len(seeds)
     if isinstance(init, (np.ndarray, jax.Array)):
@@ -444,6 +543,27 @@ def _check_fit(
         objective.check(acts, image.shape)
 
 
+def _check_optimizer(
+    optimizer: str | optax.GradientTransformation, parameterization: Parameterization
+) -> None:
+    """Dry run of one update: what an optimizer needs and does not get is said before compiling."""
+    transformation = components.optimizer(optimizer)
+    params = jax.eval_shape(parameterization.init, jax.random.key(0))
+
+    def once(params: Any) -> Any:
+        state = transformation.init(params)
+        return transformation.update(params, state, params, value=jnp.float32(0), grad=params)
+
+    try:
+        jax.eval_shape(once, params)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the optimizer {optimizer if isinstance(optimizer, str) else ''} cannot take a step "
+            f"with a gradient, a value and parameters: {reason}"
+        ) from error
+
+
 def _marks(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
     if isinstance(snapshots, (int, np.integer)):
         if isinstance(snapshots, bool) or not 0 <= snapshots <= steps:
@@ -468,11 +588,10 @@ def _initial(init: Any, parameterization: Parameterization, count: int) -> tuple
 
 def _as_arrays(objective: Objective) -> Objective:
     """Leaves as arrays of 32 bits: a Python number and an array would be two compiled programs."""
+    kinds = {"b": jnp.bool_, "i": jnp.int32, "u": jnp.int32, "f": jnp.float32}
 
     def convert(value: Any) -> jax.Array:
-        return jnp.asarray(
-            value, jnp.int32 if np.asarray(value).dtype.kind in "iub" else jnp.float32
-        )
+        return jnp.asarray(value, kinds[np.asarray(value).dtype.kind])
 
     return jax.tree.map(convert, objective)
 
@@ -480,7 +599,7 @@ def _as_arrays(objective: Objective) -> Objective:
 # ---- progress, interrupts, failures --------------------------------------------------------
 
 
-def _bar(steps: int, progress: bool, objective: Objective) -> Any:
+def _bar(steps: int, progress: bool) -> Any:
     from tqdm import tqdm
 
     # None: shown on a terminal only.
@@ -511,35 +630,44 @@ def _interruptible() -> Iterator[Any]:
         signal.signal(signal.SIGINT, before)
 
 
-def _all(alive: jax.Array, rows: int) -> bool:
-    return bool(np.all(np.asarray(alive)[: min(rows, _REDIRECTED_STEPS)]))
-
-
-def _non_finite(
+def _failure(
     program: _Program,
     model: Model,
     objective: Objective,
     keys: jax.Array,
     state: _State,
-    result: Result,
-) -> NonFiniteError:
-    """The error that says which step and which term of the objective went wrong."""
-    step = int(state.step)
-    if not all(np.all(np.isfinite(np.asarray(p))) for p in jax.tree.leaves(state.params)):
-        culprit = f"the optimizer {result.manifest['optimizer']} made the parameters non-finite"
+    dead: jax.Array,
+    image: int,
+) -> str:
+    """Which step of an image and which term of the objective went wrong, in one line."""
+    step = int(state.taken[image])
+    if bool(jnp.any(dead)) and step < _REDIRECTED_STEPS:
+        program = program._replace(redirect=True)
+    # Without an optimizer: what is not finite then is the term's score or gradient.
+    still = components.optimizer("sgd(0.0)")
+    program = program._replace(optimizer="sgd(0.0)")
+    again = state._replace(
+        step=jnp.int32(step),
+        optimizer=jax.vmap(still.init)(state.params),
+        finite=jnp.ones_like(state.finite),
+        since=jnp.zeros_like(state.since),
+    )
+
+    def goes_wrong(objective: Objective) -> bool:
+        # A term is a program of its own: compiled here only, where time does not matter.
+        limit = jnp.int32(np.iinfo(np.int32).max)
+        leaves, stop = _as_arrays(objective), jnp.int32(step + 1)
+        after, _, _ = _advance(program, model.params, leaves, keys, again, dead, stop, limit)
+        return not bool(after.finite[image])
+
+    wrong = [term for term in objective.terms if goes_wrong(term)]
+    if wrong:
+        culprit = f"the term {wrong[0]!r}"
+    elif goes_wrong(objective):
+        culprit = "the sum of the terms, each finite alone"
     else:
-        culprit = "the whole objective (each term alone is finite)"
-        for term in objective.terms:
-            # A term is a program of its own: compiled here only, where time does not matter.
-            limit = jnp.int32(np.iinfo(np.int32).max)
-            fresh = state._replace(finite=jnp.bool_(True))
-            after, _, _ = _advance(
-                program, model.params, term, keys, fresh, jnp.int32(step + 1), limit
-            )
-            if not bool(after.finite):
-                culprit = f"the term {term!r}"
-                break
-    return NonFiniteError(f"NaN or infinity at step {step}: {culprit}", result)
+        culprit = "the optimizer's update"
+    return f"NaN or infinity at step {step} of image {image}: {culprit}"
 
 
 # ---- many objectives -----------------------------------------------------------------------
@@ -548,54 +676,62 @@ def _non_finite(
 def synthesize_many(
     model: Model | str,
     objectives: Sequence[Objective | str],
-    parameterization: Parameterization | None = None,
+    parameterization: Parameterization | str | None = None,
     *,
     seed: int = 0,
     batch_limit: int = 8,
     **options: Any,
-) -> Iterator[tuple[int, Result]]:
-    """One result for each of several objectives, those of one kind in shared batches.
+) -> Iterator[tuple[tuple[int, ...], Result]]:
+    """Results for several objectives, those of one kind together in one batch.
 
     Units of one layer are one compiled program and are run `batch_limit` at a time. Every picture
     starts from the same seed, so that it is the one its objective alone would give, beyond
-    rounding.
+    rounding. A NaN stops its own image alone: see `Result.failures`.
 
     Args:
         model: a model, or the name of one.
         objectives: objectives or their texts.
         parameterization: as for `synthesize`.
-        seed: an integer of at least 0.
+        seed: an integer from 0 to 2^32 - 1.
         batch_limit: images in one batch at most.
         **options: as for `synthesize`.
 
-    Yields:
-        (place in `objectives`, result), a batch at a time. All objectives are checked before the
-        first is run. After an interrupt, nothing more.
+    Returns:
+        (places in `objectives`, result), a batch at a time: image i of a result is of the
+        objective at places[i]; an objective of several images has a result of its own and one
+        place. After an interrupt, nothing more.
 
     Raises:
-        What `synthesize` raises.
+        What `synthesize` raises of its arguments, at once and for all objectives.
     """
+    if isinstance(objectives, str) or not isinstance(objectives, Sequence):
+        raise InputError(f"objectives must be a list of objectives or texts; got {objectives!r}")
     model = models.load(model) if isinstance(model, str) else model
-    parsed = [parse(o) if isinstance(o, str) else o for o in objectives]
-    parameterization = parameterization or Fourier(size=model.size, channels=model.channels)
+    parsed = [_as_objective(objective) for objective in objectives]
+    parameterization = _as_parameterization(parameterization, model)
     _positive("batch_limit", batch_limit)
+    if not isinstance(seed, (int, np.integer)):
+        raise InputError(f"seed must be one integer for all objectives; got {seed!r}")
     transform = components.transform(options.get("transform", DEFAULT_TRANSFORM))
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
-        count = objective.batch_size or options.get("batch") or 1
+        init = options.get("init")
+        count = _batch_size(objective, seed, options.get("batch"), init, parameterization)
         _check_fit(model, objective, parameterization, transform, count)
         key = signature(objective) if count == 1 else place
         groups.setdefault(key, []).append(place)
-    for places in groups.values():
-        for start in range(0, len(places), batch_limit):
-            some = places[start : start + batch_limit]
-            if len(some) == 1:
-                result = synthesize(model, parsed[some[0]], parameterization, seed=seed, **options)
-                yield some[0], result
-            else:
+    _positive("steps", options.get("steps", 1))
+    _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization)
+
+    def results() -> Iterator[tuple[tuple[int, ...], Result]]:
+        for places in groups.values():
+            for start in range(0, len(places), batch_limit):
+                some = places[start : start + batch_limit]
                 joint = stack([parsed[place] for place in some])
-                seeds = [seed] * len(some)
-                result = synthesize(model, joint, parameterization, seed=seeds, **options)
-                yield from zip(some, result, strict=True)
-            if result.stopped == "interrupt":
-                return
+                seeds = seed if len(some) == 1 else [seed] * len(some)
+                result = attempt(model, joint, parameterization, seed=seeds, **options)
+                yield tuple(some), result
+                if "interrupt" in result.stopped:
+                    return
+
+    return results()

@@ -23,7 +23,7 @@ from objectives.core import (
     static,
 )
 from objectives.errors import ObjectiveError, ParseError, UnknownLayer
-from objectives.priors import L1, L2, AlphaNorm, Blur, CenterBias, Prior, TotalVariation
+from objectives.priors import L1, L2, AlphaNorm, Blur, CenterBias, Prior, TotalVariation, units_of
 from objectives.text import parse
 from objectives.units import (
     Channel,
@@ -74,4 +74,5 @@ __all__ = [
     "signature",
     "stack",
     "static",
+    "units_of",
 ]

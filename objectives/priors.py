@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.core import Objective, check_number, static
+from objectives.core import Constant, Objective, Scaled, Sum, check_number, static
 
 
 class Prior(Objective):
@@ -170,3 +170,19 @@ class CenterBias(Prior):
         squares = y[:, None] ** 2 + x[None, :] ** 2
         weight = 1 - np.exp(-squares / (2 * self.sigma**2))
         return (jnp.asarray(weight[..., None], image.dtype) * (image - 0.5) ** 2).mean((1, 2, 3))
+
+
+def units_of(objective: Objective) -> Objective | None:
+    """The part of an objective that reads the activations of one image; None if there is none.
+
+    Image priors, constants and comparisons among the images of a batch are left out.
+    """
+    if isinstance(objective, (Prior, Constant)) or objective.couples_images:
+        return None
+    if isinstance(objective, Scaled):
+        inner = units_of(objective.objective)
+        return None if inner is None else Scaled(objective.weight, inner)
+    if isinstance(objective, Sum):
+        kept = [units for units in map(units_of, objective.objectives) if units is not None]
+        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+    return objective

@@ -1,5 +1,6 @@
 import io
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -265,6 +266,68 @@ def test_storage_of_another_length_is_refused(count, write):
     body = mapping({"a": tensor(storage("0", count), (1,), (1,))})
     with pytest.raises(CheckpointError):
         read_checkpoint(write(body, STORED))
+
+
+def shared_tuples(nesting, share):
+    """A key t = (t, t), over and over: few bytes, and a hash of 2**nesting steps."""
+    return b"})" + b"".join(share(i) + b"\x86" for i in range(nesting)) + b"Ns"
+
+
+SHARES = {
+    # Stored and fetched; the same with something between the tuple and its storing; doubled.
+    "memo": lambda i: b"q%ch%c" % (i, i),
+    "memo, in disguise": lambda i: b"N0q%ch%c" % (i, i),
+    "numbered memo": lambda i: b"\x94h%c" % i,
+    "text memo": lambda i: b"p%d\ng%d\n" % (i, i),
+    "wide": lambda i: b"q%c(" % i + b"h%c" % i * 9 + b"t",
+    "dup": lambda i: b"2",
+}
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("nesting", [24, 45])
+def test_tuples_that_share_their_parts_are_refused_at_once(share, nesting, write):
+    path = write(shared_tuples(nesting, SHARES[share]))
+    started = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"share their parts|instruction DUP"):
+        read_checkpoint(path)
+    assert time.perf_counter() - started < 0.2
+
+
+def test_shared_tuples_would_be_hashed_without_end():
+    started = time.perf_counter()
+    pickle.loads(program(shared_tuples(20, SHARES["memo"])))
+    assert time.perf_counter() - started > 0.002
+
+
+@pytest.mark.parametrize("nested", [b")" + b"\x85" * 10**5, b"(" * 10**5 + b"t" * 10**5])
+def test_deeply_nested_tuples_are_refused(nested, write):
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        read_checkpoint(write(b"}" + nested + b"Ns"))
+
+
+def test_nested_lists_are_not_shown(tmp_path):
+    lists = b"]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(40))
+    path = tmp_path / "lists.pth"
+    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + program(lists))
+    with pytest.raises(CheckpointError, match="format version"):
+        read_checkpoint(path)
+
+
+def test_a_tuple_may_be_shared_a_few_times(write):
+    # As Python's pickler does with the constants of a training script.
+    extra = {"betas": group(whole(1), whole(2)) + b"q\x07", "same": b"h\x07"}
+    inner = mapping({"a": tensor(storage("0", 6), (6,), (1,))})
+    path = write(mapping({**extra, "state_dict": inner}), STORED)
+    assert list(read_checkpoint(path)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"0", b"(0", b"q\x00", b"}(q\x00", b"R", b"u", b"}u", b"(u", b"t"]
+)
+def test_instructions_without_operands_are_refused(body, write):
+    with pytest.raises(CheckpointError):
+        read_checkpoint(write(body))
 
 
 def test_memory_bombs_are_refused(tmp_path):

@@ -128,9 +128,42 @@ def test_evidence_seeds_and_animation(capsys, tmp_path):
     assert not (tmp_path / "a-1.png").exists()
 
 
+def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path):
+    call(capsys, *RENDER, "block2:3", "-o", "a.png", *SMALL)
+    red = Image.new("RGB", (32, 32), "red")
+    red.save(tmp_path / "red.png")
+    manifest = (tmp_path / "a.json").read_bytes()
+    (tmp_path / "red.json").write_bytes(manifest)
+    _, lines, _ = call(capsys, "replay", "red.json", "-o", "red.png", "--force", "--json")
+    assert json.loads(lines[0])["identical"] is False
+    _, lines, _ = call(capsys, "replay", "a.png", "-o", "a.png", "--force", "--json")
+    assert json.loads(lines[0])["identical"] is True
+
+
+def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, tmp_path):
+    code, lines, errors = call(
+        capsys, *RENDER, "block2:3", "3e38*layer('block2')", "-o", "all", *SMALL, "--json"
+    )
+    assert code == 2
+    assert "NaN or infinity at step 0" in errors
+    assert len(lines) == 2
+    good, bad = map(json.loads, lines)
+    assert good["stopped"] == "steps"
+    assert bad["stopped"] == "non-finite"
+    assert Image.open(good["image"]).size == (32, 32)
+
+
+def test_names_that_would_collide_are_told_apart(capsys, tmp_path):
+    code, lines, _ = call(
+        capsys, *RENDER, "block2:3", "block2:3", "block2:[3, 1]", "-o", "all", *SMALL, "--json"
+    )
+    assert code == 0
+    assert len({json.loads(line)["image"] for line in lines}) == 3
+
+
 def test_an_existing_file_is_kept(capsys, tmp_path):
     (tmp_path / "a.png").write_bytes(b"mine")
-    render = ["render", "efficientnet_lite0", "block2:3", "-o", "a.png", *SMALL, "--json"]
+    render = [*RENDER, "block2:3", "-o", "a.png", *SMALL, "--json"]
     _, lines, _ = call(capsys, *render)
     assert json.loads(lines[0])["image"] == "a-1.png"
     assert (tmp_path / "a.png").read_bytes() == b"mine"
@@ -154,6 +187,10 @@ RENDER = ["render", "efficientnet_lite0"]
         ([*RENDER, "block8:3", "--size", "big"], "--size must be HEIGHTxWIDTH"),
         ([*RENDER, "block8:3", "--steps", "-3"], "steps must be an integer of at least 1; got -3"),
         ([*RENDER, "block8:3", "--seed", "-3"], "seed must be"),
+        ([*RENDER, "block8:3", "--seed", str(2**63)], "seed must be"),
+        ([*RENDER, "block8:3", "--batch", "-1"], "batch must be"),
+        ([*RENDER, "block8:3", "blck8:3", "-o", "newfolder"], "nearest: block8"),
+        ([*RENDER, "tv", "--evidence", "."], "nothing to compare"),
         ([*RENDER, "block8:3", "--param", "furier"], "nearest: fourier"),
         ([*RENDER, "block8:3", "--transform", "standrd"], "nearest: standard"),
         ([*RENDER, "block8:3", "--optimizer", "adm(1)"], "nearest: adam"),

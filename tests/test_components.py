@@ -1,3 +1,7 @@
+import dataclasses
+import gc
+
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -15,6 +19,58 @@ def test_parameterization_reads_its_own_repr():
     assert components.parameterization(repr(given), (1, 1)) == given
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Fourier((4, 6))", fv.Fourier((4, 6), 1)),
+        ("Fourier((4, 6), 3)", fv.Fourier((4, 6), 3)),
+        ("Fourier((4, 6), 3, 2.0)", fv.Fourier((4, 6), 3, decay=2.0)),
+        ("Fourier(size=[4, 6], decay=2.0)", fv.Fourier((4, 6), 1, decay=2.0)),
+        ("pixels(channels=3)", fv.Pixels((8, 10), 3)),
+    ],
+)
+def test_the_text_may_name_size_and_channels(text, expected):
+    assert components.parameterization(text, (8, 10), 1) == expected
+
+
+def test_two_sizes_are_an_error_where_one_was_asked_for():
+    for text in ("Fourier((8, 10))", "Fourier(size=(8, 10))", "fourier"):
+        found = components.parameterization(text, (8, 10), fixed_size=True)
+        assert found == fv.Fourier((8, 10))
+    for text in ("Fourier((4, 6))", "Fourier(size=(4, 6))"):
+        with pytest.raises(fv.InputError, match=r"\(4, 6\).*\(8, 10\)"):
+            components.parameterization(text, (8, 10), fixed_size=True)
+
+
+def test_one_name_of_two_classes_names_both():
+    def define():
+        @dataclasses.dataclass(frozen=True)
+        class Fourier(fv.Pixels):
+            pass
+
+        @dataclasses.dataclass(frozen=True)
+        class Jitter(fv.transforms.Transform):
+            def __call__(self, key, image):
+                return image
+
+        return Fourier, Jitter
+
+    # Twice, as when a cell of a notebook is run again: only the later counts.
+    mine = define(), define()
+    try:
+        for text in ("fourier", "Fourier(decay=1.0)", "Fourier()"):
+            with pytest.raises(fv.InputError, match=r"featvis.*\.Fourier and .*test_components"):
+                components.parameterization(text, (8, 8))
+        with pytest.raises(fv.InputError, match=r"featvis\.transforms\.Jitter and .*test_comp"):
+            components.transform("Jitter(8)")
+        assert components.parameterization("pixels", (8, 8)) == fv.Pixels((8, 8))
+        assert components.transform("standard") == fv.transforms.PRESETS["standard"]
+    finally:
+        del mine
+        gc.collect()
+    assert components.parameterization("fourier", (8, 8)) == fv.Fourier((8, 8))
+
+
 @pytest.mark.parametrize("name", sorted(fv.transforms.PRESETS))
 def test_transform_reads_presets_and_their_reprs(name):
     preset = components.transform(name)
@@ -30,11 +86,60 @@ def test_optimizer_text_is_read_once_and_composes():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "adam(0.05)",
+        "adamw(1e-2, weight_decay=0.1)",
+        "nadam(0.05)",
+        "sgd(0.1, momentum=0.9)",
+        "polyak_sgd(max_learning_rate=1.0)",
+        "chain(clip_by_global_norm(1.0), scale(-0.1))",
+        "chain(add_noise(0.1, 0.55, key=0), sgd(exponential_decay(0.1, 10, 0.5)))",
+        "sgd(join_schedules([constant_schedule(0.1), linear_schedule(0.1, 0.0, 5)], [5]))",
+        "adam(warmup_cosine_decay_schedule(0.0, 0.05, 10, 200))",
+        "apply_if_finite(adam(0.05), 3)",
+    ],
+)
+def test_optimizer_takes_value_and_gradient(text):
+    optimizer = components.optimizer(text)
+    params, gradient = {"a": jnp.ones(3)}, {"a": jnp.full(3, 0.5)}
+    updates, _ = optimizer.update(
+        gradient, optimizer.init(params), params, value=jnp.float32(2.0), grad=gradient
+    )
+    assert bool((updates["a"] <= 0).all())
+
+
+def test_optimizer_object_takes_value_and_gradient():
+    gradient = {"a": jnp.ones(3)}
+    plain = optax.scale(-1.0)
+    updates, _ = components.optimizer(plain).update(gradient, plain.init(gradient), value=1.0)
+    assert bool((updates["a"] == -1).all())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["power_iteration", "l2_loss", "global_norm", "apply_updates", "inject_hyperparams", "nnls"],
+)
+def test_optimizer_text_has_transformations_and_schedules_alone(name):
+    with pytest.raises(fv.InputError, match="unknown optimizer"):
+        components.optimizer(f"{name}(1)")
+
+
+@pytest.mark.parametrize(
     ("read", "text", "message"),
     [
         (components.parameterization, "furier", "nearest: fourier"),
         (components.parameterization, "Fourier(decay=-1)", "decay"),
-        (components.parameterization, "Fourier(dcay=1)", "dcay"),
+        (
+            components.parameterization,
+            "Fourier(dcay=1)",
+            "Fourier has no argument 'dcay'; it takes size, channels, decay, sd",
+        ),
+        (components.parameterization, "fourier(dcay=1)", "fourier has no argument 'dcay'"),
+        (components.parameterization, "Fourier((8, 8), size=(8, 8))", "multiple values"),
+        (components.parameterization, "Fourier((8, 8), 3, 1.0, 0.1, 5)", "got 5 arguments"),
+        (components.parameterization, "Fourier(8)", "Fourier: size is"),
+        (components.parameterization, "Parameterization()", "unknown parameterization"),
         (components.parameterization, "__import__('os')", "unknown parameterization"),
         (components.parameterization, "'fourier'", "is not a parameterization"),
         (components.transform, "Jitter(", "malformed"),
@@ -44,6 +149,13 @@ def test_optimizer_text_is_read_once_and_composes():
         (components.optimizer, "adam(0.05).init", "not allowed"),
         (components.optimizer, "adam(lambda s: 1)", "a lambda"),
         (components.optimizer, "adam(banana=1)", "banana"),
+        (components.optimizer, "adam", r"adam needs its arguments, as adam\(0\.05\)"),
+        (components.optimizer, "clip", r"clip needs its arguments, as clip\(max_delta\)"),
+        (components.optimizer, "chain(clip(1.0), adam)", r"as adam\(0\.05\)"),
+        (components.optimizer, "adma", "unknown optimizer 'adma'; nearest: adam"),
+        (components.optimizer, "adma(0.05)", "unknown optimizer 'adma'; nearest: adam"),
+        (components.optimizer, "adam()", "adam needs learning_rate"),
+        (components.optimizer, "cosine_decay_schedule(0.1, 9)", "is not an optax transformation"),
         (components.optimizer, "0.05", "is not an optax transformation"),
     ],
 )

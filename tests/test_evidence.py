@@ -1,10 +1,10 @@
 import numpy as np
+import optax
 import pytest
 from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis.evidence import without_priors
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,19 @@ def test_spread_over_seeds_is_that_of_the_runs(toy):
         ("conv:1", "conv:1"),
         ("conv:1 - 0.1*tv", "conv:1"),
         ("2*(conv:1 - tv) + conv:2 + 3", "2*conv:1 + conv:2"),
-        ("tv - 3*l2", None),
+        ("conv:1 + 5*diversity('conv')", "conv:1"),
+        ("tv - 3*l2 + min_distance()", None),
     ],
 )
-def test_without_priors(text, wanted):
-    assert without_priors(fv.parse(text)) == (fv.parse(wanted) if wanted else None)
+def test_units_of(text, wanted):
+    assert fv.units_of(fv.parse(text)) == (fv.parse(wanted) if wanted else None)
+
+
+def test_evidence_needs_no_text_of_the_optimizer(toy, folder):
+    result = run(toy, "conv:1", optimizer=optax.sgd(0.1))
+    assert fv.compare_with_natural(result, folder, model=toy).evidence["percentile"].shape == (1,)
+    varied = fv.vary_seed(result, 2, model=toy, optimizer=optax.sgd(0.1), progress=False)
+    assert varied.evidence["seed_std"][0] > 0
 
 
 def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
@@ -101,7 +109,7 @@ def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
     with pytest.raises(fv.InputError, match="reads no activation"):
         fv.compare_with_natural(run(toy, "-tv"), folder, model=toy)
     with pytest.raises(fv.InputError, match="a natural image is alone"):
-        fv.compare_with_natural(run(toy, "conv:1 + diversity('conv')", batch=2), folder, model=toy)
+        fv.compare_with_natural(run(toy, "conv:1.on([0])", batch=2), folder, model=toy)
     with pytest.raises(fv.InputError, match="at least 2; got 1"):
         fv.vary_seed(result, 1, model=toy)
     started = run(toy, "conv:1", init=np.full((*TOY_SIZE, 3), 0.5, np.float32))

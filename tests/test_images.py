@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +34,45 @@ def test_sixteen_bits_keep_their_range(tmp_path):
     np.testing.assert_allclose(
         fv.read_image(save(tmp_path, levels))[0, :, 0], [0, 0.5, 1], atol=1 / 255
     )
+
+
+def chunk(kind, data):
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
+def test_sixteen_bit_files_as_others_write_them(tmp_path):
+    # Pillow writes no colours of 16 bits.
+    levels = np.array([0, 32768, 65535], ">u2")
+    header = struct.pack(">IIBBBBB", 3, 1, 16, 2, 0, 0, 0)
+    colours = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" + np.repeat(levels, 3).tobytes()))
+        + chunk(b"IEND", b"")
+    )
+    files = {
+        "rgb.png": colours,
+        "grey.pgm": b"P5 3 1 65535\n" + levels.tobytes(),
+        "other.pgm": b"P5 3 1 1000\n" + np.array([0, 500, 1000], ">u2").tobytes(),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        for channels in (1, 3):
+            image = fv.read_image(tmp_path / name, channels=channels)
+            for channel in range(channels):
+                np.testing.assert_allclose(image[0, :, channel], [0, 0.5, 1], atol=1 / 255)
+    # A dark picture is not stretched.
+    dark = fv.read_image(save(tmp_path, np.full((2, 2), 655, np.uint16)))
+    np.testing.assert_allclose(dark, 0.01, atol=1 / 255)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_thirty_two_bits_have_no_range(kind, tmp_path):
+    path = save(tmp_path, np.array([[0, 1]], kind), name="a.tif")
+    with pytest.raises(fv.InputError, match="32 bits a channel") as caught:
+        fv.read_image(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_palette_and_cmyk_and_grey(tmp_path):

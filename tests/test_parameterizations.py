@@ -99,6 +99,10 @@ def test_laws_of_one_image(case):
         image = decode(params)
         projected = case.project(params)
         encoded = None if isinstance(case, CPPN) else encode(target)
+    # A bare array given to start from is an image: parameters are never one.
+    assert type(params) is type(projected) is dict
+    assert encoded is None or encoded.keys() == params.keys()
+    assert all(isinstance(value, jax.Array) for value in params.values())
     for leaf in jax.tree.leaves((params, image, projected, encoded)):
         assert leaf.dtype == jnp.float32
     assert image.shape == case.shape
@@ -266,34 +270,35 @@ def test_projection_onto_a_ball_stays_within_it_and_is_idempotent(ball, radius):
     case = BoundedPixels((6, 9), 3, ball=ball, radius=radius)
     far = 5 * jax.random.normal(jax.random.key(0), case.shape)
     for scale in (0.0, 1e-3, 1.0):
-        inside = case.project(scale * far)
+        inside = case.project({"pixels": scale * far})["pixels"]
         norm = {
             "l2": lambda p: jnp.linalg.norm(p),
             "linf": lambda p: jnp.abs(p).max(),
             "pixel": lambda p: jnp.linalg.norm(p, axis=-1).max(),
         }[ball](inside)
         assert float(norm) <= radius * (1 + 1e-6)
-        np.testing.assert_allclose(case.project(inside), inside, atol=1e-7)
-        image = case.decode(inside)
+        np.testing.assert_allclose(case.project({"pixels": inside})["pixels"], inside, atol=1e-7)
+        image = case.decode({"pixels": inside})
         np.testing.assert_allclose(image, inside + 0.5, atol=1e-7)
     assert float(norm) == pytest.approx(radius, rel=1e-5)
     small = 1e-3 * jnp.ones(case.shape)
-    np.testing.assert_array_equal(case.project(small), small)
+    np.testing.assert_array_equal(case.project({"pixels": small})["pixels"], small)
 
 
 def test_box_clips_the_value_but_not_the_gradient():
     case = BoundedPixels((2, 2), 1)
-    params = jnp.full(case.shape, 0.9)
+    params = {"pixels": jnp.full(case.shape, 0.9)}
     np.testing.assert_array_equal(case.decode(params), jnp.ones(case.shape))
     np.testing.assert_array_equal(
-        jax.grad(lambda p: case.decode(p).sum())(params), jnp.ones(case.shape)
+        jax.grad(lambda p: case.decode(p).sum())(params)["pixels"], jnp.ones(case.shape)
     )
-    np.testing.assert_array_equal(case.project(params), jnp.full(case.shape, 0.5))
+    np.testing.assert_array_equal(case.project(params)["pixels"], jnp.full(case.shape, 0.5))
 
 
 def test_pyramid_levels_halve_upwards():
-    shapes = [grid.shape for grid in Pyramid((9, 14), 1, levels=4).init(jax.random.key(0))]
-    assert shapes == [(1, 9, 14), (1, 5, 7), (1, 3, 4), (1, 2, 2)]
+    grids = Pyramid((9, 14), 1, levels=4).init(jax.random.key(0))
+    shapes = [(1, 9, 14), (1, 5, 7), (1, 3, 4), (1, 2, 2)]
+    assert [grids[f"level{k}"].shape for k in range(4)] == shapes
 
 
 def test_cppn_learns_xor():
@@ -331,7 +336,10 @@ def test_maco_magnitude_before_squashing_is_the_template(size, channels):
     case = MaCo(size) if channels == 3 else MaCo(size, 1, template=(ROW,))
     template = case.magnitude()
     assert template.shape == (channels, size[0], size[1] // 2 + 1)
-    image = np.asarray(jax.jit(lambda p: case.decode(3 * p))(case.init(jax.random.key(0))), float)
+    image = np.asarray(
+        jax.jit(lambda p: case.decode({"phase": 3 * p["phase"]}))(case.init(jax.random.key(0))),
+        float,
+    )
     planes = np.moveaxis(np.log(image) - np.log1p(-image), -1, 0)
     if channels == 3:
         planes = np.einsum("ij,jhw->ihw", color.INVERSE, planes)

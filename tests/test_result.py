@@ -76,7 +76,7 @@ def test_replay_of_one_image_of_a_batch(toy, three):
 
 def test_replay_of_a_plateau_takes_as_many_steps(toy):
     result = run(toy, steps=200, patience=5, optimizer="sgd(1e-9)")
-    assert result.stopped == "plateau"
+    assert result.stopped == ("plateau",)
     np.testing.assert_array_equal(replayed(result.manifest, toy).images, result.images)
 
 
@@ -120,7 +120,7 @@ BOMB = b"featvis\0\1\0\0\0" + zlib.compress(bytes(300 * 2**20), 9)
         (b"[1, 2]", "holds no featvis manifest"),
         (b'{"objective": "conv:1"}', "format None"),
         (b'{"objective": "conv:1", "format": 99}', "format 99"),
-        (b'{"objective": "conv:1", "format": 1}', "damaged: 'model'"),
+        (b'{"objective": "conv:1", "format": 1}', "damaged: its model"),
         (PNG, "without a featvis manifest"),
         (PNG + b"\0\0\xff\xffiTXtfeatvis\0", "without a featvis manifest"),
         (PNG + chunk(b"iTXt", b"featvis\0\1\0\0\0garbage"), "damaged"),
@@ -143,6 +143,7 @@ def test_a_file_that_is_no_manifest_is_an_input_error(toy, tmp_path, content, me
         {"parameterization": "os.system('x')"},
         {"transform": "exec('x')"},
         {"steps": -1},
+        {"steps": None},
         {"seed": "x"},
         {"seed": None},
         {"batch": "many"},
@@ -160,6 +161,12 @@ def test_a_file_that_is_no_manifest_is_an_input_error(toy, tmp_path, content, me
 def test_a_changed_manifest_is_an_error_of_ours(toy, one, change):
     with pytest.raises((fv.FeatvisError, fv.ObjectiveError)):
         replayed({**one.manifest, **change}, toy)
+
+
+@pytest.mark.parametrize("key", ["model", "objective", "seed", "steps", "batch", "optimizer"])
+def test_a_manifest_that_lacks_something_is_an_input_error(toy, one, key):
+    with pytest.raises(fv.InputError, match="damaged"):
+        replayed({name: value for name, value in one.manifest.items() if name != key}, toy)
 
 
 def test_a_missing_file_is_an_input_error(toy, tmp_path):
@@ -203,6 +210,16 @@ def test_a_place_that_cannot_be_written_is_an_output_error(one, tmp_path):
         one.save(tmp_path / "folder.png")
     with pytest.raises(fv.InputError, match=r"should end in \.png"):
         one.save(tmp_path / "a.jpg")
+
+
+def test_a_film_has_the_name_that_was_asked_for(one, tmp_path):
+    one.save(tmp_path / "unit.png")
+    assert one.save_animation(tmp_path / "unit.webp").name == "unit.webp"
+
+
+def test_a_name_too_long_for_a_file_is_an_output_error(one, tmp_path):
+    with pytest.raises(fv.OutputError, match="cannot write"):
+        one.save(tmp_path / f"{'a' * 300}.png")
 
 
 def test_a_failed_write_leaves_nothing_behind(one, tmp_path, monkeypatch):

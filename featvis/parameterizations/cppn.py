@@ -11,10 +11,7 @@ import numpy as np
 
 from featvis import checks
 from featvis.errors import InputError
-from featvis.parameterizations.parameterization import Parameterization, draw_normal
-
-Layers = tuple[dict[str, jax.Array], ...]
-"""One `{"kernel": (inputs, outputs), "bias": (outputs,)}` a layer."""
+from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,8 @@ class CPPN(Parameterization):
 
     The longer side runs from -sqrt(3) to sqrt(3). Each hidden layer is followed by the pair
     `atan(z) / 0.67, atan(z)**2 / 0.6`, and the last layer begins at zero, so the first image is
-    mid-grey. The same parameters decode at any size. A photograph is out of its reach: with the
+    mid-grey. The parameters are `kernel0`, (inputs, outputs), and `bias0`, (outputs,), and so on to
+    `kernel{layers}`; they decode at any size. A photograph is out of its reach: with the
     defaults it comes no nearer than its smooth outline. Use a small learning rate, about 0.005.
 
     Source: Stanley, 2007; Mordvintsev et al., "Differentiable Image Parameterizations", Distill
@@ -51,7 +49,7 @@ class CPPN(Parameterization):
             layers=checks.integer(self, "layers", self.layers, 1),
         )
 
-    def init(self, key: jax.Array) -> Layers:
+    def init(self, key: jax.Array) -> Params:
         """Draw normal kernels of variance 1 / inputs; biases and the last kernel are zero."""
         # A hidden layer hands on two values a unit.
         inputs = [2] + [2 * self.hidden] * self.layers
@@ -59,17 +57,20 @@ class CPPN(Parameterization):
         shapes = list(zip(inputs, outputs, strict=True))
         kernels = [k / math.sqrt(len(k)) for k in draw_normal(key, shapes)]
         kernels[-1] = jnp.zeros_like(kernels[-1])
-        return tuple({"kernel": k, "bias": jnp.zeros(k.shape[1], jnp.float32)} for k in kernels)
+        biases = [jnp.zeros(kernel.shape[1], jnp.float32) for kernel in kernels]
+        return {f"kernel{i}": kernel for i, kernel in enumerate(kernels)} | {
+            f"bias{i}": bias for i, bias in enumerate(biases)
+        }
 
-    def decode(self, params: Layers) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Evaluate the network at every pixel: one image, (h, w, c) float32 in [0, 1]."""
         values = jnp.asarray(self._coordinates(), jnp.float32)
-        for layer in params[:-1]:
-            bent = jnp.arctan(_dense(layer, values))
+        for layer in range(self.layers):
+            bent = jnp.arctan(_dense(params, layer, values))
             values = jnp.concatenate([bent / 0.67, bent**2 / 0.6], axis=-1)
-        return jax.nn.sigmoid(_dense(params[-1], values)).reshape(self.shape)
+        return jax.nn.sigmoid(_dense(params, self.layers, values)).reshape(self.shape)
 
-    def encode(self, image: jax.Array) -> Layers:
+    def encode(self, image: jax.Array) -> Params:
         """Raise InputError: no closed form gives the network of an image.
 
         Raises:
@@ -87,6 +88,6 @@ class CPPN(Parameterization):
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _dense(layer: dict[str, jax.Array], values: jax.Array) -> jax.Array:
+def _dense(params: Params, layer: int, values: jax.Array) -> jax.Array:
     """Apply one layer to (pixels, inputs)."""
-    return values @ layer["kernel"] + layer["bias"][None]
+    return values @ params[f"kernel{layer}"] + params[f"bias{layer}"][None]

@@ -11,12 +11,10 @@ import numpy as np
 from featvis import checks, color
 from featvis.parameterizations.parameterization import (
     Parameterization,
+    Params,
     draw_normal,
     logit,
 )
-
-Coefficients = dict[str, jax.Array]
-"""`real` and `imag`, each (channels, height, width // 2 + 1) float32."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,8 @@ class Fourier(Parameterization):
     with `scale = sqrt(h * w) / max(f, 1 / max(h, w)) ** decay` and f in cycles per pixel. Three
     channels are decorrelated (`featvis.color`); any other number is used as it is.
 
-    The coefficients are the `width // 2 + 1` bins that a real image needs. `irfft2` ignores the
+    The parameters are `real` and `imag`, each (c, h, w // 2 + 1) float32: the bins that a real
+    image needs. `irfft2` ignores the
     part of the first column (and of the last, for an even width) that is not conjugate-symmetric
     in the vertical frequency, so those parameters have no gradient; `encode` returns them as the
     symmetric part.
@@ -63,20 +62,20 @@ class Fourier(Parameterization):
             sd=checks.number(self, "sd", self.sd, 0),
         )
 
-    def init(self, key: jax.Array) -> Coefficients:
+    def init(self, key: jax.Array) -> Params:
         """Draw normal coefficients: a nearly grey image with a 1 / frequency spectrum."""
         shape = (self.channels, self.size[0], self.size[1] // 2 + 1)
         real, imag = draw_normal(key, [shape, shape])
         return {"real": self.sd * real, "imag": self.sd * imag}
 
-    def decode(self, params: Coefficients) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Turn coefficients into one image, (h, w, c) float32 in [0, 1]."""
         scale = self._scale()
         spectrum = jax.lax.complex(params["real"] * scale, params["imag"] * scale)
         planes = jnp.fft.irfft2(spectrum, s=self.size)
         return jax.nn.sigmoid(jnp.moveaxis(color.correlate(planes), 0, -1))
 
-    def encode(self, image: jax.Array) -> Coefficients:
+    def encode(self, image: jax.Array) -> Params:
         """Return the coefficients of `image`, (h, w, c) in [0, 1].
 
         Values nearer than 1/1024 to 0 or 1 are clipped, under half of an 8-bit level.

@@ -13,7 +13,7 @@ import numpy as np
 from featvis import checks, color
 from featvis.errors import InputError
 from featvis.parameterizations.fourier import frequencies
-from featvis.parameterizations.parameterization import CLIP, Parameterization, logit
+from featvis.parameterizations.parameterization import CLIP, Parameterization, Params, logit
 
 Template = tuple[tuple[float, float, float, float], ...]
 """(mean, c0, c1, c2) of each channel; see `MaCo`."""
@@ -35,7 +35,7 @@ to its central square, brought to 224x224 (Lanczos) and rounded to 4 decimals.
 class MaCo(Parameterization):
     """Only the phases are optimised; the magnitudes are fixed to a template.
 
-    `logit(image) = colours(irfft2(magnitude * exp(i * phase)))`. The parameters are the phases, in
+    `logit(image) = colours(irfft2(magnitude * exp(i * phase)))`. The parameters are `phase`, in
     radians, (c, h, w // 2 + 1) float32. For an image to be real, the phases of the first column
     (and of the last, for an even width) must be odd in the vertical frequency: their odd part is
     what counts, and the magnitude of the spectrum equals the template in every bin.
@@ -132,29 +132,29 @@ class MaCo(Parameterization):
         """
         return np.abs(self._signed())
 
-    def init(self, key: jax.Array) -> jax.Array:
+    def init(self, key: jax.Array) -> Params:
         """Draw uniform phases within [-pi, pi]."""
         shape = (self.channels, self.size[0], self.size[1] // 2 + 1)
         # Drawn flat, as in `draw_normal`: several axes take long to compile.
         flat = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -math.pi, math.pi)
-        return flat.reshape(shape)
+        return {"phase": flat.reshape(shape)}
 
-    def decode(self, params: jax.Array) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Turn phases into one image, (h, w, c) float32 in [0, 1]."""
-        phase = self._odd(params)
+        phase = self._odd(params["phase"])
         magnitude = jnp.asarray(self._signed(), jnp.float32)
         spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
         planes = jnp.fft.irfft2(spectrum, s=self.size)
         return jax.nn.sigmoid(jnp.moveaxis(color.correlate(planes), 0, -1))
 
-    def encode(self, image: jax.Array) -> jax.Array:
+    def encode(self, image: jax.Array) -> Params:
         """Return the phases of `image`, (h, w, c) in [0, 1]; its magnitudes are lost.
 
         Raises:
             InputError: if the image has another shape.
         """
         planes = color.decorrelate(jnp.moveaxis(logit(self._check_image(image)), -1, 0))
-        return self._odd(jnp.angle(jnp.fft.rfft2(planes)))
+        return {"phase": self._odd(jnp.angle(jnp.fft.rfft2(planes)))}
 
     def _odd(self, phase: jax.Array) -> jax.Array:
         """Make the self-conjugate columns odd in the vertical frequency."""

@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,8 @@ import numpy as np
 from featvis import checks
 from featvis.errors import InputError
 
-Params = Any
-"""A pytree of float32 arrays for one image."""
+Params = dict[str, jax.Array]
+"""The parameters of one image, float32 arrays by name."""
 
 CLIP = 1 / 1024
 """Images are clipped to [CLIP, 1 - CLIP] before a logit: under half of an 8-bit level."""
@@ -28,7 +27,8 @@ class Parameterization(ABC):
 
     A frozen dataclass whose fields are literals: equal values are equal and hash alike, so a
     compiled loop is reused, and `repr` is its text form. Every method is pure, is about ONE image,
-    and works under `jit` and `vmap`.
+    and works under `jit` and `vmap`. Parameters are a dict of float32 arrays, never a bare array: a
+    bare array to start from is always an image.
 
     Args:
         size: (height, width) of the image in pixels, two positive ints.
@@ -56,7 +56,7 @@ class Parameterization(ABC):
 
     @abstractmethod
     def init(self, key: jax.Array) -> Params:
-        """Draw the parameters of one image from `key`, a pytree of float32 arrays."""
+        """Draw the parameters of one image from `key`: a dict of float32 arrays."""
 
     @abstractmethod
     def decode(self, params: Params) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from featvis import checks
 from featvis.parameterizations.parameterization import (
     Parameterization,
+    Params,
     draw_normal,
     logit,
 )
@@ -19,9 +20,9 @@ _GREY = 0.5
 
 @dataclass(frozen=True)
 class Pixels(Parameterization):
-    """One unconstrained number a pixel and channel, squashed by a sigmoid: `sigmoid(params)`.
+    """One unconstrained number a pixel and channel, squashed by a sigmoid: `sigmoid(pixels)`.
 
-    The parameters are an (h, w, c) float32 array. Source: lucid's `pixel_image` (sd 0.01).
+    The parameters are `pixels`, (h, w, c) float32. Source: lucid's `pixel_image` (sd 0.01).
 
     Args:
         size: (height, width) in pixels, two positive ints.
@@ -39,29 +40,29 @@ class Pixels(Parameterization):
         super().__post_init__()
         checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
 
-    def init(self, key: jax.Array) -> jax.Array:
+    def init(self, key: jax.Array) -> Params:
         """Draw normal values of standard deviation `sd` around mid-grey."""
-        return self.sd * draw_normal(key, [self.shape])[0]
+        return {"pixels": self.sd * draw_normal(key, [self.shape])[0]}
 
-    def decode(self, params: jax.Array) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Turn (h, w, c) parameters into an image in [0, 1]."""
-        return jax.nn.sigmoid(params)
+        return jax.nn.sigmoid(params["pixels"])
 
-    def encode(self, image: jax.Array) -> jax.Array:
+    def encode(self, image: jax.Array) -> Params:
         """Return the logit of `image`, (h, w, c) in [0, 1], clipped by 1/1024 at both ends.
 
         Raises:
             InputError: if the image has another shape.
         """
-        return logit(self._check_image(image))
+        return {"pixels": logit(self._check_image(image))}
 
 
 @dataclass(frozen=True)
 class BoundedPixels(Parameterization):
     """The pixels themselves, as offsets from mid-grey, kept in bounds by projection.
 
-    `image = 0.5 + params`, and `project` returns the parameters to the box [0, 1] and, with a
-    `ball`, to a ball around mid-grey:
+    The parameters are `pixels`, (h, w, c) float32: `image = 0.5 + pixels`, and `project` returns
+    them to the box [0, 1] and, with a `ball`, to a ball around mid-grey:
 
     - `None`: the box alone.
     - `"l2"`: the Euclidean norm of the whole image's offset is at most `radius`.
@@ -100,34 +101,35 @@ class BoundedPixels(Parameterization):
             raise checks.error(self, "radius", "a number above 0 when a ball is given", None)
         checks.set_fields(self, radius=checks.positive(self, "radius", self.radius))
 
-    def init(self, key: jax.Array) -> jax.Array:
+    def init(self, key: jax.Array) -> Params:
         """Draw normal offsets of standard deviation `sd`, projected into the bounds."""
-        return self.project(self.sd * draw_normal(key, [self.shape])[0])
+        return self.project({"pixels": self.sd * draw_normal(key, [self.shape])[0]})
 
-    def decode(self, params: jax.Array) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Turn (h, w, c) offsets into an image in [0, 1]."""
-        image = _GREY + params
+        image = _GREY + params["pixels"]
         # Straight through: the value is clipped and the gradient is not.
         return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
 
-    def encode(self, image: jax.Array) -> jax.Array:
+    def encode(self, image: jax.Array) -> Params:
         """Return the offsets of `image`, (h, w, c), projected into the bounds.
 
         Raises:
             InputError: if the image has another shape.
         """
-        return self.project(self._check_image(image) - _GREY)
+        return self.project({"pixels": self._check_image(image) - _GREY})
 
-    def project(self, params: jax.Array) -> jax.Array:
+    def project(self, params: Params) -> Params:
         """Clip to the box, then scale into the ball, which keeps the values in the box."""
         bound = _GREY
         if self.ball == "linf" and self.radius is not None:
             bound = min(bound, self.radius)
-        params = jnp.clip(params, -bound, bound)
+        pixels = jnp.clip(params["pixels"], -bound, bound)
         if self.radius is None or self.ball == "linf":
-            return params
+            return {"pixels": pixels}
         axes = None if self.ball == "l2" else -1
-        square = jnp.sum(params**2, axis=axes, keepdims=True)
+        square = jnp.sum(pixels**2, axis=axes, keepdims=True)
         # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
         tiny = float(jnp.finfo(jnp.float32).tiny)
-        return params * jnp.minimum(1, self.radius * jax.lax.rsqrt(jnp.maximum(square, tiny)))
+        scale = jnp.minimum(1, self.radius * jax.lax.rsqrt(jnp.maximum(square, tiny)))
+        return {"pixels": pixels * scale}

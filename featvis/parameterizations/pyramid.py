@@ -11,6 +11,7 @@ import numpy as np
 from featvis import checks, color
 from featvis.parameterizations.parameterization import (
     Parameterization,
+    Params,
     draw_normal,
     logit,
 )
@@ -21,8 +22,9 @@ class Pyramid(Parameterization):
     """A sum of bilinearly enlarged grids, in decorrelated colours, then a sigmoid.
 
     Level k has `ceil(size / 2**k)` pixels on each side, so one step of the optimizer moves coarse
-    and fine structure alike. The parameters are a tuple of `levels` float32 arrays (c, h_k, w_k),
-    the finest first. Three channels are decorrelated (`featvis.color`), other numbers are not.
+    and fine structure alike. The parameters are `level0`, the finest, to
+    `level{levels - 1}`, float32 arrays (c, h_k, w_k). Three channels are decorrelated
+    (`featvis.color`), other numbers are not.
 
     Source: lucid's `laplacian_pyramid_image` (4 levels, sd 0.01); Burt & Adelson, 1983.
 
@@ -48,15 +50,16 @@ class Pyramid(Parameterization):
             sd=checks.number(self, "sd", self.sd, 0),
         )
 
-    def init(self, key: jax.Array) -> tuple[jax.Array, ...]:
+    def init(self, key: jax.Array) -> Params:
         """Draw normal values for every grid: a nearly grey image."""
-        return tuple(self.sd * grid for grid in draw_normal(key, self._shapes()))
+        return _named([self.sd * grid for grid in draw_normal(key, self._shapes())])
 
-    def decode(self, params: tuple[jax.Array, ...]) -> jax.Array:
+    def decode(self, params: Params) -> jax.Array:
         """Turn the grids into one image, (h, w, c) float32 in [0, 1]."""
-        return jax.nn.sigmoid(jnp.moveaxis(color.correlate(self._sum(params)), 0, -1))
+        planes = self._sum([params[f"level{k}"] for k in range(self.levels)])
+        return jax.nn.sigmoid(jnp.moveaxis(color.correlate(planes), 0, -1))
 
-    def encode(self, image: jax.Array) -> tuple[jax.Array, ...]:
+    def encode(self, image: jax.Array) -> Params:
         """Return the Laplacian pyramid of `image`, (h, w, c) in [0, 1], clipped by 1/1024.
 
         Of the many grids that decode to it, each level holds what the coarser ones have left.
@@ -69,13 +72,11 @@ class Pyramid(Parameterization):
         for shape in reversed(self._shapes()):
             known = [_resize(grid, shape) for grid in grids]
             grids.append(_resize(planes, shape) - sum(known))
-        return self._exact(tuple(reversed(grids)), planes)
+        grids.reverse()
+        # What the sum of the grids still misses goes into the finest.
+        return _named([grids[0] + planes - self._sum(grids), *grids[1:]])
 
-    def _exact(self, grids: tuple[jax.Array, ...], planes: jax.Array) -> tuple[jax.Array, ...]:
-        """Put what the sum of the grids still misses of `planes` into the finest grid."""
-        return (grids[0] + planes - self._sum(grids), *grids[1:])
-
-    def _sum(self, grids: tuple[jax.Array, ...]) -> jax.Array:
+    def _sum(self, grids: list[jax.Array]) -> jax.Array:
         """(c, h, w) sum of the enlarged grids."""
         shape = self._shapes()[0]
         total = grids[0]
@@ -87,6 +88,11 @@ class Pyramid(Parameterization):
         """(c, h, w) of each grid, the finest first."""
         height, width = self.size
         return [(self.channels, -(-height // 2**k), -(-width // 2**k)) for k in range(self.levels)]
+
+
+def _named(grids: list[jax.Array]) -> Params:
+    """Grids, the finest first, by the names of their levels."""
+    return {f"level{k}": grid for k, grid in enumerate(grids)}
 
 
 def _resize(planes: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
