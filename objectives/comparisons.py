@@ -95,7 +95,9 @@ class Caricature(Objective):
     """Exaggerates what a layer sees in an image: ⟨a, t⟩/‖t‖² · max(0.1, cos(a, t))^power.
 
     The cosine is the true one and the product is per image, so that the score is 1 at the
-    original and grows only along its direction (Mahendran & Vedaldi 2016, section 6; lucid).
+    original and grows only along its direction (lucid's caricature, with both norms divided out).
+    Mahendran & Vedaldi 2016, section 6, take the positive part of the original's activations:
+    give `max(target, 0)` for their objective, which differs at layers without a rectifier.
 
     Args:
         layer: any layer.

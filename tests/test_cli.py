@@ -150,7 +150,8 @@ def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, tmp_path):
     good, bad = map(json.loads, lines)
     assert good["stopped"] == "steps"
     assert bad["stopped"] == "non-finite"
-    assert Image.open(good["image"]).size == (32, 32)
+    with Image.open(good["image"]) as picture:
+        assert picture.size == (32, 32)
 
 
 def test_names_that_would_collide_are_told_apart(capsys, tmp_path):
