@@ -72,7 +72,7 @@ def main() -> None:
     if options.quick:
         rows, pictures = study(photographs, ("block4", "block8"), 2, 96, 64, 2)
     else:
-        rows, pictures = study(photographs, LAYERS, 8, 160, 200, 3)
+        rows, pictures = study(photographs, LAYERS, 4, 160, 200, 2)
 
     (options.out / "figures.json").write_text(json.dumps(rows, indent=1) + "\n")
     columns = len(rows) // len({row["layer"] for row in rows})

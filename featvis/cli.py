@@ -160,15 +160,23 @@ def render(
         if film is not None:
             _save(result.save_animation, film, True)
         done |= dict(zip(places, results, strict=True))
-        if evidence is not None:
-            result = compare_with_natural(result, evidence, network)
-        if seeds is not None and not any(result.failures) and "interrupt" not in result.stopped:
-            result = vary_seed(result, seeds, network, progress=not quiet)
+        whole = "interrupt" not in result.stopped and not any(result.failures)
+        cut_short = False
+        try:
+            if evidence is not None and whole:
+                result = compare_with_natural(result, evidence, network)
+            if seeds is not None and whole:
+                result = vary_seed(result, seeds, network, progress=not quiet)
+        except KeyboardInterrupt:
+            # The pictures are there: they are reported with what is known of them.
+            cut_short = True
         results = [result] if len(places) == 1 else list(result)
         for place, one, path in zip(places, results, written, strict=True):
             if one.evidence:
                 _save(one.save, path, True)
             _report(one, objective[place], path, seed, as_json)
+        if cut_short:
+            raise typer.Exit(_INTERRUPTED)
     if sheet is not None and len(done) > 1:
         _save_sheet(done, parsed, network, sheet, as_json)
     if any("interrupt" in one.stopped for one in done.values()):
@@ -189,7 +197,10 @@ def replay_file(
     """Make a picture again from its manifest, and say whether it is the same."""
     _use_cache()
     manifest = read_manifest(file)
-    path = output_path(output or file.with_name(f"{file.stem}-replay.png"), force=force)
+    name = f"{file.stem}-replay.png"
+    if output is not None and output.is_dir():
+        output = output / name
+    path = output_path(output or file.with_name(name), force=force)
     original = file.with_suffix(".png")
     # Read before anything is written: the replay may go to the same place.
     before = _pixels(original) if original.is_file() else None
@@ -197,7 +208,8 @@ def replay_file(
         warnings.simplefilter("ignore", VersionWarning)
         result = replay(manifest, progress=not quiet)
     path = _save(result.save, path, force)
-    same = None if before is None else np.array_equal(before, _pixels(path))
+    interrupted = "interrupt" in result.stopped
+    same = None if before is None or interrupted else np.array_equal(before, _pixels(path))
     differences = version_differences(manifest)
     _report(result, manifest["objective"], path, manifest["seed"], as_json, identical=same)
     if as_json:
@@ -206,8 +218,10 @@ def replay_file(
         print("identical to the original" if same else "differs from the original")
     for line in differences:
         print(f"other version: {line}")
-    if "interrupt" in result.stopped:
+    if interrupted:
         raise typer.Exit(_INTERRUPTED)
+    if same is False:
+        raise typer.Exit(1)
 
 
 # ---- helpers -------------------------------------------------------------------------------

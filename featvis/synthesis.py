@@ -460,6 +460,8 @@ def _as_parameterization(value: Any, model: Model) -> Parameterization:
 def _positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name} must be an integer of at least 1; got {value!r}")
+    if value >= 2**31:
+        raise InputError(f"{name} must be below 2^31; got {value}")
 
 
 def _batch_size(

@@ -134,8 +134,9 @@ def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path)
     red.save(tmp_path / "red.png")
     manifest = (tmp_path / "a.json").read_bytes()
     (tmp_path / "red.json").write_bytes(manifest)
-    _, lines, _ = call(capsys, "replay", "red.json", "-o", "red.png", "--force", "--json")
+    code, lines, _ = call(capsys, "replay", "red.json", "-o", "red.png", "--force", "--json")
     assert json.loads(lines[0])["identical"] is False
+    assert code == 1
     _, lines, _ = call(capsys, "replay", "a.png", "-o", "a.png", "--force", "--json")
     assert json.loads(lines[0])["identical"] is True
 

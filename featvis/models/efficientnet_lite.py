@@ -268,4 +268,5 @@ def efficientnet_lite0() -> Model:
         params=load_params(architecture, path),
         labels=imagenet_labels(),
         digest=file_digest(path),
+        min_size=32,
     )

@@ -61,7 +61,7 @@ class Model:
     digest: str
     channels: int = 3
     size: tuple[int, int] = (224, 224)
-    min_size: int = 32
+    min_size: int = 1
 
     def __call__(self, image: jax.Array) -> Activations:
         """Activations by layer name, in forward order.
