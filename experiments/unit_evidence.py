@@ -4,8 +4,12 @@ Paper: Olah et al. 2017, "Feature Visualization" (Distill), for the pictures; th
 natural images is the control that Geirhos et al. 2023, "Don't trust your eyes", ask for.
 Command: python experiments/unit_evidence.py PHOTOGRAPHS -o OUT   (or without PHOTOGRAPHS, on the
     pictures that scikit-image carries; --quick for a first look)
-Runtime: @RUNTIME@
-What it showed: @SHOWED@
+Runtime: 2 min 10 s on two CPU cores with 800 photographs; --quick 30 s.
+What it showed: with 800 ImageNet photographs, EfficientNet-Lite0, four units a layer at 160 x 160
+    and 200 steps, every picture is above every photograph (percentile 100): 14 to 30 standard
+    deviations above the mean photograph, where the best photograph is 3 to 7. Two seeds differ by
+    0.2 to 2 % of the score up to block10 and by 5 % at block15 and the logits. So the pictures are
+    far outside what the units meet: they show what drives a unit, not what it responds to in use.
 """
 
 from __future__ import annotations
