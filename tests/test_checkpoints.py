@@ -1,6 +1,5 @@
 import io
 import pickle
-import time
 import zipfile
 
 import numpy as np
@@ -285,19 +284,11 @@ SHARES = {
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("nesting", [24, 45])
-def test_tuples_that_share_their_parts_are_refused_at_once(share, nesting, write):
-    path = write(shared_tuples(nesting, SHARES[share]))
-    started = time.perf_counter()
+def test_tuples_that_share_their_parts_are_refused(share, write):
+    # Hashing them would take 2^45 steps: that the test ends is half of what it says.
+    path = write(shared_tuples(45, SHARES[share]))
     with pytest.raises(CheckpointError, match=r"share their parts|instruction DUP"):
         read_checkpoint(path)
-    assert time.perf_counter() - started < 0.2
-
-
-def test_shared_tuples_would_be_hashed_without_end():
-    started = time.perf_counter()
-    pickle.loads(program(shared_tuples(20, SHARES["memo"])))
-    assert time.perf_counter() - started > 0.002
 
 
 @pytest.mark.parametrize("nested", [b")" + b"\x85" * 10**5, b"(" * 10**5 + b"t" * 10**5])
