@@ -10,7 +10,7 @@ from typing import Any
 import optax
 
 from featvis import components, models
-from featvis.errors import InputError, NonFiniteError, UnknownModel
+from featvis.errors import InputError, UnknownModel
 from featvis.manifest import read_manifest, unpack_init, versions
 from featvis.models import Model
 from featvis.result import Result
@@ -115,7 +115,4 @@ def replay(
         if isinstance(error, (UnknownModel, UnknownLayer)):
             raise
         raise InputError(f"the manifest is damaged: {error}") from error
-    failures = [failure for failure in result.failures if failure]
-    if failures:
-        raise NonFiniteError("; ".join(failures), result)
-    return result
+    return result.or_raise()

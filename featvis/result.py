@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from featvis import manifest as manifests
-from featvis.errors import InputError, OutputError
+from featvis.errors import InputError, NonFiniteError, OutputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,17 @@ class Result:
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
+
+    def or_raise(self) -> Result:
+        """This result if every image stayed finite.
+
+        Raises:
+            NonFiniteError: one did not; the error names the steps and terms and holds the result.
+        """
+        failures = [failure for failure in self.failures if failure]
+        if failures:
+            raise NonFiniteError("; ".join(failures), self)
+        return self
 
     def with_evidence(self, **measured: Any) -> Result:
         """The same result with more evidence, arrays (n,) by name."""

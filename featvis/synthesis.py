@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from featvis import components, models
-from featvis.errors import InputError, NonFiniteError
+from featvis.errors import InputError
 from featvis.manifest import describe_run
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
@@ -135,10 +135,7 @@ def synthesize(
         snapshots=snapshots,
         progress=progress,
     )
-    failures = [failure for failure in result.failures if failure]
-    if failures:
-        raise NonFiniteError("; ".join(failures), result)
-    return result
+    return result.or_raise()
 
 
 def attempt(
