@@ -1,4 +1,4 @@
-"""The persistent compilation cache: a program compiled once on a machine is not compiled again."""
+"""The user's cache folder, and in it the programs that are compiled once on a machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import jax
 import platformdirs
 
 from featvis.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """Where featvis keeps what can be had again: compiled programs and downloaded weights."""
+    return Path(platformdirs.user_cache_path("featvis"))
 
 
 def enable_cache(folder: str | Path | None = None) -> Path:
@@ -25,7 +30,7 @@ def enable_cache(folder: str | Path | None = None) -> Path:
     Raises:
         OutputError: the folder cannot be made.
     """
-    path = Path(folder or platformdirs.user_cache_path("featvis")) / "xla"
+    path = Path(folder or cache_folder()) / "xla"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -60,11 +60,12 @@ def list_models(as_json: _Json = False) -> None:
         if as_json:
             print(json.dumps(entry.as_dict()))
             continue
-        size = f"{entry.size[0]}x{entry.size[1]}"
+        size = f"{entry.input.size[0]}x{entry.input.size[1]}"
         here = "here" if entry.available else "not here"
+        accuracy = "" if entry.accuracy is None else f"top-1 {100 * entry.accuracy:.1f}%"
         print(
-            f"{entry.name}  {entry.parameters / 1e6:.1f}M parameters  {size}  "
-            f"top-1 {100 * entry.accuracy:.1f}%  {entry.source}  {here}"
+            f"{entry.name:22} {entry.parameters / 1e6:6.1f}M  {size:9} {accuracy:12} "
+            f"{here:9} {entry.sources[0]} ({entry.sources[0].licence})"
         )
 
 
@@ -129,7 +130,7 @@ def render(
         network,
         parsed,
         components.parameterization(
-            param, wanted or network.size, network.channels, fixed_size=wanted is not None
+            param, wanted or network.input.size, network.input.channels, fixed_size=wanted is not None
         ),
         seed=seed,
         steps=steps,
@@ -236,7 +237,7 @@ def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
             f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got {text!r}"
         )
     height, width = int(match[1]), int(match[2] or match[1])
-    network.check_image_shape(height, width, network.channels)
+    network.check_image_shape(height, width, network.input.channels)
     return height, width
 
 

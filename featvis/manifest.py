@@ -74,7 +74,7 @@ def describe_run(
     """
     return {
         "format": FORMAT,
-        "model": {"name": model.name, "digest": model.digest},
+        "model": {"name": model.name, "digest": model.digest, "origin": model.origin},
         "objective": str(objective),
         "parameterization": repr(parameterization),
         "transform": repr(transform),

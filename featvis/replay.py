@@ -94,7 +94,7 @@ def replay(
                 "the optimizer was not given as text and is not in the manifest: pass optimizer="
             )
         parameterization = components.parameterization(
-            manifest["parameterization"], network.size, network.channels
+            manifest["parameterization"], network.input.size, network.input.channels
         )
         result = attempt(
             network,

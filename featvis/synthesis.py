@@ -446,9 +446,9 @@ def _as_objective(objective: Any) -> Objective:
 
 def _as_parameterization(value: Any, model: Model) -> Parameterization:
     if value is None:
-        return Fourier(size=model.size, channels=model.channels)
+        return Fourier(size=model.input.size, channels=model.input.channels)
     if isinstance(value, str):
-        return components.parameterization(value, model.size, model.channels)
+        return components.parameterization(value, model.input.size, model.input.channels)
     if not isinstance(value, Parameterization):
         raise InputError(f"parameterization must be one, or its text; got {value!r}")
     return value

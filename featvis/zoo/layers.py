@@ -1,0 +1,189 @@
+"""The layers that the networks of the zoo are made of, as modules of Flax NNX."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from featvis import kernels
+from featvis.kernels import Padding
+
+__all__ = [
+    "Convolution",
+    "LayerNorm",
+    "Linear",
+    "adaptive_average_pool",
+    "average_pool",
+    "max_pool",
+]
+
+
+class Convolution(nnx.Module):
+    """Convolution with a bias, and the batch normalisation after it folded into both.
+
+    Args:
+        inputs: channels of its input.
+        outputs: channels of its output.
+        kernel: side, or (height, width).
+        stride: in both directions.
+        padding: "SAME" (as TensorFlow), or zeros on all sides (as PyTorch); see `kernels.Padding`.
+        groups: of channels with kernels of their own; `inputs` for a depthwise convolution.
+        norm: epsilon of the batch normalisation that follows; None where there is none.
+        bias: whether there is a bias where there is no normalisation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: Padding = "SAME",
+        *,
+        groups: int = 1,
+        norm: float | None = None,
+        bias: bool = True,
+    ):
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        self.kernel = nnx.Param(jnp.zeros((height, width, inputs // groups, outputs)))
+        if bias or norm is not None:
+            self.bias = nnx.Param(jnp.zeros(outputs))
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.norm = norm
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(n, h, w, inputs) to (n, h2, w2, outputs)."""
+        x = kernels.conv(x, self.kernel[...], self.stride, self.padding, self.groups)
+        return x + self.bias[...] if hasattr(self, "bias") else x
+
+
+class Linear(nnx.Module):
+    """An affine map of the last axis."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., inputs) to (..., outputs)."""
+        x = x @ self.kernel[...]
+        return x + self.bias[...] if hasattr(self, "bias") else x
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation of the last axis (Ba et al. 2016)."""
+
+    def __init__(self, features: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., features) to the same."""
+        x = x - x.mean(-1, keepdims=True)
+        variance = jnp.mean(x * x, -1, keepdims=True)
+        return x * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
+
+
+def max_pool(
+    x: jax.Array, window: int, stride: int, padding: Padding = "VALID", *, ceil: bool = False
+) -> jax.Array:
+    """Maximum over windows, the padding never being it.
+
+    As a chain of maxima of shifted images: the gradient of `lax.reduce_window` is a
+    select-and-scatter, serial on a CPU. Where two are the maximum each gets half of the gradient.
+
+    Args:
+        x: (n, h, w, c).
+        window: side.
+        stride: in both directions.
+        padding: see `kernels.Padding`.
+        ceil: whether a last window that reaches beyond the image counts, as PyTorch's ceil_mode.
+    """
+    pads = kernels.resolve_padding(padding, x.shape[1:3], (window, window), stride)
+    if ceil:
+        pads = tuple(  # type: ignore[assignment]
+            _reach(size, one, window, stride) for size, one in zip(x.shape[1:3], pads, strict=True)
+        )
+    low = jnp.asarray(-jnp.inf, x.dtype)
+    padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    height, width = (
+        (padded.shape[axis] - window) // stride + 1 for axis in (1, 2)
+    )
+    shifted = [
+        padded[
+            :,
+            i : i + (height - 1) * stride + 1 : stride,
+            j : j + (width - 1) * stride + 1 : stride,
+        ]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return functools.reduce(jnp.maximum, shifted)
+
+
+def _reach(size: int, pads: tuple[int, int], window: int, stride: int) -> tuple[int, int]:
+    before, after = pads
+    outputs = -(-(size + before + after - window) // stride) + 1
+    # PyTorch: the last window starts inside the image or the padding before it.
+    if (outputs - 1) * stride >= size + before:
+        outputs -= 1
+    return before, max(after, (outputs - 1) * stride + window - size - before)
+
+
+def average_pool(
+    x: jax.Array, window: int, stride: int = 1, padding: Padding = "VALID", *, whole: bool = True
+) -> jax.Array:
+    """Mean over windows.
+
+    Args:
+        x: (n, h, w, c).
+        window: side.
+        stride: in both directions.
+        padding: see `kernels.Padding`.
+        whole: whether zeros of the padding count as pixels (PyTorch's count_include_pad).
+    """
+    pads = kernels.resolve_padding(padding, x.shape[1:3], (window, window), stride)
+    rows, columns = (
+        _window_means(size, one, window, stride, whole)
+        for size, one in zip(x.shape[1:3], pads, strict=True)
+    )
+    return _along_axes(x, rows, columns)
+
+
+def adaptive_average_pool(x: jax.Array, outputs: tuple[int, int]) -> jax.Array:
+    """Mean over as many windows as asked for, PyTorch's AdaptiveAvgPool2d: (n, h, w, c) to it."""
+    rows, columns = (
+        _adaptive_means(size, count) for size, count in zip(x.shape[1:3], outputs, strict=True)
+    )
+    return _along_axes(x, rows, columns)
+
+
+def _along_axes(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    # As products with matrices of means, whose gradients are products too.
+    return jnp.einsum("ah,bw,nhwc->nabc", rows, columns, x, optimize="optimal")
+
+
+def _window_means(
+    size: int, pads: tuple[int, int], window: int, stride: int, whole: bool
+) -> np.ndarray:
+    outputs = (size + sum(pads) - window) // stride + 1
+    starts = np.arange(outputs)[:, None] * stride - pads[0]
+    places = np.arange(size)[None]
+    inside = (places >= starts) & (places < starts + window)
+    count = window if whole else inside.sum(1, keepdims=True)
+    return (inside / count).astype(np.float32)
+
+
+def _adaptive_means(size: int, outputs: int) -> np.ndarray:
+    cells = np.arange(outputs)[:, None]
+    starts, ends = cells * size // outputs, -(-(cells + 1) * size // outputs)
+    places = np.arange(size)[None]
+    inside = (places >= starts) & (places < ends)
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
