@@ -12,13 +12,23 @@ from jax.typing import ArrayLike
 
 from objectives.core import Objective, check_number, leaf, static
 from objectives.errors import ObjectiveError
-from objectives.units import _cosine, _norm, _spatial
+from objectives.units import _cosine, _norm
+
+
+def _positions(acts: Mapping[str, Any], layer: str) -> Any:
+    a = acts[layer]
+    if a.ndim < 3:
+        raise ObjectiveError(
+            f"layer {layer!r} has no positions: its activations are {tuple(a.shape)}, expected a "
+            "map (n, h, w, c) or tokens (n, t, c)"
+        )
+    return a
 
 
 def gram(activations: ArrayLike) -> jax.Array:
-    """Gram matrices of activations over positions, (n, h, w, c) to (n, c, c), mean-normalised.
+    """Gram matrices of activations over positions, (n, ..., c) to (n, c, c), mean-normalised.
 
-    Gatys et al. 2015, "A Neural Algorithm of Artistic Style", equation 3, divided by h·w.
+    Gatys et al. 2015, "A Neural Algorithm of Artistic Style", equation 3, divided by their number.
     """
     a = jnp.asarray(activations)
     flat = a.reshape(a.shape[0], -1, a.shape[-1])
@@ -71,7 +81,7 @@ class FeatureMatch(Objective):
             raise ObjectiveError(f"metric must be 'l2' or 'cosine'; got {self.metric!r}")
         _check_target(self, self.target)
         _ = self.batch_size  # raises where the mask and the target are for different images
-        if self.mask is not None and np.shape(self.mask)[1:] == np.shape(self.target)[1:3]:
+        if self.mask is not None and np.shape(self.mask)[1:] == np.shape(self.target)[1:-1]:
             _check_target(self, self.target * jnp.asarray(self.mask)[..., None])
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
@@ -80,9 +90,9 @@ class FeatureMatch(Objective):
         t = jnp.broadcast_to(_target_like(self, a), a.shape)
         if self.mask is not None:
             mask = jnp.asarray(self.mask, a.dtype)
-            if mask.shape[1:] != _spatial(acts, self.layer).shape[1:3]:
+            if mask.shape[1:] != _positions(acts, self.layer).shape[1:-1]:
                 raise ObjectiveError(
-                    f"the mask has shape {tuple(mask.shape)}; expected (1 or n, *{a.shape[1:3]})"
+                    f"the mask has shape {tuple(mask.shape)}; expected (1 or n, *{a.shape[1:-1]})"
                 )
             a, t = a * mask[..., None], t * mask[..., None]
         a, t = _flat(a), _flat(t)
@@ -127,7 +137,7 @@ class Style(Objective):
     """Style match: −‖G(a) − G₀‖² / ‖G₀‖² of Gram matrices (Gatys et al. 2015, equation 4).
 
     Args:
-        layer: a layer with activations (n, h, w, c).
+        layer: a layer with activations (n, h, w, c), or tokens (n, t, c).
         target: Gram matrices (1, c, c) or (n, c, c), as `gram` makes them; the style image may
             have another size.
     """
@@ -141,7 +151,7 @@ class Style(Objective):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0."""
-        g = gram(_spatial(acts, self.layer))
+        g = gram(_positions(acts, self.layer))
         t = jnp.asarray(self.target, g.dtype)
         if t.shape[1:] != g.shape[1:]:
             raise ObjectiveError(
@@ -172,7 +182,7 @@ class Diversity(Objective):
     unit: start from many seeds too.
 
     Args:
-        layer: a layer with activations (n, h, w, c).
+        layer: a layer with activations (n, h, w, c), or tokens (n, t, c).
     """
 
     couples_images = True
@@ -181,7 +191,7 @@ class Diversity(Objective):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,) in [−1, 1]."""
-        g = _flat(gram(_spatial(acts, self.layer)))
+        g = _flat(gram(_positions(acts, self.layer)))
         count = g.shape[0]
         _several(self, count)
         g = g / _norm(g)[:, None]

@@ -16,12 +16,14 @@ from objectives.core import Objective, text_name
 from objectives.errors import ObjectiveError, ParseError
 from objectives.units import Channel, Layer, Logit, Neuron
 
+# What `/` divides by, where it is no part of a layer's name.
+_NUMBER = r"(?: \d[\d_]* (?: [eE]\d+ )? [jJ]? | 0[xXoObB]\w* )"
 # In a scan from left to right a colon outside a string can only be that of a unit.
 _TOKEN = re.compile(
     rf"""
       {literals.STRING}
     | (?P<layer> [A-Za-z_]\w* (?: [./]\w+ )* ) (?P<colon> \s* : )
-    | (?P<path> [A-Za-z_]\w* (?: / [A-Za-z_]\w* )+ ) (?! \s*\( | \w )
+    | (?P<path> [A-Za-z_]\w* (?: / (?! {_NUMBER} (?! \w ) ) \w+ )+ ) (?! \s*\( | \w )
     | \.\s*\w+ | \w+
     | (?P<stray> : )
     """,
@@ -30,7 +32,10 @@ _TOKEN = re.compile(
 _INDEX = re.compile(r"\s* ( -?\d{1,18} | \[ [-\d\s,]* \] ) (?! \w | \.\d )", re.VERBOSE | re.ASCII)
 _AT = re.compile(r"\s* @", re.VERBOSE | re.ASCII)
 _POSITION = re.compile(
-    r"\s* (?: center | (\d{1,18}) \s* , \s* (\d{1,18}) ) (?! \w | \.\d )", re.VERBOSE | re.ASCII
+    r"""
+    \s* (?: center | (\d{1,18}) (?: \s* , \s* (\d{1,18}) | (?! \s*,\s*[-.\d] ) ) ) (?! \w | \.\d )
+    """,
+    re.VERBOSE | re.ASCII,
 )
 
 
@@ -38,10 +43,10 @@ def parse(text: str) -> Objective:
     """The objective that a text describes; `parse(str(objective)) == objective`.
 
     Args:
-        text: a unit (`layer:index`, `layer:index@y,x`, `layer:index@center`, `logits:class`; a
-            list of indices, `layer:[0, 3]`, gives each image its own), a layer's name (DeepDream
-            on it), or an expression of units, objectives called by their names in lower case
-            (`direction('block8', [...])`), numbers and `+ - * /`.
+        text: a unit (`layer:index`, `layer:index@y,x`, `layer:index@center`, of tokens
+            `layer:index@token`, `logits:class`; a list of indices, `layer:[0, 3]`, gives each image
+            its own), a layer's name (DeepDream on it), or an expression of units, objectives called
+            by their names in lower case (`direction('block8', [...])`), numbers and `+ - * /`.
 
     Raises:
         ParseError: anything else; the message marks the place.
@@ -101,11 +106,11 @@ def _unit(text: str, token: re.Match[str]) -> tuple[Objective, int]:
         position_text = _POSITION.match(text, at.end())
         if position_text is None:
             raise literals.mark(
-                text, "a position is y,x, whole numbers of 0 or more, or center", at.end()
+                text, "a position is y,x, or a token, whole numbers of 0 or more, or center", at.end()
             )
         stop = position_text.end()
         if position_text[1] is not None:
-            position = [int(part) for part in position_text.groups()]
+            position = [int(part) for part in position_text.groups() if part is not None]
     try:
         index = _whole_numbers(index_text[1])
         if at is not None:

@@ -6,6 +6,7 @@ Definitions follow Olah et al. 2017, "Feature Visualization" (Distill), and Simo
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -50,16 +51,6 @@ class _Indexed(Objective):
         return f"{self.layer}:{np.asarray(self.index).tolist()}{suffix}"
 
 
-def _spatial(acts: Mapping[str, Any], layer: str) -> Any:
-    a = acts[layer]
-    if a.ndim != 4:
-        raise ObjectiveError(
-            f"layer {layer!r} has no spatial extent: its activations are {tuple(a.shape)}, "
-            f"expected (n, h, w, c)"
-        )
-    return a
-
-
 def _vectors(acts: Mapping[str, Any], layer: str) -> Any:
     a = acts[layer]
     if a.ndim != 2:
@@ -79,65 +70,114 @@ def _take(a: Any, index: Any) -> jax.Array:
     return jnp.sum(jnp.where(hit, a, 0), axis=-1)
 
 
-def _at(a: Any, position: Any) -> jax.Array:
-    """The vector at one position (y, x), or one an image: (n, h, w, c) to (n, c)."""
+def _at(acts: Mapping[str, Any], layer: str, position: Any) -> jax.Array:
+    """The vector at one position, or one an image: (n, h, w, c) or (n, t, c) to (n, c)."""
+    a = acts[layer]
+    axes = a.ndim - 2
+    if axes not in (1, 2):
+        raise ObjectiveError(
+            f"layer {layer!r} has no positions: its activations are {tuple(a.shape)}, expected a "
+            "map (n, h, w, c) or tokens (n, t, c)"
+        )
     if position is None:
+        if axes == 1:
+            raise ObjectiveError(
+                f"layer {layer!r} holds {a.shape[1]} tokens, which have no centre: give one, as @0 "
+                "in a text or position=(0,)"
+            )
         return a[:, a.shape[1] // 2, a.shape[2] // 2, :]
-    y, x = jnp.moveaxis(jnp.asarray(position), -1, 0)
-    y, x = (jnp.reshape(v, v.shape + (1,) * (3 - v.ndim)) for v in (y, x))
-    rows = jnp.arange(a.shape[1])[:, None] == y
-    columns = jnp.arange(a.shape[2])[None, :] == x
-    return jnp.sum(jnp.where((rows & columns)[..., None], a, 0), axis=(1, 2))
+    places = jnp.asarray(position)
+    if places.shape[-1] != axes:
+        raise ObjectiveError(
+            f"a position in layer {layer!r} is "
+            + ("(y, x), as @7,7" if axes == 2 else "one token, as @7")
+            + f"; got {np.asarray(position).tolist() if _is_concrete(position) else places.shape}"
+        )
+    hits = []
+    for axis in range(axes):
+        place = places[..., axis]
+        place = place.reshape(place.shape + (1,) * (axes + 1 - place.ndim))
+        along = jnp.arange(a.shape[1 + axis])
+        hits.append(along.reshape(along.shape + (1,) * (axes - 1 - axis)) == place)
+    hit = functools.reduce(jnp.logical_and, hits)
+    return jnp.sum(jnp.where(hit[..., None], a, 0), axis=tuple(range(1, 1 + axes)))
+
+
+def _is_concrete(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
 
 
 def _check_position(position: Any) -> None:
-    if position is None or isinstance(position, jax.core.Tracer):
+    if position is None or not _is_concrete(position):
         return
     given = np.asarray(position)
-    if given.dtype.kind not in "iu" or given.shape[-1] != 2 or np.any(given < 0):
+    whole = given.dtype.kind in "iu" and given.ndim and given.shape[-1] in (1, 2)
+    if not whole or np.any(given < 0):
         raise ObjectiveError(
-            f"a position is (y, x), whole numbers of 0 or more; got {given.tolist()}"
+            "a position is (y, x), or (token,), whole numbers of 0 or more; got "
+            f"{given.tolist()}"
         )
 
 
 def _check_position_in(objective: Any, acts: Activations) -> None:
-    shape = _spatial(acts, objective.layer).shape
-    if objective.position is not None and np.any(np.asarray(objective.position) >= shape[1:3]):
+    extent = acts[objective.layer].shape[1:-1]
+    if objective.position is None or np.shape(objective.position)[-1] != len(extent):
+        return  # the call says so
+    if np.any(np.asarray(objective.position) >= extent):
+        place = np.asarray(objective.position).tolist()
+        if len(extent) == 1:
+            raise ObjectiveError(
+                f"{objective!r}: token {place} is out of range; {objective.layer} has tokens 0 to "
+                f"{extent[0] - 1}"
+            )
         raise ObjectiveError(
-            f"{objective!r}: position (y, x) = {np.asarray(objective.position).tolist()} is out "
-            f"of range; {objective.layer} is {shape[1]} high and {shape[2]} wide"
+            f"{objective!r}: position (y, x) = {place} is out "
+            f"of range; {objective.layer} is {extent[0]} high and {extent[1]} wide"
         )
 
 
 class Channel(_Indexed):
-    """Mean activation of a channel over its map.
+    """Mean activation of a channel over its map or its tokens.
 
     Args:
         layer: a layer with activations (n, ..., c).
         index: the channel, an integer; or one an image, (n,).
+        skip: the first tokens, which the mean leaves out: 1 leaves out a class token.
     """
 
     layer: str = static()
     index: ArrayLike = leaf(ndim=0)
+    skip: int = static(default=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.skip, bool) or not isinstance(self.skip, int) or self.skip < 0:
+            raise ObjectiveError(f"skip is a whole number of tokens; got {self.skip!r}")
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), in the units of the activations."""
-        values = _take(acts[self.layer], self.index)
+        a = acts[self.layer]
+        if self.skip and not (a.ndim == 3 and self.skip < a.shape[1]):
+            raise ObjectiveError(
+                f"skip={self.skip} leaves out tokens of a layer (n, t, c) that has more of them; "
+                f"{self.layer!r} is {tuple(a.shape)}"
+            )
+        values = _take(a[:, self.skip :] if self.skip else a, self.index)
         return values.reshape(values.shape[0], -1).mean(axis=1)
 
     def __str__(self) -> str:
-        text = None if self.layer == "logits" else self._unit_text()
+        text = None if self.layer == "logits" or self.skip else self._unit_text()
         return text or super().__str__()
 
 
 class Neuron(_Indexed):
-    """Activation of a channel at one position.
+    """Activation of a channel at one position of a map, or at one token.
 
     Args:
-        layer: a layer with activations (n, h, w, c).
+        layer: a layer with activations (n, h, w, c), or tokens (n, t, c).
         index: the channel, an integer; or one an image, (n,).
         position: (y, x) in the layer's map; or one an image, (n, 2). None: the centre,
-            (h // 2, w // 2).
+            (h // 2, w // 2). Of tokens, (token,) or (n, 1).
     """
 
     layer: str = static()
@@ -150,7 +190,7 @@ class Neuron(_Indexed):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), in the units of the activations."""
-        return _take(_at(_spatial(acts, self.layer), self.position), self.index)
+        return _take(_at(acts, self.layer, self.position), self.index)
 
     def _check_node(self, acts: Activations) -> None:
         super()._check_node(acts)
@@ -162,7 +202,7 @@ class Neuron(_Indexed):
         position = np.asarray(self.position)
         if position.ndim > 1:
             return super().__str__()
-        return self._unit_text(f"@{position[0]},{position[1]}") or super().__str__()
+        return self._unit_text(f"@{','.join(map(str, position))}") or super().__str__()
 
 
 def _norm(a: jax.Array) -> jax.Array:
@@ -226,9 +266,10 @@ class DirectionNeuron(Objective):
     """dot · max(0.1, cos)^power with a vector at one position of the layer.
 
     Args:
-        layer: a layer with activations (n, h, w, c).
+        layer: a layer with activations (n, h, w, c), or tokens (n, t, c).
         vector: the direction (c,); or one an image, (n, c).
-        position: (y, x) in the layer's map; or one an image, (n, 2). None: the centre.
+        position: (y, x) in the layer's map; or one an image, (n, 2). None: the centre. Of tokens,
+            (token,) or (n, 1).
         power: of the true cosine; 0 leaves the plain dot product.
     """
 
@@ -244,7 +285,7 @@ class DirectionNeuron(Objective):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,)."""
-        return _along(_at(_spatial(acts, self.layer), self.position), self.vector, self.power)
+        return _along(_at(acts, self.layer, self.position), self.vector, self.power)
 
     def _check_node(self, acts: Activations) -> None:
         _check_direction(self, acts)

@@ -37,7 +37,10 @@ _EARLY, _LATE, _LOGITS = _weights(3, 3, 3, 6), _weights(3, 3, 6, 8), 4 * _weight
 
 
 def network(image: jax.Array) -> ob.Activations:
-    """Smooth: early (n, 5, 7, 6) of both signs, late (n, 5, 7, 8) positive, logits (n, 9)."""
+    """Smooth: early (n, 5, 7, 6) of both signs, late (n, 5, 7, 8) positive, logits (n, 9).
+
+    And tokens (n, 36, 8), as of a transformer: one of the class, then late's.
+    """
 
     def convolve(x: jax.Array, kernel: np.ndarray, stride: int) -> jax.Array:
         strides, axes = (stride, stride), ("NHWC", "HWIO", "NHWC")
@@ -45,7 +48,10 @@ def network(image: jax.Array) -> ob.Activations:
 
     early = jnp.tanh(convolve(4 * (image - 0.5), _EARLY, 2))
     late = jax.nn.softplus(convolve(3 * early, _LATE, 1))
-    return ob.Activations(early=early, late=late, logits=late.mean((1, 2)) @ _LOGITS)
+    patches = late.reshape(len(late), -1, 8)
+    tokens = jnp.concatenate([patches.mean(1, keepdims=True) ** 2, patches], axis=1)
+    logits = late.mean((1, 2)) @ _LOGITS
+    return ob.Activations(early=early, late=late, tokens=tokens, logits=logits)
 
 
 def images(seed: int, shape: tuple[int, ...] = SHAPE) -> jax.Array:
@@ -83,6 +89,11 @@ _TERMS = {
     "neuron": ob.Neuron("early", 1, (1, 6)),
     "neuron, one an image": ob.Neuron("late", [1, 7, 0], [[0, 6], [4, 0], [2, 3]]),
     "neuron, a position an image": ob.Neuron("early", 1, [[0, 6], [4, 0], [2, 3]]),
+    "channel of tokens": ob.Channel("tokens", 2),
+    "channel without the class token": ob.Channel("tokens", [2, 0, 5], skip=1),
+    "neuron at a token": ob.Neuron("tokens", 3, (35,)),
+    "neuron, a token an image": ob.Neuron("tokens", [1, 7, 0], [[0], [4], [35]]),
+    "direction at a token": ob.DirectionNeuron("tokens", _vectors[1], (0,), power=1.0),
     "direction": ob.Direction("late", _vectors[0]),
     "direction, power": ob.Direction("late", _vectors[0], power=2.0),
     "direction, one an image": ob.Direction("late", _vectors, power=4),
@@ -109,6 +120,7 @@ _TERMS = {
     "caricature, one an image": ob.Caricature("late", _target["late"], power=4.0),
     "caricature, no power": ob.Caricature("early", _target["early"], power=0.0),
     "style": ob.Style("early", _grams[:1]),
+    "style of tokens": ob.Style("tokens", np.asarray(ob.gram(_target["tokens"]))[:1]),
     "style, one an image": ob.Style("early", _grams),
     "diversity": ob.Diversity("early"),
     "distance of pixels": ob.MinDistance(),

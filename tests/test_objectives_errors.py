@@ -13,6 +13,7 @@ A = ob.Channel("late", 3)
 ACTS = {
     "late": jax.ShapeDtypeStruct((2, 5, 7, 8), jnp.float32),
     "logits": jax.ShapeDtypeStruct((2, 10), jnp.float32),
+    "tokens": jax.ShapeDtypeStruct((2, 36, 8), jnp.float32),
 }
 SHAPE = (2, 20, 28, 3)
 
@@ -44,6 +45,8 @@ SHAPE = (2, 20, 28, 3)
         (lambda: ob.Logit(-1), "whole number"),
         (lambda: ob.Probability(0.5), "whole number"),
         (lambda: ob.Neuron("late", 3, 7), "Neuron.position must have rank 1"),
+        (lambda: ob.Channel("late", 3, skip=-1), "skip is a whole number of tokens"),
+        (lambda: ob.Channel("late", 3, skip=1.0), "skip is a whole number of tokens"),
         (lambda: ob.Neuron("late", 3, (1, 2, 3)), r"a position is \(y, x\)"),
         (lambda: ob.Neuron("late", 3, (1, -2)), r"a position is \(y, x\)"),
         (lambda: ob.Neuron("late", 3, (1.5, 2.0)), r"a position is \(y, x\)"),
@@ -149,10 +152,16 @@ def test_not_an_operation(build) -> None:
         (ob.Neuron("late", 3, (5, 0)), "out of range; late is 5 high and 7 wide"),
         (ob.Neuron("late", 3, (0, 7)), "out of range; late is 5 high and 7 wide"),
         (ob.DirectionNeuron("late", np.ones(8), (7, 5)), "5 high and 7 wide"),
-        (ob.Neuron("logits", 3), "has no spatial extent"),
-        (ob.DirectionNeuron("logits", np.ones(10)), "has no spatial extent"),
-        (ob.Style("logits", np.ones((1, 10, 10))), "has no spatial extent"),
-        (ob.Diversity("logits"), "has no spatial extent"),
+        (ob.Neuron("logits", 3), "has no positions"),
+        (ob.Neuron("tokens", 3), "36 tokens, which have no centre: give one, as @0"),
+        (ob.Neuron("tokens", 3, (1, 2)), r"a position in layer 'tokens' is one token, as @7; got"),
+        (ob.Neuron("late", 3, (1,)), r"a position in layer 'late' is \(y, x\), as @7,7; got"),
+        (ob.Neuron("tokens", 3, (36,)), r"token \[36\] is out of range; tokens has tokens 0 to 35"),
+        (ob.Channel("late", 3, skip=1), r"leaves out tokens of a layer \(n, t, c\)"),
+        (ob.Channel("tokens", 3, skip=36), r"leaves out tokens of a layer \(n, t, c\)"),
+        (ob.DirectionNeuron("logits", np.ones(10)), "has no positions"),
+        (ob.Style("logits", np.ones((1, 10, 10))), "has no positions"),
+        (ob.Diversity("logits"), "has no positions"),
         (ob.Logit(3, layer="late"), "does not hold one vector an image"),
         (ob.Direction("late", np.ones(7)), "vector has 7 entries; late has 8 channels"),
         (ob.DirectionNeuron("late", np.ones(9)), "vector has 9 entries"),
