@@ -23,7 +23,7 @@ from featvis.errors import (
 )
 from featvis.evidence import compare_with_natural, vary_seed
 from featvis.images import read_image
-from featvis.models import Model, available, load
+from featvis.models import Input, Model, available, from_function, from_linen, from_nnx, load, tap
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -97,6 +97,7 @@ __all__ = [
     "FeatureMatch",
     "FeatvisError",
     "Fourier",
+    "Input",
     "InputError",
     "Layer",
     "LogProbability",
@@ -128,6 +129,9 @@ __all__ = [
     "check_number",
     "compare_with_natural",
     "enable_cache",
+    "from_function",
+    "from_linen",
+    "from_nnx",
     "gram",
     "leaf",
     "load",
@@ -139,6 +143,7 @@ __all__ = [
     "static",
     "synthesize",
     "synthesize_many",
+    "tap",
     "transforms",
     "units_of",
     "vary_seed",

@@ -36,6 +36,12 @@ def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
     named = manifest.get("model")
     if not isinstance(named, Mapping) or not {"name", "digest"} <= set(named):
         raise InputError(f"the manifest is damaged: its model is {named!r}")
+    if model is None and models.is_place(str(named["name"])):
+        # Importing is running a program: never because a picture says so.
+        raise InputError(
+            f"the picture was made with a model of your own, {named['name']}: pass model= "
+            f"(--model {named['name']})"
+        )
     model = models.load(named["name"]) if model is None else model
     if model.digest != named["digest"]:
         raise InputError(

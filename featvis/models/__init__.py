@@ -1,7 +1,22 @@
 """Networks: what they are to featvis, those known by name, and one's own."""
 
 from featvis.models.input import Input
-from featvis.models.loading import available, load, outline
+from featvis.models.loading import available, is_place, load, outline
 from featvis.models.model import Apply, Model, Prepared
+from featvis.models.own import from_function, from_linen, from_nnx
+from featvis.models.taps import tap
 
-__all__ = ["Apply", "Input", "Model", "Prepared", "available", "load", "outline"]
+__all__ = [
+    "Apply",
+    "Input",
+    "Model",
+    "Prepared",
+    "available",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "is_place",
+    "load",
+    "outline",
+    "tap",
+]

@@ -1,0 +1,407 @@
+"""One's own network as a model, without edits: Flax NNX, Flax Linen, or any function of JAX."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.errors
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from featvis.errors import InputError
+from featvis.models.input import Input
+from featvis.models.model import Model, Prepared
+from featvis.models.taps import Taps, collect, tap_outputs
+
+
+def from_nnx(
+    module: nnx.Module,
+    *,
+    input: Input | None = None,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    output: str = "logits",
+    call: Mapping[str, Any] | None = None,
+) -> Model:
+    """A Flax NNX module as a model; the output of every submodule is a layer by its path.
+
+    The path is that of the attributes, `encoder/conv1`, with the place in a list after an
+    underscore, `blocks_3/conv2`. A module that is called twice has a second layer, `relu.1`. A
+    copy of the module runs in inference mode (`module.eval()`); the module itself is not touched.
+
+    Args:
+        module: called as `module(image)` with what `input` declares.
+        input: the images that it takes; by default any size, three channels in [0, 1].
+        name: of the model; by default that of its class.
+        labels: class names by index of its output.
+        output: name of the layer that is what it returns; a tuple's or dict's parts have theirs
+            after a slash, and the keys of a dict their own name alone.
+        call: further keyword arguments of the call, plain values.
+
+    Raises:
+        InputError: it cannot be called on such images, draws random numbers, or changes its batch
+            statistics; the message says what to pass.
+    """
+    if not isinstance(module, nnx.Module):
+        raise InputError(
+            f"from_nnx takes a module of Flax NNX; got {_kind(module)}; a Linen module goes to "
+            "from_linen, a function to from_function"
+        )
+    graph, state = nnx.split(module)
+    network = _Nnx(_static(graph), _keywords(call), output)
+    return _model(network, state, input, name or type(module).__name__, labels, type(module))
+
+
+def from_linen(
+    module: flax.linen.Module,
+    variables: Any,
+    *,
+    input: Input | None = None,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    output: str = "logits",
+    call: Mapping[str, Any] | None = None,
+) -> Model:
+    """A Flax Linen module as a model; the output of every submodule is a layer by its path.
+
+    Args:
+        module: called as `module.apply(variables, image, **call)` with what `input` declares.
+        variables: what its `init` returned or training made of it, all collections of it.
+        input: the images that it takes; by default any size, three channels in [0, 1].
+        name: of the model; by default that of its class.
+        labels: class names by index of its output.
+        output: as for `from_nnx`.
+        call: further keyword arguments of the call, plain values, as `{"train": False}`.
+
+    Raises:
+        InputError: it cannot be called on such images, needs random numbers, variables that are
+            not there or to change some; the message says what to pass.
+    """
+    if not isinstance(module, flax.linen.Module):
+        raise InputError(
+            f"from_linen takes a module of Flax Linen; got {_kind(module)}; an NNX module goes to "
+            "from_nnx, a function to from_function"
+        )
+    if not isinstance(variables, Mapping) or not variables:
+        raise InputError(
+            "from_linen takes the variables by collection, as {'params': …}; got "
+            f"{_kind(variables)}"
+        )
+    network = _Linen(_static(module), _keywords(call), output)
+    return _model(network, variables, input, name or type(module).__name__, labels, type(module))
+
+
+def from_function(
+    apply: Callable[[Any, jax.Array], Any],
+    params: Any,
+    *,
+    input: Input | None = None,
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    output: str = "logits",
+) -> Model:
+    """Any pure function of JAX as a model: Equinox, Haiku, or written by hand.
+
+    Its layers are what it returns, and the values that `featvis.tap(x, "name")` names in it.
+
+    Args:
+        apply: `(params, image) -> an array, or several by name`. The image is what `input` declares.
+        params: its weights, a pytree of arrays: as an argument they are no part of what is compiled.
+        input: the images that it takes; by default any size, three channels in [0, 1].
+        name: of the model; by default that of the function.
+        labels: class names by index of its output.
+        output: as for `from_nnx`.
+
+    Raises:
+        InputError: it cannot be called on such images, or gives no layer.
+    """
+    if not callable(apply):
+        raise InputError(f"from_function takes a function (params, image); got {_kind(apply)}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float)):
+            raise InputError(
+                f"from_function takes params of arrays; got {_kind(leaf)} at "
+                f"{jax.tree_util.keystr(path) or 'the top'}: keep what is no array in the function"
+            )
+    network = _Function(_static(apply), output)
+    called = name or getattr(apply, "__name__", type(apply).__name__)
+    return _model(network, params, input, called, labels, apply)
+
+
+# ---- networks: what is compiled ------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """Stands in for a value that cannot be hashed: the same object is equal, no other."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _static(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, _Same) else value
+
+
+def _keywords(call: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    for key, value in (call or {}).items():
+        try:
+            hash(value)
+        except TypeError:
+            raise InputError(
+                f"call takes plain values, as {{'train': False}}; got {_kind(value)} for {key!r}"
+            ) from None
+    return tuple(sorted((call or {}).items()))
+
+
+@dataclass(frozen=True)
+class _Function:
+    function: Any
+    output: str
+
+    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        result, taps = collect(_plain(self.function), params, x)
+        return _layers(result, taps, self.output, len(x))
+
+
+@dataclass(frozen=True)
+class _Linen:
+    module: Any
+    call: tuple[tuple[str, Any], ...]
+    output: str
+
+    def __call__(self, variables: Any, x: jax.Array) -> dict[str, jax.Array]:
+        def run(variables: Any, x: jax.Array) -> Any:
+            with flax.linen.intercept_methods(_tap_linen):
+                return _plain(self.module).apply(variables, x, **dict(self.call))
+
+        result, taps = collect(run, variables, x)
+        return _layers(result, taps, self.output, len(x))
+
+
+def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    result = next_fun(*args, **kwargs)
+    path = context.module.path
+    return tap_outputs(result, "/".join(path)) if path and context.method_name == "__call__" else (
+        result
+    )
+
+
+@dataclass(frozen=True)
+class _Nnx:
+    graph: Any
+    call: tuple[tuple[str, Any], ...]
+    output: str
+
+    def __call__(self, state: Any, x: jax.Array) -> dict[str, jax.Array]:
+        def run(state: Any, x: jax.Array) -> Any:
+            module = nnx.merge(_plain(self.graph), state)
+            module.eval()
+            before = _watched(module)
+            for path, part in nnx.iter_modules(module):
+                if path:
+                    _tap_module(part, _path(path))
+            result = module(x, **dict(self.call))
+            _check_unchanged(before, module)
+            return result
+
+        result, taps = collect(run, state, x)
+        return _layers(result, taps, self.output, len(x))
+
+
+def _path(path: Sequence[Any]) -> str:
+    """`blocks_3/conv2` of ("blocks", 3, "conv2"): the names that Linen gives."""
+    text = ""
+    for part in path:
+        text += f"_{part}" if isinstance(part, int) and text else f"/{part}" if text else str(part)
+    return text
+
+
+def _tap_module(module: nnx.Module, path: str) -> None:
+    """Makes a module, which is a copy of our own, name what it returns."""
+    if callable(module):
+        module._featvis_path = path  # type: ignore[attr-defined]
+        module.__class__ = _tapping(type(module))
+
+
+@functools.cache
+def _tapping(cls: type) -> type:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return tap_outputs(cls.__call__(self, *args, **kwargs), self._featvis_path)
+
+    names = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls)(cls.__name__, (cls,), names)
+
+
+def _watched(module: nnx.Module) -> dict[str, Any]:
+    """What a call in inference mode must not change, by path."""
+    state = nnx.state(module, (nnx.RngCount, nnx.BatchStat))
+    return {
+        _path(path): variable.get_raw_value() for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def _check_unchanged(before: Mapping[str, Any], module: nnx.Module) -> None:
+    for path, value in _watched(module).items():
+        if before.get(path) is value:
+            continue
+        if path.endswith("count"):
+            raise InputError(
+                f"it draws random numbers in inference mode (of {path}): pass what turns them off, "
+                "as call={'deterministic': True}, or turn them off in the module"
+            )
+        raise InputError(
+            f"it changes its batch statistics in inference mode ({path}): pass what turns that "
+            "off, as call={'use_running_average': True}, or turn it off in the module"
+        )
+
+
+def _layers(result: Any, taps: Taps, output: str, images: int) -> dict[str, jax.Array]:
+    """What a network gives, by name: taps, then its results; those of one row an image."""
+    if isinstance(result, Mapping):
+        for key, value in result.items():
+            if jax.tree_util.all_leaves([value]):
+                taps.add(str(key), value, asked=True)
+            else:
+                _add(value, str(key), taps)
+    else:
+        _add(result, output, taps)
+    layers = {}
+    for name, value in taps.values.items():
+        if np.ndim(value) >= 2 and value.shape[0] == images and _is_float(value):
+            layers[name] = value
+        elif name in taps.asked:
+            raise InputError(
+                f"layer {name!r} must hold floating-point activations of {images} images, "
+                f"({images}, ...); got {np.shape(value)} of {getattr(value, 'dtype', _kind(value))}"
+            )
+    if not layers:
+        raise InputError(
+            f"it gives no activations (n, ...) of {images} images: what it returns is "
+            f"{jax.tree.map(np.shape, result)}"
+        )
+    return layers
+
+
+def _add(value: Any, name: str, taps: Taps) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        part = "/".join([name, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
+        taps.add(part, leaf, asked=False)
+
+
+def _is_float(value: Any) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+# ---- the model -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _ChannelsLast:
+    """A network with channels first, its maps turned round."""
+
+    network: Any
+
+    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        layers = self.network(params, x)
+        return {k: jnp.moveaxis(a, 1, -1) if a.ndim == 4 else a for k, a in layers.items()}
+
+
+def _model(
+    network: Any,
+    params: Any,
+    input: Input | None,
+    name: str,
+    labels: Sequence[str] | None,
+    made: Any,
+) -> Model:
+    input = Input() if input is None else input
+    if not isinstance(input, Input):
+        raise InputError(f"input must be a featvis.Input; got {_kind(input)}")
+    apply = Prepared(input, _ChannelsLast(network) if input.layout == "NCHW" else network)
+    origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', _kind(made))}"
+    params = jax.tree.map(jnp.asarray, params)
+    model = Model(
+        name, apply, params, None if labels is None else tuple(labels), _digest(params), input,
+        origin,
+    )  # fmt: skip
+    _try(model)
+    return model
+
+
+def _try(model: Model) -> None:
+    """A dry run at the size of its input: what does not work is said here."""
+    height, width = model.input.size
+    image = f"images (n, {height}, {width}, {model.input.channels})"
+    if model.input.layout == "NCHW":
+        image = f"images (n, {model.input.channels}, {height}, {width})"
+    try:
+        model.layers()
+    except InputError as error:
+        raise InputError(f"{model.name}: {error}") from error
+    except flax.errors.InvalidRngError as error:
+        raise InputError(
+            f"{model.name} needs random numbers: {_first_line(error)}; pass what turns them off, as "
+            "call={'deterministic': True} or call={'train': False}"
+        ) from error
+    except flax.errors.ModifyScopeVariableError as error:
+        raise InputError(
+            f"{model.name} changes its variables when it is called: {_first_line(error)}; pass what "
+            "turns that off, as call={'train': False} or call={'use_running_average': True}"
+        ) from error
+    except (
+        flax.errors.ScopeCollectionNotFound,
+        flax.errors.ScopeVariableNotFoundError,
+        flax.errors.ScopeParamNotFoundError,
+    ) as error:
+        raise InputError(
+            f"{model.name} needs variables that were not given: {_first_line(error)}; pass all that "
+            "init returned, as {'params': …, 'batch_stats': …}"
+        ) from error
+    # Whatever a network raises is its own; the user wants to know on what.
+    except Exception as error:
+        raise InputError(
+            f"{model.name} cannot be called on {image} in inference mode: "
+            f"{type(error).__name__}: {_first_line(error)}; declare what it takes with "
+            "input=featvis.Input(size=…, channels=…), and its arguments with call="
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0].split(" (https://")[0]
+
+
+def _digest(params: Any) -> str:
+    """SHA-256 of all weights with their paths, shapes and types."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
