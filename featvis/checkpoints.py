@@ -9,13 +9,14 @@ formats are read: the zip archive of PyTorch ≥ 1.6 and the earlier stream of p
 
 import hashlib
 import io
+import json
 import math
 import pickle
 import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,15 @@ import numpy as np
 
 from featvis.errors import CheckpointError
 
-__all__ = ["Layout", "Rule", "assemble", "file_digest", "from_oihw", "read_checkpoint", "read_weights"]
+__all__ = [
+    "Layout",
+    "Rule",
+    "assemble",
+    "file_digest",
+    "from_oihw",
+    "read_checkpoint",
+    "read_weights",
+]
 
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -44,6 +53,24 @@ _STORAGE_TYPES = {
     "BoolStorage": "bool",
 }
 _RAW_TYPES = {"bf16": "u2", "bool": "u1"}
+
+_SAFETENSORS_TYPES = {
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": "bf16",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "bool",
+}
+
+# An .npz may be compressed. Trained weights hardly shrink; an archive that unpacks to more than
+# this many times its size, and to more than this many bytes, is no file of weights.
+_MOST_EXPANSION = 20
+_MOST_UNPACKED = 2**24
 
 # What torch.save writes. The rest is not needed, and some of it (a memo index of four billion)
 # makes the unpickler allocate without bound.
@@ -219,14 +246,18 @@ def _elements(raw: bytes | memoryview, storage: _Storage, byteorder: str) -> np.
         )
     values = np.frombuffer(raw, kind)
     if storage.code == "bf16":
-        # A bfloat16 is the upper half of a float32.
-        values = (values.astype(np.uint32) << 16).view(np.float32)
+        values = _widen(values)
     elif storage.code == "bool":
         values = values != 0
     else:
         values = values.astype(kind.newbyteorder("="), copy=False)
     values.flags.writeable = False
     return values
+
+
+def _widen(values: np.ndarray) -> np.ndarray:
+    """Float32 of bfloat16, which is its upper half."""
+    return (values.astype(np.uint32) << 16).view(np.float32)
 
 
 def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
@@ -363,6 +394,8 @@ def file_digest(path: str | Path) -> str:
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a file of weights: `.safetensors`, `.npz`, or a PyTorch checkpoint by any other suffix.
 
+    An archive that would unpack to more than 16 MiB and 20 times its own size is refused.
+
     Returns:
         Arrays by name, in the file's order; bfloat16 is widened to float32.
 
@@ -388,20 +421,68 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load
+    from safetensors import deserialize
 
-    tensors = load(path.read_bytes())
+    data = path.read_bytes()
+    # Checks every length and offset of the header; its tensors come in no order.
+    tensors = dict(deserialize(data))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return {
-        name: array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-        for name, array in tensors.items()
+        name: _safetensor(name, tensors[name]["dtype"], tensors[name]["data"]).reshape(
+            tensors[name]["shape"]
+        )
+        for name in header
+        if name in tensors
     }
 
 
+def _safetensor(name: str, code: str, raw: bytes) -> np.ndarray:
+    if code not in _SAFETENSORS_TYPES:
+        known = ", ".join(_SAFETENSORS_TYPES)
+        raise ValueError(f"{name} has elements of type {code}; expected one of {known}")
+    kind = _SAFETENSORS_TYPES[code]
+    values = np.frombuffer(raw, "<" + _RAW_TYPES.get(kind, kind))
+    if kind == "bf16":
+        return _widen(values)
+    return values != 0 if kind == "bool" else values
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        return {name: archive[name] for name in archive.files}
+    data = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        most = max(_MOST_UNPACKED, _MOST_EXPANSION * len(data))
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > most:
+            raise ValueError(f"it unpacks to {unpacked} bytes, more than {most}")
+        tensors = {}
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename:
+                raise ValueError(f"it holds {name}, which is not an array")
+            with archive.open(entry) as member:
+                # No more than announced: what it says of its size need not be true.
+                tensors[name] = _array_of_npy(name, member.read(entry.file_size))
+        return tensors
+
+
+def _array_of_npy(name: str, data: bytes) -> np.ndarray:
+    """The array of a `.npy` file, a view of its bytes: nothing is allocated for a false shape."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in headers:
+        raise ValueError(f"{name} is of format version {version}")
+    shape, columns_first, kind = headers[version](stream)
+    if kind.kind not in "biuf":
+        raise ValueError(f"{name} has elements of type {kind}; expected numbers")
+    raw = np.dtype("u1") if kind.kind == "b" else kind
+    values = np.frombuffer(data, raw, math.prod(shape), stream.tell())
+    values = values != 0 if kind.kind == "b" else values.astype(kind.newbyteorder("="), copy=False)
+    return values.reshape(shape, order="F" if columns_first else "C")
 
 
 def from_oihw(kernel: np.ndarray) -> np.ndarray:

@@ -113,8 +113,12 @@ def _sized(cls: Callable[..., Any], size: tuple[int, int], channels: int) -> Cal
     return make
 
 
-def transform(value: Transform | str) -> Transform:
+def transform(value: Transform | str, size: tuple[int, int]) -> Transform:
     """A transform from itself, a preset's name or a call (`Compose((Pad(12), Jitter(8)))`).
+
+    Args:
+        value: what is asked for.
+        size: (height, width) of the images, which a preset is in proportion to.
 
     Raises:
         InputError: no such transform, or arguments that it does not take.
@@ -134,7 +138,7 @@ def transform(value: Transform | str) -> Transform:
                 f"nearest: {near[0]}" if near else f"known: {', '.join(sorted(transforms.PRESETS))}"
             )
             raise InputError(f"unknown transform {name!r}; {hint}")
-        return transforms.PRESETS[name]
+        return transforms.PRESETS[name](size)
 
     found = _read(value, _classes(Transform), "transform", bare)
     if not isinstance(found, Transform):

@@ -20,7 +20,7 @@ from jax import Array, lax
 __all__ = ["Padding", "conv", "same_padding"]
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
-"""Zeros around an image: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
+"""Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
 
 _Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -43,13 +43,11 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def resolve_padding(
-    padding: Padding, shape: tuple[int, int], kernel: tuple[int, int], stride: int
+    padding: Padding, shape: tuple[int, ...], kernel: tuple[int, int], stride: int
 ) -> _Pads:
     """Zeros as ((top, bottom), (left, right)) for an image and a kernel of these (h, w)."""
     if padding == "SAME":
-        rows, columns = (
-            same_padding(*one, stride) for one in zip(shape, kernel, strict=True)
-        )
+        rows, columns = (same_padding(*one, stride) for one in zip(shape, kernel, strict=True))
         return rows, columns
     if padding == "VALID":
         return (0, 0), (0, 0)

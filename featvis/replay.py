@@ -42,11 +42,18 @@ def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
             f"the picture was made with a model of your own, {named['name']}: pass model= "
             f"(--model {named['name']})"
         )
-    model = models.load(named["name"]) if model is None else model
+    try:
+        model = models.load(named["name"]) if model is None else model
+    except UnknownModel as error:
+        raise UnknownModel(
+            f"the picture was made with a model called {named['name']!r}, which is not one of the "
+            "zoo: pass model="
+        ) from error
     if model.digest != named["digest"]:
         raise InputError(
-            f"the picture was made with weights {str(named['digest'])[:12]} of {named['name']}; "
-            f"these are {model.digest[:12]}"
+            f"the picture was made with weights {str(named['digest'])[:12]} of {named['name']} "
+            f"({named.get('origin', 'of unknown origin')}); these are {model.digest[:12]} "
+            f"({model.origin}): pass model= (--weights FILE)"
         )
     return model
 

@@ -103,22 +103,20 @@ class Result:
         return dataclasses.replace(self, evidence={**self.evidence, **added})
 
     def picture(self, index: int = 0, *, transparent: bool = False) -> Image.Image:
-        """One image as a Pillow picture: grey for 1 channel, RGB for 3; others need a choice.
+        """One image as a Pillow picture: grey for 1 channel, RGB for 3, else a grey panel each.
 
         Args:
             index: of the image.
             transparent: let pixels fade that the objective hardly depended on: opacity is the
                 sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
-
-        Raises:
-            InputError: images of another number of channels.
         """
         picture = to_picture(self.images[index])
         if transparent:
             sensitivity = self.sensitivity[index]
             full = np.percentile(sensitivity, 80)
             opacity = sensitivity / full if full > 0 else np.ones_like(sensitivity)
-            picture.putalpha(to_picture(opacity[..., None]))
+            panels = picture.width // opacity.shape[1]
+            picture.putalpha(to_picture(np.tile(opacity, (1, panels))[..., None]))
         return picture
 
     def grid(self, labels: Sequence[str] = (), columns: int | None = None) -> Image.Image:
@@ -235,17 +233,13 @@ def _shorten(text: str, length: int = 100) -> str:
 def to_picture(image: np.ndarray) -> Image.Image:
     """An image (h, w, c) in [0, 1] as a Pillow picture of 8 bits.
 
-    Raises:
-        InputError: neither 1 nor 3 channels.
+    One channel is grey, three are RGB; of any other number each channel is grey, one beside the
+    other from left to right.
     """
     levels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    if levels.shape[-1] == 1:
-        return Image.fromarray(levels[..., 0])
-    if levels.shape[-1] != 3:
-        raise InputError(
-            f"a picture has 1 or 3 channels; the image has {levels.shape[-1]}: choose some of them"
-        )
-    return Image.fromarray(levels)
+    if levels.shape[-1] == 3:
+        return Image.fromarray(levels)
+    return Image.fromarray(np.concatenate(np.moveaxis(levels, -1, 0), axis=1))
 
 
 def grid(

@@ -157,7 +157,7 @@ def attempt(
     model = models.load(model) if isinstance(model, str) else model
     objective = _as_objective(objective)
     parameterization = _as_parameterization(parameterization, model)
-    transform = components.transform(transform)
+    transform = components.transform(transform, parameterization.size)
     _positive("steps", steps)
     if patience is not None:
         _positive("patience", patience)
@@ -364,6 +364,8 @@ def _advance(
             updates, moments = optimizer.update(
                 descent, moments, params, value=-score, grad=descent
             )
+            still = {name: jnp.zeros_like(updates[name]) for name in parameterization.held}
+            updates = {**updates, **still}
             return parameterization.project(optax.apply_updates(params, updates)), moments
 
         params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores)
@@ -711,7 +713,9 @@ def synthesize_many(
     _positive("batch_limit", batch_limit)
     if not isinstance(seed, (int, np.integer)):
         raise InputError(f"seed must be one integer for all objectives; got {seed!r}")
-    transform = components.transform(options.get("transform", DEFAULT_TRANSFORM))
+    transform = components.transform(
+        options.get("transform", DEFAULT_TRANSFORM), parameterization.size
+    )
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
         init = options.get("init")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -621,13 +622,39 @@ def _separable(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Arr
     return image
 
 
-PRESETS: dict[str, Transform] = {
-    "standard": Compose((Pad(8), RandomAffine((0.9, 1.1), (-10.0, 10.0), 4.0), Jitter(4))),
-    "affine": RandomAffine((0.9, 1.1), (-10.0, 10.0), 8.0),
-    "maco": Compose((RandomResizedCrop(0.05, 0.5, 0.15), Noise(0.08))),
-    "none": Compose(()),
+def _in_proportion(pixels: int, size: tuple[int, int]) -> float:
+    """What is `pixels` at a side of 160 or more, and as large a part of a smaller one."""
+    return pixels * min(1.0, min(size) / _PRESET_SIDE)
+
+
+def _standard(size: tuple[int, int]) -> Transform:
+    frame, moved = round(_in_proportion(8, size)), _in_proportion(4, size)
+    affine = RandomAffine((0.9, 1.1), (-10.0, 10.0), moved)
+    return Compose((Pad(frame), affine, Jitter(round(moved))))
+
+
+def _affine_preset(size: tuple[int, int]) -> Transform:
+    return RandomAffine((0.9, 1.1), (-10.0, 10.0), _in_proportion(8, size))
+
+
+def _maco(size: tuple[int, int]) -> Transform:
+    return Compose((RandomResizedCrop(0.05, 0.5, 0.15), Noise(0.08)))
+
+
+def _none(size: tuple[int, int]) -> Transform:
+    return Compose(())
+
+
+#: The side in pixels from which on the presets' shifts and frames no longer grow.
+_PRESET_SIDE = 160
+
+PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
+    "standard": _standard,
+    "affine": _affine_preset,
+    "maco": _maco,
+    "none": _none,
 }
-"""Named transforms.
+"""Named transforms, for images of a size (height, width) in pixels.
 
 - `standard`: lucid's, a frame of 12 grey pixels, jitter 8, scale 0.9 to 1.1, rotation within 10
   degrees, jitter 4; (h, w) becomes (h + 12, w + 12). The first jitter would cut 8 pixels off the
@@ -635,7 +662,11 @@ PRESETS: dict[str, Transform] = {
   that also scales and turns, in 3.6 ms rather than 6.5 for 4 images of 160x160. Lucid draws
   the scale and angle from lists (an angle of 0 more often) and resizes the canvas with the
   picture; here both are uniform, the canvas is fixed and the grey goes on outside it.
-- `affine`: scale, rotation and shift with the picture's edge continued and its size kept.
+- `affine`: scale, rotation and a shift of up to 8 pixels with the picture's edge continued and its
+  size kept.
 - `maco`: one crop of 5 to 50 % of the sides, and noise of 0.08 (Fel et al. 2023).
 - `none`: the identity.
+
+Frames and shifts in pixels are for sides of 160 and more; for smaller images they are in
+proportion (a shift of 8 would take a quarter of 32 pixels out of sight).
 """

@@ -106,7 +106,9 @@ def _unit(text: str, token: re.Match[str]) -> tuple[Objective, int]:
         position_text = _POSITION.match(text, at.end())
         if position_text is None:
             raise literals.mark(
-                text, "a position is y,x, or a token, whole numbers of 0 or more, or center", at.end()
+                text,
+                "a position is y,x or a token, whole numbers of 0 or more, or center",
+                at.end(),
             )
         stop = position_text.end()
         if position_text[1] is not None:

@@ -114,8 +114,7 @@ def _check_position(position: Any) -> None:
     whole = given.dtype.kind in "iu" and given.ndim and given.shape[-1] in (1, 2)
     if not whole or np.any(given < 0):
         raise ObjectiveError(
-            "a position is (y, x), or (token,), whole numbers of 0 or more; got "
-            f"{given.tolist()}"
+            f"a position is (y, x), or (token,), whole numbers of 0 or more; got {given.tolist()}"
         )
 
 

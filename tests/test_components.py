@@ -62,9 +62,9 @@ def test_one_name_of_two_classes_names_both():
             with pytest.raises(fv.InputError, match=r"featvis.*\.Fourier and .*test_components"):
                 components.parameterization(text, (8, 8))
         with pytest.raises(fv.InputError, match=r"featvis\.transforms\.Jitter and .*test_comp"):
-            components.transform("Jitter(8)")
+            components.transform("Jitter(8)", (8, 8))
         assert components.parameterization("pixels", (8, 8)) == fv.Pixels((8, 8))
-        assert components.transform("standard") == fv.transforms.PRESETS["standard"]
+        assert components.transform("none", (8, 8)) == fv.transforms.Compose(())
     finally:
         del mine
         gc.collect()
@@ -73,10 +73,10 @@ def test_one_name_of_two_classes_names_both():
 
 @pytest.mark.parametrize("name", sorted(fv.transforms.PRESETS))
 def test_transform_reads_presets_and_their_reprs(name):
-    preset = components.transform(name)
-    assert preset == fv.transforms.PRESETS[name]
-    assert components.transform(repr(preset)) == preset
-    assert components.transform(preset) is preset
+    preset = components.transform(name, (64, 48))
+    assert preset == fv.transforms.PRESETS[name]((64, 48))
+    assert components.transform(repr(preset), (1, 1)) == preset
+    assert components.transform(preset, (1, 1)) is preset
 
 
 def test_optimizer_text_is_read_once_and_composes():
@@ -160,6 +160,5 @@ def test_optimizer_text_has_transformations_and_schedules_alone(name):
     ],
 )
 def test_bad_text_is_an_input_error(read, text, message):
-    arguments = ((8, 8), 3) if read is components.parameterization else ()
     with pytest.raises(fv.InputError, match=message):
-        read(text, *arguments)
+        read(text) if read is components.optimizer else read(text, (8, 8))

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 import featvis.models
-from featvis import kernels
+from featvis import kernels, zoo
 from featvis.checkpoints import read_checkpoint
 from featvis.errors import CheckpointError, InputError, UnknownModel
-from featvis import zoo
 from featvis.zoo.efficientnet_lite import EfficientNetLite
 from objectives import UnknownLayer
 

@@ -132,7 +132,7 @@ def test_what_a_text_says(text: str, objective: ob.Objective) -> None:
         ("block8:[]", 0, "a list of units is of whole numbers"),
         ("block8:[0 1]", 0, "a list of units is of whole numbers"),
         ("block8:[0, -1]", 0, "whole number of 0 or more"),
-        ("block8:3@7,-1", 9, "a position is y,x, or a token"),
+        ("block8:3@7,-1", 9, "a position is y,x or a token"),
         ("block8:3@-1,2", 9, "a position is y,x"),
         ("block8:3@(1,2)", 9, "a position is y,x"),
         ("block8:3@1.5,2", 9, "a position is y,x"),

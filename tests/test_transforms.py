@@ -46,8 +46,8 @@ CASES = [
     (Noise(0.1), (11, 14)),
     (Flip(), (11, 14)),
     (ColorShift(0.5), (11, 14)),
-    (PRESETS["standard"], (23, 26)),
-    (PRESETS["none"], (11, 14)),
+    (PRESETS["standard"]((160, 200)), (23, 26)),
+    (PRESETS["none"]((11, 14)), (11, 14)),
 ]
 IDS = [f"{type(case).__name__}-{i}" for i, (case, _) in enumerate(CASES)]
 FIXED = (Pad, Blur)  # the same for every key
@@ -93,7 +93,7 @@ def test_laws(case, size):
     assert float((direction * gradient).sum()) == pytest.approx(forward, rel=1e-4)
     # Two images draw for themselves.
     same = run(keys, jnp.broadcast_to(images[:1], images.shape))[0]
-    if isinstance(case, FIXED) or case == PRESETS["none"]:
+    if isinstance(case, FIXED) or case == Compose(()):
         np.testing.assert_array_equal(same[0], same[1])
     else:
         assert len({np.asarray(one).tobytes() for one in same}) > 1
@@ -261,7 +261,9 @@ def literal(node):
     return ast.literal_eval(node)
 
 
-@pytest.mark.parametrize("case", [case for case, _ in CASES] + list(PRESETS.values()), ids=repr)
+@pytest.mark.parametrize(
+    "case", [case for case, _ in CASES] + [make((11, 14)) for make in PRESETS.values()], ids=repr
+)
 def test_equal_by_value_and_readable_as_text(case):
     twin = literal(ast.parse(repr(case), mode="eval").body)
     assert twin == case
@@ -325,3 +327,12 @@ def test_the_smallest_image_goes_through():
     for border in transforms.BORDERS:
         out = RandomAffine(border=border, value=0.3)(jax.random.key(0), image)
         np.testing.assert_allclose(out, image, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "shift", "frame"), [((160, 160), 8.0, 12), ((512, 300), 8.0, 12), ((32, 64), 1.6, 3)]
+)
+def test_presets_are_in_proportion_to_small_images(size, shift, frame):
+    assert PRESETS["affine"](size).shift == pytest.approx(shift)
+    height, width, _ = PRESETS["standard"](size).output_shape((*size, 3))
+    assert (height - size[0], width - size[1]) == (frame, frame)

@@ -67,7 +67,7 @@ class Input:
         if self.value_range[0] == self.value_range[1]:
             raise checks.error(self, "value_range", "(low, high), two numbers", self.value_range)
         deviations = self.std if isinstance(self.std, tuple) else (self.std,)
-        if min(deviations) <= 0:  # type: ignore[type-var]
+        if min(deviations) <= 0:
             raise checks.error(self, "std", "above 0", self.std)
         if self.preprocess is not None and not callable(self.preprocess):
             raise checks.error(self, "preprocess", "a function", self.preprocess)
@@ -100,9 +100,7 @@ class Input:
         """
         given = f"got {height}x{width}"
         if channels != self.channels:
-            raise InputError(
-                f"{name} expects images of {self.channels} channels, got {channels}"
-            )
+            raise InputError(f"{name} expects images of {self.channels} channels, got {channels}")
         if self.fixed_size and (height, width) != self.size:
             raise InputError(
                 f"{name} takes images of {self.size[0]}x{self.size[1]} pixels (height x width) "

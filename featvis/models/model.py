@@ -21,7 +21,7 @@ _DRY_RUN = 13
 class Apply(Protocol):
     """A network as a pure function; hashable, and equal for equal architectures."""
 
-    def __call__(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, params: Any, image: jax.Array, /) -> dict[str, jax.Array]:
         """Activations by layer name, in forward order, of images (n, h, w, c)."""
         ...
 

@@ -112,8 +112,8 @@ def from_function(
     Its layers are what it returns, and the values that `featvis.tap(x, "name")` names in it.
 
     Args:
-        apply: `(params, image) -> an array, or several by name`. The image is what `input` declares.
-        params: its weights, a pytree of arrays: as an argument they are no part of what is compiled.
+        apply: `(params, image) -> an array, or several by name`, the image as `input` declares it.
+        params: its weights, a pytree of arrays: as an argument no part of what is compiled.
         input: the images that it takes; by default any size, three channels in [0, 1].
         name: of the model; by default that of the function.
         labels: class names by index of its output.
@@ -131,7 +131,7 @@ def from_function(
                 f"{jax.tree_util.keystr(path) or 'the top'}: keep what is no array in the function"
             )
     network = _Function(_static(apply), output)
-    called = name or getattr(apply, "__name__", type(apply).__name__)
+    called = name or str(getattr(apply, "__name__", type(apply).__name__))
     return _model(network, params, input, called, labels, apply)
 
 
@@ -202,8 +202,10 @@ class _Linen:
 def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
     result = next_fun(*args, **kwargs)
     path = context.module.path
-    return tap_outputs(result, "/".join(path)) if path and context.method_name == "__call__" else (
-        result
+    return (
+        tap_outputs(result, "/".join(path))
+        if path and context.method_name == "__call__"
+        else (result)
     )
 
 
@@ -256,9 +258,7 @@ def _tapping(cls: type) -> type:
 def _watched(module: nnx.Module) -> dict[str, Any]:
     """What a call in inference mode must not change, by path."""
     state = nnx.state(module, (nnx.RngCount, nnx.BatchStat))
-    return {
-        _path(path): variable.get_raw_value() for path, variable in nnx.to_flat_state(state)
-    }
+    return {_path(path): variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
 
 
 def _check_unchanged(before: Mapping[str, Any], module: nnx.Module) -> None:
@@ -361,13 +361,13 @@ def _try(model: Model) -> None:
         raise InputError(f"{model.name}: {error}") from error
     except flax.errors.InvalidRngError as error:
         raise InputError(
-            f"{model.name} needs random numbers: {_first_line(error)}; pass what turns them off, as "
-            "call={'deterministic': True} or call={'train': False}"
+            f"{model.name} needs random numbers: {_first_line(error)}; pass what turns them off, "
+            "as call={'deterministic': True} or call={'train': False}"
         ) from error
     except flax.errors.ModifyScopeVariableError as error:
         raise InputError(
-            f"{model.name} changes its variables when it is called: {_first_line(error)}; pass what "
-            "turns that off, as call={'train': False} or call={'use_running_average': True}"
+            f"{model.name} changes its variables when it is called: {_first_line(error)}; pass "
+            "what turns that off, as call={'train': False} or call={'use_running_average': True}"
         ) from error
     except (
         flax.errors.ScopeCollectionNotFound,
@@ -375,8 +375,8 @@ def _try(model: Model) -> None:
         flax.errors.ScopeParamNotFoundError,
     ) as error:
         raise InputError(
-            f"{model.name} needs variables that were not given: {_first_line(error)}; pass all that "
-            "init returned, as {'params': …, 'batch_stats': …}"
+            f"{model.name} needs variables that were not given: {_first_line(error)}; pass all "
+            "that init returned, as {'params': …, 'batch_stats': …}"
         ) from error
     # Whatever a network raises is its own; the user wants to know on what.
     except Exception as error:

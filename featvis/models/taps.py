@@ -57,7 +57,7 @@ def tap(x: jax.Array, name: str) -> jax.Array:
 
 
 def tap_outputs(outputs: Any, name: str) -> Any:
-    """Names every array of a pytree: the array alone by `name`, the parts of more by `name/part`."""
+    """Names every array of a pytree: one alone by `name`, the parts of more by `name/part`."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(outputs)
     marked = [
         _mark.bind(leaf, name=_part(name, path), asked=False) if hasattr(leaf, "dtype") else leaf
@@ -120,7 +120,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], taps: Taps
         elif eqn.primitive.name == "jit":
             inner = eqn.params["jaxpr"]
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs, taps)
-        elif eqn.primitive.name == "checkpoint":
+        elif eqn.primitive.name in ("remat2", "checkpoint"):
             outputs = _evaluate(eqn.params["jaxpr"], (), inputs, taps)
         elif eqn.primitive.name == "scan":
             outputs = _scan(eqn, inputs, taps)

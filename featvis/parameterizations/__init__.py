@@ -2,9 +2,19 @@
 
 from featvis.parameterizations.cppn import CPPN
 from featvis.parameterizations.fourier import Fourier
+from featvis.parameterizations.frozen import FrozenChannels
 from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
 
-__all__ = ["CPPN", "BoundedPixels", "Fourier", "MaCo", "Parameterization", "Pixels", "Pyramid"]
+__all__ = [
+    "CPPN",
+    "BoundedPixels",
+    "Fourier",
+    "FrozenChannels",
+    "MaCo",
+    "Parameterization",
+    "Pixels",
+    "Pyramid",
+]

@@ -54,6 +54,11 @@ class Parameterization(ABC):
         """(height, width, channels) of the image."""
         return (*self.size, self.channels)
 
+    @property
+    def held(self) -> frozenset[str]:
+        """Names of the parameters that stay what they are, whatever the optimizer does."""
+        return frozenset()
+
     @abstractmethod
     def init(self, key: jax.Array) -> Params:
         """Draw the parameters of one image from `key`: a dict of float32 arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -54,8 +55,8 @@ class Architecture(ABC):
                 return np.zeros(shape, np.float32)
             if name.endswith("scale"):
                 return np.ones(shape, np.float32)
-            spread = np.sqrt(2 / max(np.prod(shape[:-1]), 1))
-            return (spread * rng.standard_normal(shape)).astype(np.float32)
+            spread = math.sqrt(2 / math.prod(shape[:-1]))
+            return np.float32(spread) * rng.standard_normal(shape, np.float32)
 
         flat = {name: draw(name, shape) for name, shape in self.shapes().items()}
         return jax.device_put(unflatten_dict(flat, sep="/"))
@@ -126,9 +127,7 @@ def _expected(architecture: Architecture, layout: Layout) -> dict[str, tuple[int
     return expected
 
 
-def _fold_all(
-    found: Mapping[str, np.ndarray], norms: Mapping[str, float]
-) -> dict[str, np.ndarray]:
+def _fold_all(found: Mapping[str, np.ndarray], norms: Mapping[str, float]) -> dict[str, np.ndarray]:
     params: dict[str, np.ndarray] = {}
     for path, array in found.items():
         module, _, leaf = path.rpartition("/")

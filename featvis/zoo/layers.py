@@ -113,9 +113,7 @@ def max_pool(
         )
     low = jnp.asarray(-jnp.inf, x.dtype)
     padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
-    height, width = (
-        (padded.shape[axis] - window) // stride + 1 for axis in (1, 2)
-    )
+    height, width = ((padded.shape[axis] - window) // stride + 1 for axis in (1, 2))
     shifted = [
         padded[
             :,
@@ -159,6 +157,8 @@ def average_pool(
 
 def adaptive_average_pool(x: jax.Array, outputs: tuple[int, int]) -> jax.Array:
     """Mean over as many windows as asked for, PyTorch's AdaptiveAvgPool2d: (n, h, w, c) to it."""
+    if x.shape[1:3] == outputs:
+        return x
     rows, columns = (
         _adaptive_means(size, count) for size, count in zip(x.shape[1:3], outputs, strict=True)
     )
