@@ -121,10 +121,21 @@ class _RebuildTensor:
         return _Tensor(storage, offset, size, stride)
 
 
+@dataclass(frozen=True, slots=True)
+class _RebuildParameter:
+    """Stands in for `torch._utils._rebuild_parameter`: the tensor of a trained parameter."""
+
+    def __call__(self, tensor: Any, *rest: Any) -> _Tensor:
+        if not isinstance(tensor, _Tensor):
+            raise CheckpointError("a parameter that is not a tensor")
+        return tensor
+
+
 _GLOBALS: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", name): _StorageType(code) for name, code in _STORAGE_TYPES.items()},
 }
 
@@ -479,6 +490,8 @@ def _array_of_npy(name: str, data: bytes) -> np.ndarray:
     shape, columns_first, kind = headers[version](stream)
     if kind.kind not in "biuf":
         raise ValueError(f"{name} has elements of type {kind}; expected numbers")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{name} is of shape {shape}")
     raw = np.dtype("u1") if kind.kind == "b" else kind
     values = np.frombuffer(data, raw, math.prod(shape), stream.tell())
     values = values != 0 if kind.kind == "b" else values.astype(kind.newbyteorder("="), copy=False)
