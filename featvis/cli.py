@@ -1,4 +1,4 @@
-"""The command line: `featvis models`, `layers`, `render` and `replay`."""
+"""The command line: `featvis models`, `fetch`, `layers`, `render` and `replay`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from featvis import components, models
+from featvis import components, fetching, models
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
 from featvis.evidence import comparable, compare_with_natural, vary_seed
@@ -26,7 +26,15 @@ from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
 from featvis.result import Result, grid, output_path, to_picture, write_file
 from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, synthesize_many
-from objectives import Logit, LogProbability, ObjectiveError, Probability, parse
+from objectives import (
+    Channel,
+    Logit,
+    LogProbability,
+    Neuron,
+    ObjectiveError,
+    Probability,
+    parse,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -47,6 +55,23 @@ _Size = Annotated[str | None, typer.Option(help="Height x width in pixels, as 16
 _Evidence = Annotated[
     Path | None,
     typer.Option(help="A folder of natural images to compare the unit's response with."),
+]
+
+_Name = Annotated[str | None, typer.Argument(help="A network's name: see `featvis models`.")]
+_Place = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="Where the function is that makes your own network, in place of MODEL.",
+    ),
+]
+_Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="A file of weights (.safetensors, .pth, .npz), or one of the Hugging Face hub, "
+        "hf://owner/repository@revision/path."
+    ),
 ]
 
 #: How a shell reports a program ended by Ctrl-C.
@@ -70,29 +95,55 @@ def list_models(as_json: _Json = False) -> None:
 
 
 @app.command()
-def layers(model: str, size: _Size = None, as_json: _Json = False) -> None:
+def fetch(
+    model: Annotated[str, typer.Argument(help="A network's name: see `featvis models`.")],
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Download the weights of a network, check them, and keep them in the cache folder."""
+    path = fetching.fetch(models.entry(model), progress=not quiet)
+    print(json.dumps({"model": model, "weights": str(path)}) if as_json else path)
+
+
+@app.command()
+def layers(
+    model: _Name = None,
+    place: _Place = None,
+    weights: _Weights = None,
+    size: _Size = None,
+    as_json: _Json = False,
+) -> None:
     """The layers of a network, their shapes at a size, and how their units are written."""
-    network = models.load(model)
+    network, rest = _network([model] if model else [], place, weights, outline=True)
+    if rest:
+        raise InputError(f"--model names the network already; got {model!r} too")
     shapes = network.layers(_parse_size(size, network))
-    width = max(len(name) for name in shapes)
+    rows = []
     for name, shape in shapes.items():
-        unit = f"{name}:0 to {name}:{shape[-1] - 1}"
+        kind, units, neurons = _units(name, shape)
         if as_json:
-            print(json.dumps({"layer": name, "shape": list(shape), "units": unit}))
-        else:
-            print(f"{name:{width}}  {'x'.join(map(str, shape)):12}  {unit}")
+            facts = {"layer": name, "shape": list(shape), "kind": kind, "units": units}
+            print(json.dumps(facts | ({"neurons": neurons} if neurons else {})))
+        rows.append((name, kind, "x".join(map(str, shape)), f"{units}, {neurons}".rstrip(", ")))
+    if not as_json:
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for row in rows:
+            print("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]))
 
 
 @app.command()
 def render(
-    model: Annotated[str, typer.Argument(help="A network's name: see `featvis models`.")],
-    objective: Annotated[
-        list[str],
+    model_and_objectives: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="What to maximise: a channel block8:3, a neuron block8:3@7,7, a class logits:285, "
-            "a layer block8, or an expression such as 'block8:3 - 0.1*tv'."
+            metavar="[MODEL] OBJECTIVE",
+            help="A network's name (see `featvis models`), unless --model says which; and what to "
+            "maximise: a channel block8:3, a neuron block8:3@7,7 or at a token block3:5@0, a class "
+            "logits:285, a layer block8, or an expression such as 'block8:3 - 0.1*tv'.",
         ),
-    ],
+    ] = None,
+    place: _Place = None,
+    weights: _Weights = None,
     output: _Output = None,
     size: _Size = None,
     steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 512,
@@ -123,14 +174,19 @@ def render(
 ) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
     _use_cache()
-    network = models.load(model)
+    network, objective = _network(model_and_objectives or [], place, weights)
+    if not objective:
+        raise InputError(f"an objective is missing, as in: featvis render {network.name} block8:3")
     parsed = [parse(text) for text in objective]
-    wanted = _parse_size(size, network)
+    wanted, takes = _parse_size(size, network), network.input
     found = synthesize_many(
         network,
         parsed,
         components.parameterization(
-            param, wanted or network.input.size, network.input.channels, fixed_size=wanted is not None
+            param,
+            wanted or takes.size,
+            takes.channels,
+            fixed_size=wanted is not None,
         ),
         seed=seed,
         steps=steps,
@@ -144,7 +200,7 @@ def render(
     if evidence is not None:
         for unit in parsed:
             comparable(unit)
-        read_image(image_files(evidence)[0])
+        read_image(image_files(evidence)[0], channels=network.input.channels)
     if seeds is not None and seeds < 2:
         raise InputError(f"--seeds must be 2 or more; got {seeds}")
     if animate is not None and len(parsed) > 1:
@@ -152,7 +208,7 @@ def render(
     film = None
     if animate is not None:
         film = output_path(animate, force=force, suffixes=(".webp", ".gif"))
-    paths, sheet = _plan(output, network.name, [str(o) for o in parsed], force)
+    paths, sheet = _plan(output, _file_name(network.name), [str(o) for o in parsed], force)
     done: dict[int, Result] = {}
     for places, result in found:
         # All pictures of a batch are safe before anything is measured.
@@ -172,10 +228,10 @@ def render(
             # The pictures are there: they are reported with what is known of them.
             cut_short = True
         results = [result] if len(places) == 1 else list(result)
-        for place, one, path in zip(places, results, written, strict=True):
+        for number, one, path in zip(places, results, written, strict=True):
             if one.evidence:
                 _save(one.save, path, True)
-            _report(one, objective[place], path, seed, as_json)
+            _report(one, objective[number], path, seed, as_json)
         if cut_short:
             raise typer.Exit(_INTERRUPTED)
     if sheet is not None and len(done) > 1:
@@ -190,6 +246,8 @@ def render(
 @app.command("replay")
 def replay_file(
     file: Annotated[Path, typer.Argument(help="A PNG that featvis wrote, or the JSON beside it.")],
+    place: _Place = None,
+    weights: _Weights = None,
     output: _Output = None,
     force: _Force = False,
     quiet: _Quiet = False,
@@ -198,6 +256,7 @@ def replay_file(
     """Make a picture again from its manifest, and say whether it is the same."""
     _use_cache()
     manifest = read_manifest(file)
+    network = _replayed(manifest, place, weights)
     name = f"{file.stem}-replay.png"
     if output is not None and output.is_dir():
         output = output / name
@@ -207,7 +266,7 @@ def replay_file(
     before = _pixels(original) if original.is_file() else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionWarning)
-        result = replay(manifest, progress=not quiet)
+        result = replay(manifest, model=network, progress=not quiet)
     path = _save(result.save, path, force)
     interrupted = "interrupt" in result.stopped
     same = None if before is None or interrupted else np.array_equal(before, _pixels(path))
@@ -228,6 +287,49 @@ def replay_file(
 # ---- helpers -------------------------------------------------------------------------------
 
 
+def _network(
+    arguments: Sequence[str], place: str | None, weights: str | None, *, outline: bool = False
+) -> tuple[Model, list[str]]:
+    """The network that the command line names, and the arguments after its name.
+
+    With `outline` it may be without its weights.
+    """
+    if place is None and not arguments:
+        raise InputError("which network? Give its name (see `featvis models`) or --model")
+    name, rest = (arguments[0], arguments[1:]) if place is None else (place, arguments)
+    if place is not None and not models.is_place(place):
+        # A name of the zoo is fine there too.
+        models.entry(place)
+    if outline and weights is None and not models.is_place(name):
+        return models.outline(name), list(rest)
+    return models.load(name, weights), list(rest)
+
+
+def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | None) -> Model | None:
+    """The network to replay with, where the user names one; None: the manifest's."""
+    if place is None and weights is None:
+        return None
+    named = manifest.get("model")
+    name = place or (named.get("name") if isinstance(named, Mapping) else None)
+    if place is None and models.is_place(str(name)):
+        raise InputError(f"the picture was made with your own model: give --model {name} too")
+    return models.load(str(name), weights)
+
+
+def _units(layer: str, shape: tuple[int, ...]) -> tuple[str, str, str]:
+    """Kind of a layer's activations, and how its units and its neurons are written."""
+    last = shape[-1] - 1
+    if layer == "logits" and len(shape) == 1:
+        return "vector", f"{Logit(0)} to {Logit(last)}", ""
+    units = f"{Channel(layer, 0)} to {Channel(layer, last)}"
+    kinds = {1: "vector", 2: "tokens", 3: "map"}
+    kind = kinds.get(len(shape), "array")
+    if kind not in ("tokens", "map"):
+        return kind, units, ""
+    first, end = (np.array(at) for at in ([0] * (len(shape) - 1), np.array(shape[:-1]) - 1))
+    return kind, units, f"{Neuron(layer, 0, first)} to {Neuron(layer, last, end)}"
+
+
 def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -239,6 +341,11 @@ def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
     height, width = int(match[1]), int(match[2] or match[1])
     network.check_image_shape(height, width, network.input.channels)
     return height, width
+
+
+def _file_name(model: str) -> str:
+    """A model's name as part of a file's: `mypackage.nets:factory` has no place there."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", model).strip("-.") or "model"
 
 
 def _slug(text: str) -> str:
@@ -368,6 +475,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: by default those of the process.
     """
+    if "" not in sys.path:
+        # As `python -m` does: a model of one's own may lie in the folder one is in.
+        sys.path.insert(0, "")
     try:
         app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:

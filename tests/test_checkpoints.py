@@ -1,5 +1,7 @@
 import io
+import json
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featvis.checkpoints import Rule, assemble, read_checkpoint
+from featvis.checkpoints import Layout, Rule, assemble, read_checkpoint, read_weights
 from featvis.errors import CheckpointError
 
 # Files are written instruction by instruction: neither torch nor a pickler of ours is trusted.
@@ -404,18 +406,228 @@ EXPECTED = {"fc/kernel": (3, 2), "fc/bias": (2,)}
 
 def test_assemble_maps_and_transforms():
     tensors = {"fc.weight": np.ones((2, 3)), "fc.bias": np.zeros(2), "fc.step": np.zeros(())}
-    found = assemble(tensors, EXPECTED, RULES, ignore=r".*\.step")
+    found, wrong = assemble(tensors, EXPECTED, Layout("test", RULES, ignore=r".*\.step"))
+    assert wrong == []
     assert {path: array.shape for path, array in found.items()} == EXPECTED
 
 
 def test_assemble_lists_every_difference():
     tensors = {"fc.weight": np.ones((3, 2)), "foo": np.zeros(3)}
-    with pytest.raises(CheckpointError) as caught:
-        assemble(tensors, EXPECTED, RULES, name="w.pth")
-    assert str(caught.value).splitlines() == [
-        "w.pth: 4 differences from the architecture (- expected, + in the checkpoint):",
-        "  - fc.weight for fc/kernel (3, 2)",
-        "  + fc.weight (3, 2)",
-        "  - fc.bias for fc/bias (2,)",
-        "  + foo (3,)",
+    assert assemble(tensors, EXPECTED, Layout("test", RULES))[1] == [
+        "- fc.weight for fc/kernel (3, 2)",
+        "+ fc.weight (3, 2)",
+        "- fc.bias for fc/bias (2,)",
+        "+ foo (3,)",
     ]
+
+
+# ---- the other formats ---------------------------------------------------------------------
+
+
+def write_safetensors(path, tensors, cut=None, **changes):
+    """A file by hand: `{name: (dtype, shape, bytes)}`, and what its header is to say instead."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for key, (kind, shape, raw) in tensors.items():
+        offsets = [len(data), len(data) + len(raw)]
+        header[key] = {"dtype": kind, "shape": shape, "data_offsets": offsets, **changes}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes((len(text).to_bytes(8, "little") + text + data)[:cut])
+    return path
+
+
+def npy(shape, data=b"", descr="<f4", order=False):
+    stream = io.BytesIO()
+    header = {"descr": descr, "fortran_order": order, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + data
+
+
+def write_npz(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for key, data in members.items():
+            archive.writestr(key, data)
+    return path
+
+
+def test_safetensors(tmp_path):
+    tensors = {
+        "z": ("F32", [2, 3], VALUES.tobytes()),
+        "half": ("F16", [6], VALUES.astype("<f2").tobytes()),
+        # A bfloat16 is the upper half of a float32; small whole numbers lose nothing.
+        "brain": ("BF16", [3, 2], VALUES.view("<u2")[1::2].tobytes()),
+        "count": ("I64", [], (7).to_bytes(8, "little")),
+        "mask": ("BOOL", [3], b"\x00\x01\x02"),
+        "empty": ("F32", [0, 3], b""),
+    }
+    found = read_weights(write_safetensors(tmp_path / "w.safetensors", tensors))
+    assert list(found) == list(tensors)
+    np.testing.assert_array_equal(found["z"], VALUES.reshape(2, 3))
+    np.testing.assert_array_equal(found["half"], VALUES)
+    np.testing.assert_array_equal(found["brain"], VALUES.reshape(3, 2))
+    assert found["brain"].dtype == np.float32
+    assert found["count"].shape == ()
+    assert found["count"] == 7
+    np.testing.assert_array_equal(found["mask"], [False, True, True])
+    assert found["empty"].shape == (0, 3)
+
+
+def test_safetensors_as_its_library_writes_them(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    tensors = {f"layer{i}": VALUES * i for i in range(20)}
+    numpy.save_file(tensors, tmp_path / "w.safetensors")
+    found = read_weights(tmp_path / "w.safetensors")
+    assert {key: value.tolist() for key, value in found.items()} == {
+        key: value.tolist() for key, value in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 40, -1])
+def test_truncated_safetensors(tmp_path, cut):
+    path = write_safetensors(tmp_path / "w.safetensors", {"a": ("F32", [6], STORED["0"])}, cut)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: .*truncated"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_offsets": [0, 2**40], "shape": [2**38]},
+        {"data_offsets": [0, 24], "shape": [7]},
+        {"data_offsets": [0, 24], "shape": [2**63]},
+        {"data_offsets": [24, 0]},
+        {"data_offsets": [-24, 0]},
+        {"data_offsets": [4, 28]},
+        {"dtype": "F128"},
+        {"dtype": "C64", "shape": [3]},
+        {"shape": [-6]},
+    ],
+)
+def test_a_safetensors_header_that_is_not_true(tmp_path, changes):
+    tensors = {"a": ("F32", [6], STORED["0"])}
+    path = write_safetensors(tmp_path / "w.safetensors", tensors, **changes)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors"):
+        read_weights(path)
+
+
+def test_a_header_of_safetensors_longer_than_the_file(tmp_path):
+    path = tmp_path / "w.safetensors"
+    for length in (2**20, 2**62, 2**64 - 1):
+        path.write_bytes(length.to_bytes(8, "little") + b"{}")
+        with pytest.raises(CheckpointError, match=r"w\.safetensors"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, save):
+    arrays = {
+        "z": VALUES.reshape(2, 3),
+        "columns": np.asfortranarray(VALUES.reshape(2, 3)),
+        "big-endian": VALUES.astype(">f4"),
+        "half": VALUES.astype("f2"),
+        "count": np.int64(7),
+        "mask": np.array([True, False]),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    save(tmp_path / "w.npz", **arrays)
+    found = read_weights(tmp_path / "w.npz")
+    assert list(found) == list(arrays)
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(found[key], array)
+        assert found[key].dtype == array.dtype.newbyteorder("=")
+
+
+def test_an_npz_of_objects_is_not_unpickled(tmp_path):
+    class Bad:
+        def __reduce__(self):
+            return (pytest.fail, ("it was unpickled",))
+
+    np.savez(tmp_path / "w.npz", good=VALUES, bad=np.array([Bad()], object))
+    with pytest.raises(CheckpointError, match=r"w\.npz.*bad has elements of type object"):
+        read_weights(tmp_path / "w.npz")
+
+
+def test_an_npz_that_unpacks_to_far_more_than_its_size(tmp_path):
+    zeros = npy((2**23,), bytes(2**25))
+    path = write_npz(tmp_path / "w.npz", {"a.npy": zeros}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**16
+    with pytest.raises(CheckpointError, match=f"unpacks to {len(zeros)} bytes, more than"):
+        read_weights(path)
+
+
+def test_an_npz_whose_members_are_small_but_many(tmp_path):
+    members = {f"{i}.npy": npy((2**20,), bytes(2**22)) for i in range(5)}
+    path = write_npz(tmp_path / "w.npz", members, zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match="unpacks to"):
+        read_weights(path)
+
+
+def test_an_npz_that_hides_its_size(tmp_path):
+    zeros = npy((2**23,), bytes(2**25))
+    path = write_npz(tmp_path / "w.npz", {"a.npy": zeros}, zipfile.ZIP_DEFLATED)
+    size = len(zeros).to_bytes(4, "little")
+    data = path.read_bytes()
+    assert data.count(size) == 2
+    path.write_bytes(data.replace(size, (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"w\.npz"):
+        read_weights(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        npy((2**40,), bytes(24)),
+        npy((7,), bytes(24)),
+        npy((-6,), bytes(24)),
+        npy((2,), bytes(24), descr="<c8"),
+        npy((3,), bytes(24), descr="|V8"),
+        npy((6,), bytes(24), descr=[("a", "<f4")]),
+        npy((6,), b""),
+        b"\x93NUMPY\x01\x00",
+        b"\x93NUMPY\x09\x00" + bytes(40),
+        b"not an array",
+        b"",
+    ],
+)
+def test_a_damaged_array_in_an_npz(tmp_path, member):
+    path = write_npz(tmp_path / "w.npz", {"a.npy": member})
+    with pytest.raises(CheckpointError, match=r"w\.npz: not a readable \.npz file"):
+        read_weights(path)
+
+
+def test_a_truncated_npz(tmp_path):
+    np.savez(tmp_path / "w.npz", a=VALUES)
+    data = (tmp_path / "w.npz").read_bytes()
+    for length in (0, 4, 100, len(data) - 1):
+        (tmp_path / "w.npz").write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match=r"w\.npz"):
+            read_weights(tmp_path / "w.npz")
+
+
+def test_suffixes(tmp_path):
+    np.savez(tmp_path / "arrays.npz", a=VALUES)
+    write_safetensors(tmp_path / "t.safetensors", {"a": ("F32", [6], STORED["0"])})
+    (tmp_path / "p.pth").write_bytes(small_file("zip"))
+    suffixes = (".npz", ".safetensors", ".pth")
+    files = {suffix: next(tmp_path.glob(f"*{suffix}")) for suffix in suffixes}
+    for kind, path in files.items():
+        other = path.with_name("COPY" + kind.upper())
+        other.write_bytes(path.read_bytes())
+        assert read_weights(other)["a"].size == 6
+        for wrong in files.keys() - {kind}:
+            other = path.with_name("wrong" + wrong)
+            other.write_bytes(path.read_bytes())
+            with pytest.raises(CheckpointError, match="wrong"):
+                read_weights(other)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".th"])
+def test_missing_weights_and_directories(tmp_path, suffix):
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_weights(tmp_path / f"nowhere{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_weights(tmp_path / f"folder{suffix}")

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import featvis as fv
 from featvis import cli, result
+from featvis.checkpoints import _source
+from featvis.manifest import read_manifest
+from featvis.zoo.architecture import _expected
 
 SMALL = ["--size", "32", "--steps", "3", "--quiet"]
 
@@ -32,7 +36,13 @@ def call(capsys, *arguments):
 def test_models_and_layers(capsys):
     code, lines, _ = call(capsys, "models", "--json")
     assert code == 0
-    assert json.loads(lines[0])["name"] == "efficientnet_lite0"
+    facts = {entry["name"]: entry for entry in map(json.loads, lines)}
+    assert facts["efficientnet_lite0"]["available"] is True
+    assert facts["resnet18"]["sources"][0].endswith("resnet18-f37072fd.pth")
+    code, lines, _ = call(capsys, "models")
+    (line,) = [line for line in lines if line.startswith("efficientnet_lite0 ")]
+    assert "4.7M" in line
+    assert "top-1 75.1%  here" in line
     code, lines, _ = call(capsys, "layers", "efficientnet_lite0", "--size", "64x96", "--json")
     found = {entry["layer"]: entry["shape"] for entry in map(json.loads, lines)}
     assert found["block8"] == [4, 6, 112]
@@ -240,3 +250,131 @@ def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, mo
     assert "No space left" in errors
     assert (tmp_path / "spare" / "a.png").is_file()
     assert json.loads(lines[0])["image"] == str(tmp_path / "spare" / "a.png")
+
+
+OWN = """
+import numpy as np
+import featvis as fv
+
+def apply(params, image):
+    kernel = params["kernel"]
+    tokens = image.reshape(len(image), -1, 3) @ kernel
+    return {"map": image @ kernel, "tokens": tokens, "logits": tokens.mean(1)}
+
+def factory(weights=None):
+    seed = 0 if weights is None else int(np.load(weights)["seed"])
+    kernel = np.random.default_rng(seed).normal(size=(3, 5)).astype(np.float32)
+    return fv.from_function(apply, {"kernel": kernel}, input=fv.Input(size=(8, 12)))
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A network of one's own in the folder that one is in, under a new name for each test."""
+    place = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{place}.py").write_text(OWN)
+    np.savez(tmp_path / "weights.npz", seed=3)
+    return f"{place}:factory"
+
+
+def test_layers_say_how_their_units_are_written(capsys, own):
+    code, lines, errors = call(capsys, "layers", "--model", own, "--json")
+    assert (code, errors) == (0, "")
+    assert [json.loads(line) for line in lines] == [
+        {
+            "layer": "map", "shape": [8, 12, 5], "kind": "map",
+            "units": "map:0 to map:4", "neurons": "map:0@0,0 to map:4@7,11",
+        },
+        {
+            "layer": "tokens", "shape": [96, 5], "kind": "tokens",
+            "units": "tokens:0 to tokens:4", "neurons": "tokens:0@0 to tokens:4@95",
+        },
+        {"layer": "logits", "shape": [5], "kind": "vector", "units": "logits:0 to logits:4"},
+    ]  # fmt: skip
+    code, lines, _ = call(capsys, "layers", own, "--size", "4x6")
+    assert lines[1].split() == [
+        "tokens", "tokens", "24x5", "tokens:0", "to", "tokens:4,", "tokens:0@0", "to",
+        "tokens:4@23",
+    ]  # fmt: skip
+    # Weights are not needed to know the layers.
+    code, lines, _ = call(capsys, "layers", "vgg16")
+    assert any(line.startswith("relu5_3 ") for line in lines)
+
+
+def test_render_and_replay_of_ones_own_network(capsys, own):
+    options = ["--steps", "2", "--quiet", "--json"]
+    code, lines, errors = call(capsys, "render", "--model", own, "tokens:1@5", *options)
+    assert (code, errors) == (0, "")
+    first = json.loads(lines[0])
+    assert first["model"] == own
+    name = own.replace(":", "-")
+    assert first["image"] == f"{name}_tokens-1-5.png"
+    # The same with the place as the model's name, and other weights.
+    code, lines, _ = call(
+        capsys, "render", own, "map:1", "map:2", "--weights", "weights.npz", *options
+    )
+    assert [json.loads(line)["image"] for line in lines] == [f"{name}_map-{i}.png" for i in (1, 2)]
+    code, _, errors = call(capsys, "replay", first["image"])
+    assert code == 2
+    assert f"--model {own}" in errors
+    code, lines, _ = call(capsys, "replay", first["image"], "--model", own, "--json", "--quiet")
+    assert json.loads(lines[0])["identical"] is True
+    code, _, errors = call(capsys, "replay", f"{name}_map-1.png", "--model", own, "--quiet")
+    assert code == 2
+    assert "weights weights.npz); these are" in errors
+    code, lines, _ = call(
+        capsys, "replay", f"{name}_map-1.png", "--model", own, "--weights", "weights.npz",
+        "--json", "--quiet",
+    )  # fmt: skip
+    assert json.loads(lines[0])["identical"] is True
+
+
+def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
+    entry = fv.models.entry("darknet_tiny")
+    (layout,) = entry.layouts
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for path, shape in _expected(entry.architecture(), layout).items():
+        source, _ = _source(path, layout.rules)
+        tensors[source] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+    np.savez(tmp_path / "tiny.npz", **tensors)
+    arguments = ["render", "darknet_tiny", "conv3:1", "--weights", "tiny.npz", "--size", "32"]
+    code, lines, errors = call(capsys, *arguments, "--steps", "2", "--quiet", "--json")
+    assert (code, errors) == (0, "")
+    record = json.loads(lines[0])
+    manifest = read_manifest(record["image"])
+    assert manifest["model"]["origin"] == "file tiny.npz"
+    assert len(manifest["model"]["digest"]) == 64
+    code, lines, _ = call(
+        capsys, "replay", record["image"], "--weights", "tiny.npz", "--json", "--quiet"
+    )
+    assert json.loads(lines[0])["identical"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["render"], "which network"),
+        (["layers"], "which network"),
+        (["render", "efficientnet_lite0"], "an objective is missing"),
+        (["layers", "resnet18", "--model", "resnet50"], "--model names the network already"),
+        (["layers", "--model", "resnet81"], "nearest: resnet18"),
+        (["layers", "--model", "no.such.place:factory"], "cannot import no.such.place"),
+        (["fetch", "resnet81"], "nearest: resnet18"),
+        (["render", "resnet18", "conv1:0", "--weights", "none.pth"], "none.pth: cannot be read"),
+        (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: not a readable"),
+        (["render", "resnet18", "conv1:0", "--weights", "hf://timm"], "hf://"),
+    ],
+)
+def test_mistakes_about_networks_are_one_line(capsys, arguments, message, tmp_path):
+    (tmp_path / "own.txt").write_text("no weights")
+    code, _, errors = call(capsys, *arguments)
+    assert code == 2
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_fetch_of_what_is_here(capsys):
+    code, lines, errors = call(capsys, "fetch", "efficientnet_lite0", "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(lines[0])["weights"].endswith("efficientnet-lite0-57934424.pth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,8 +181,7 @@ class _Function:
     output: str
 
     def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        result, taps = collect(_plain(self.function), params, x)
-        return _layers(result, taps, self.output, len(x))
+        return _layers(_plain(self.function), params, x, self.output)
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,7 @@ class _Linen:
             with flax.linen.intercept_methods(_tap_linen):
                 return _plain(self.module).apply(variables, x, **dict(self.call))
 
-        result, taps = collect(run, variables, x)
-        return _layers(result, taps, self.output, len(x))
+        return _layers(run, variables, x, self.output)
 
 
 def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -227,8 +226,7 @@ class _Nnx:
             _check_unchanged(before, module)
             return result
 
-        result, taps = collect(run, state, x)
-        return _layers(result, taps, self.output, len(x))
+        return _layers(run, state, x, self.output)
 
 
 def _path(path: Sequence[Any]) -> str:
@@ -276,8 +274,18 @@ def _check_unchanged(before: Mapping[str, Any], module: nnx.Module) -> None:
         )
 
 
-def _layers(result: Any, taps: Taps, output: str, images: int) -> dict[str, jax.Array]:
+def _layers(
+    network: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array, output: str
+) -> dict[str, jax.Array]:
     """What a network gives, by name: taps, then its results; those of one row an image."""
+
+    def ordered(params: Any, x: jax.Array) -> Any:
+        result = network(params, x)
+        # jax sorts the keys of a dict, and keeps the order of this one.
+        return OrderedDict(result) if isinstance(result, Mapping) else result
+
+    images = len(x)
+    result, taps = collect(ordered, params, x)
     if isinstance(result, Mapping):
         for key, value in result.items():
             if jax.tree_util.all_leaves([value]):

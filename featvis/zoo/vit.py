@@ -464,7 +464,13 @@ def vit_small_patch16() -> VisionTransformer:
     parameters=86_567_656,
     input=_AUGREG,
     accuracy=0.84532,
-    sources=(Hub("timm/vit_base_patch16_224.augreg_in21k_ft_in1k", licence="Apache-2.0"),),
+    sources=(
+        Hub(
+            "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+            revision="b5b38b8f7dd93ce67d12e356a8771556b95c8cf9",
+            licence="Apache-2.0",
+        ),
+    ),
     layouts=(_TIMM, *_TRANSFORMERS),
     labels=labels.imagenet,
 )
@@ -503,8 +509,17 @@ def vit_base_patch16_torchvision() -> VisionTransformer:
     input=Input(size=(224, 224), min_size=14, multiple_of=14, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     accuracy=None,
     sources=(
-        Hub("facebook/dinov2-small", licence="Apache-2.0"),
-        Hub("timm/vit_small_patch14_dinov2.lvd142m", licence="Apache-2.0"),
+        Hub(
+            "facebook/dinov2-small",
+            revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
+            digest="ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+            licence="Apache-2.0",
+        ),
+        Hub(
+            "timm/vit_small_patch14_dinov2.lvd142m",
+            revision="cace07adb9220de26eb51226ecbef6d04d35defe",
+            licence="Apache-2.0",
+        ),
     ),
     layouts=(*_TRANSFORMERS_DINOV2, _TIMM_DINOV2),
 )
@@ -531,7 +546,12 @@ def dinov2_small_patch14() -> VisionTransformer:
     input=Input(size=(224, 224), min_size=32, multiple_of=32, mean=_CLIP_MEAN, std=_CLIP_STD),
     accuracy=None,
     sources=(
-        Hub("timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", licence="MIT"),
+        Hub(
+            "timm/vit_base_patch32_clip_224.openai",
+            "open_clip_model.safetensors",
+            revision="ab5b8ef490e86faa07d3523926b842c765de1de5",
+            licence="MIT",
+        ),
         Hub("openai/clip-vit-base-patch32", "pytorch_model.bin", licence="MIT"),
     ),
     layouts=(_TRANSFORMERS_CLIP, _OPEN_CLIP),

@@ -1,6 +1,5 @@
 """ResNet against torchvision's structure and names in PyTorch, and against transformers."""
 
-
 import numpy as np
 import pytest
 

@@ -1,6 +1,5 @@
 """The same weights run by transformers, and under the names of every publisher."""
 
-
 import jax
 import numpy as np
 import pytest

@@ -1,0 +1,160 @@
+import dataclasses
+
+import pytest
+
+from featvis import sources, zoo
+from featvis.errors import InputError
+from featvis.sources import Download, Hub, HubRecord, Local, Package, is_hub, parse_hub
+
+COMMIT = "1234567890" * 4
+SHA256 = "abcdef01" * 8
+HUB = Hub("someone/net", licence="MIT")
+RECORD = HubRecord("someone/net", "model.safetensors", "main", COMMIT, SHA256)
+
+ALL = [
+    Download("https://example.org/net-abcdef01.pth", "abcdef01", licence="MIT"),
+    HUB,
+    Local("net.npz", "made by hand", licence="MIT"),
+    Package("net-model", "net_model", "models/net.pth", SHA256, licence="MIT"),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path)
+    path = tmp_path / "weights" / "toy"
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda source: type(source).__name__)
+def test_a_source_says_how_to_get_its_file(source, folder):
+    assert source.find("toy") is None
+    if isinstance(source, Package):
+        assert source.by_hand("toy") == "pip install net-model"
+        return
+    assert str(folder) in source.by_hand("toy")
+    assert source.file in source.by_hand("toy")
+    path = folder / source.file
+    path.touch()
+    assert source.find("toy") == path
+    assert source.find("other") is None
+    assert source.at(path) == source
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "ABCDEF01", "abcdefgh", "a" * 65, " abcdef01"])
+def test_what_is_no_sha256(digest):
+    with pytest.raises(InputError, match=r"example\.org/x.*is no SHA-256"):
+        Download("https://example.org/x", digest, licence="MIT")
+    with pytest.raises(InputError, match="is no SHA-256"):
+        Hub("someone/net", digest=digest, licence="MIT")
+
+
+def test_the_zoo_s_sources_have_names_of_their_own():
+    for entry in zoo.entries().values():
+        assert entry.sources
+        names = [source.file for source in entry.sources]
+        assert len(set(names)) == len(names)
+        assert all(source.licence for source in entry.sources)
+
+
+# ---- what was recorded of a file of the hub ------------------------------------------------
+
+
+def recorded(folder, text):
+    path = folder / HUB.file
+    path.touch()
+    HubRecord.place(path).write_text(text)
+    return path
+
+
+def test_a_record_names_the_commit(folder):
+    path = recorded(folder, RECORD.text())
+    assert HubRecord.read(path) == RECORD
+    assert HUB.origin == "hf://someone/net@main/model.safetensors"
+    assert HUB.at(path).origin == f"hf://someone/net@{COMMIT}/model.safetensors"
+    assert HUB.at(path).sha256 == SHA256
+
+
+def test_what_is_pinned_stays(folder):
+    path = recorded(folder, RECORD.text())
+    pinned = dataclasses.replace(HUB, revision="0" * 40, digest="1" * 64)
+    assert pinned.at(path) == pinned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        RECORD.text().replace(COMMIT, "main"),
+        RECORD.text().replace(SHA256, SHA256[:8]),
+        RECORD.text().replace(f'"{COMMIT}"', "1"),
+        RECORD.text().replace('"path"', '"paths"'),
+        "\0\xff",
+    ],
+)
+def test_a_damaged_record_is_none(folder, text):
+    assert HUB.at(recorded(folder, text)) == HUB
+
+
+# ---- a user's file of the hub --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "revision", "path"),
+    [
+        ("hf://a/b/model.safetensors", "a/b", "main", "model.safetensors"),
+        ("hf://a/b@v1.0/x.npz", "a/b", "v1.0", "x.npz"),
+        (f"hf://timm/r.tv_in1k@{COMMIT}/f/x.pth", "timm/r.tv_in1k", COMMIT, "f/x.pth"),
+        ("hf://a/b@refs/pr/4/x.npz", "a/b", "refs/pr/4", "x.npz"),
+        ("hf://models/a/b@main/x.npz", "a/b", "main", "x.npz"),
+        ("hf://a/b/with space@2.npz", "a/b", "main", "with space@2.npz"),
+    ],
+)
+def test_parse_hub(text, repository, revision, path):
+    found = parse_hub(text)
+    assert (found.repository, found.revision, found.path) == (repository, revision, path)
+    assert found.sha256 is None
+    assert "/" not in found.file
+    if not text.startswith("hf://models/"):
+        assert parse_hub(found.origin) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hf://",
+        "hf://a",
+        "hf://a/b",
+        "hf://a/b@main",
+        "hf://a/b@/x.npz",
+        "hf://a/b/",
+        "hf://a/b//x",
+        "hf://a/b/../x",
+        "hf://a/b/x/..",
+        "hf://a/../x",
+        "hf://../b/x",
+        "hf://a/b@../x",
+        "hf://a/b/x\\y",
+        "hf://a/b/x\n",
+        "hf://a/b/x\0",
+        "hf://a b/c/x",
+        "hf:/a/b/x",
+        "https://huggingface.co/a/b/resolve/main/x",
+        "hf://datasets/a/b/x.npz",
+        "hf://spaces/a/b/x.npz",
+    ],
+)
+def test_what_is_no_file_of_the_hub(text):
+    with pytest.raises(InputError, match=r"hf://owner/repository\[@revision\]/path|comes? from"):
+        parse_hub(text)
+
+
+def test_is_hub(tmp_path):
+    assert is_hub("hf://anything")
+    assert not any(map(is_hub, ["weights.pth", "", None, tmp_path, "HF://a/b/c"]))
