@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
+
+from featvis.programs import bind, evaluate
 
 _Function = Callable[[jax.Array], jax.Array]
 
@@ -51,41 +52,25 @@ def _evaluate(
     jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], dead: jax.Array | None
 ) -> list[Any]:
     """Evaluates a program with redirected rectifiers; for all images where `dead` is None."""
-    values: dict[Any, Any] = {}
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    values.update(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
-        inputs = [read(atom) for atom in eqn.invars]
+    def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
         name = eqn.primitive.name
-        outputs: Sequence[Any]
         found = _rectifier(eqn, inputs)
         if found is not None:
-            x, rule = found
+            x, redirect = found
             if dead is None:
-                outputs = [rule(x)]
-            elif x.shape[0] == len(dead):
-                outputs = [_for_the_dead(_ordinary(eqn, inputs, x), rule, x, dead)]
-            else:
-                outputs = _bind(eqn, inputs)
+                return [redirect(x)]
+            if x.shape[0] == len(dead):
+                return [_for_the_dead(_ordinary(eqn, inputs, x), redirect, x, dead)]
         elif name == "jit":
             inner = eqn.params["jaxpr"]
-            outputs = _evaluate(inner.jaxpr, inner.consts, inputs, dead)
+            return _evaluate(inner.jaxpr, inner.consts, inputs, dead)
         elif name == "convert_element_type" and _is_constant(inputs[0]):
             # Kept a constant: `jnp.clip` converts its bounds so.
-            outputs = [np.asarray(inputs[0], eqn.params["new_dtype"])]
-        else:
-            outputs = _bind(eqn, inputs)
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            return [np.asarray(inputs[0], eqn.params["new_dtype"])]
+        return None
 
-
-def _bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-    return outputs if eqn.primitive.multiple_results else [outputs]
+    return evaluate(jaxpr, consts, args, rule)
 
 
 def _is_constant(value: Any) -> bool:
@@ -94,7 +79,7 @@ def _is_constant(value: Any) -> bool:
 
 def _ordinary(eqn: Any, inputs: Sequence[Any], x: jax.Array) -> _Function:
     """The equation as a function of `x`, which is one of its inputs."""
-    return lambda new: _bind(eqn, [new if value is x else value for value in inputs])[0]
+    return lambda new: bind(eqn, [new if value is x else value for value in inputs])[0]
 
 
 def _rectifier(eqn: Any, inputs: Sequence[Any]) -> tuple[jax.Array, _Function] | None:

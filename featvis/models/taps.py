@@ -16,6 +16,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from featvis.errors import InputError
+from featvis.programs import evaluate
 
 _mark = core.Primitive("featvis_tap")
 _mark.def_impl(lambda x, **name: x)
@@ -102,43 +103,29 @@ def collect(function: Callable[..., Any], *args: Any) -> tuple[Any, Taps]:
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], taps: Taps) -> list[Any]:
-    values: dict[Any, Any] = {}
-
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
-
-    values.update(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, args, strict=True))
-    for eqn in jaxpr.eqns:
-        inputs = [read(atom) for atom in eqn.invars]
-        outputs: Sequence[Any]
+    def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
         if eqn.primitive is _mark:
             taps.add(eqn.params["name"], inputs[0], asked=eqn.params["asked"])
-            outputs = inputs
-        elif not (names := _tapped(eqn)):
-            outputs = _bind(eqn, inputs)
-        elif eqn.primitive.name == "jit":
+            return inputs
+        names = _tapped(eqn)
+        if not names:
+            return None
+        if eqn.primitive.name == "jit":
             inner = eqn.params["jaxpr"]
-            outputs = _evaluate(inner.jaxpr, inner.consts, inputs, taps)
-        elif eqn.primitive.name in ("remat2", "checkpoint"):
-            outputs = _evaluate(eqn.params["jaxpr"], (), inputs, taps)
-        elif eqn.primitive.name == "scan":
-            outputs = _scan(eqn, inputs, taps)
-        else:
-            asked = [name for name, wanted in names if wanted]
-            if asked:
-                raise InputError(
-                    f"tap({asked[0]!r}) is inside a {eqn.primitive.name}, out of which no value "
-                    "can be taken: tap what comes out of it"
-                )
-            outputs = _bind(eqn, inputs)
-        values.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            return _evaluate(inner.jaxpr, inner.consts, inputs, taps)
+        if eqn.primitive.name in ("remat2", "checkpoint"):
+            return _evaluate(eqn.params["jaxpr"], (), inputs, taps)
+        if eqn.primitive.name == "scan":
+            return _scan(eqn, inputs, taps)
+        asked = [name for name, wanted in names if wanted]
+        if asked:
+            raise InputError(
+                f"tap({asked[0]!r}) is inside a {eqn.primitive.name}, out of which no value "
+                "can be taken: tap what comes out of it"
+            )
+        return None
 
-
-def _bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
-    return outputs if eqn.primitive.multiple_results else [outputs]
+    return evaluate(jaxpr, consts, args, rule)
 
 
 def _tapped(eqn: Any) -> list[tuple[str, bool]]:

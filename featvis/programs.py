@@ -1,0 +1,47 @@
+"""Transformations of functions by way of the program that JAX traces of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.extend import core
+
+Rule = Callable[[Any, Sequence[Any]], Sequence[Any] | None]
+"""(equation, its inputs) to its outputs, or None where it is to be left as it is."""
+
+
+def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule) -> list[Any]:
+    """Evaluates a traced program, each equation as the rule has it.
+
+    Programs inside an equation (those of `jit`, `scan` and so on) are the rule's business.
+
+    Args:
+        jaxpr: the program.
+        consts: values of its constants.
+        args: values of its arguments.
+        rule: what becomes of an equation.
+
+    Returns:
+        What the program gives.
+    """
+    values: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    values.update(zip(jaxpr.constvars, consts, strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+    for eqn in jaxpr.eqns:
+        inputs = [read(atom) for atom in eqn.invars]
+        outputs = rule(eqn, inputs)
+        values.update(
+            zip(eqn.outvars, bind(eqn, inputs) if outputs is None else outputs, strict=True)
+        )
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    """An equation's outputs as it stands."""
+    outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
+    return outputs if eqn.primitive.multiple_results else [outputs]
