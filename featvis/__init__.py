@@ -13,6 +13,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 
 from featvis import transforms
 from featvis.cache import enable_cache
+from featvis.checkpoints import Rule, convert, from_oihw, read_weights
 from featvis.errors import (
     CheckpointError,
     FeatvisError,
@@ -120,6 +121,7 @@ __all__ = [
     "Probability",
     "Pyramid",
     "Result",
+    "Rule",
     "Scaled",
     "Style",
     "Sum",
@@ -130,15 +132,18 @@ __all__ = [
     "available",
     "check_number",
     "compare_with_natural",
+    "convert",
     "enable_cache",
     "from_function",
     "from_linen",
     "from_nnx",
+    "from_oihw",
     "gram",
     "leaf",
     "load",
     "parse",
     "read_image",
+    "read_weights",
     "replay",
     "signature",
     "stack",

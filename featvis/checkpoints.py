@@ -16,11 +16,13 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from featvis.errors import CheckpointError
@@ -29,6 +31,8 @@ __all__ = [
     "Layout",
     "Rule",
     "assemble",
+    "convert",
+    "describe_differences",
     "file_digest",
     "from_oihw",
     "read_checkpoint",
@@ -84,6 +88,8 @@ _OPCODES = frozenset(
     """.split()  # noqa: SIM905
 )
 
+#: Lines of a list of differences that are shown.
+_SHOWN = 30
 # A tensor's description is a tuple of tuples.
 _MOST_NESTED = 50
 
@@ -570,11 +576,53 @@ def assemble(
     return found, wrong + _unexpected(tensors, used, layout.ignore)
 
 
+def describe_differences(wrong: Sequence[str]) -> str:
+    """The differences that `assemble` found as the end of a message: a line each, the first 30."""
+    shown = [*wrong[:_SHOWN], *([f"… and {len(wrong) - _SHOWN} more"] if wrong[_SHOWN:] else [])]
+    return "(- expected, + in the checkpoint):\n  " + "\n  ".join(shown)
+
+
+def convert(path: str | Path, like: Any, rules: Sequence[Rule], *, ignore: str = r"(?!)") -> Any:
+    """Reads the weights of one's own network from a checkpoint that was trained elsewhere.
+
+    Args:
+        path: A file that `read_weights` reads, of PyTorch say.
+        like: The parameters as the network has them, a pytree of arrays such as Linen's variables
+            or `nnx.state(module)`; a parameter's path is its keys with slashes between them, as
+            `blocks/0/conv1/kernel`.
+        rules: Tried in turn for each parameter: where the checkpoint keeps it.
+        ignore: Regular expression for names in the checkpoint that nothing needs.
+
+    Returns:
+        The same pytree with the checkpoint's values in the types of `like`.
+
+    Raises:
+        CheckpointError: The file cannot be read, a parameter has no rule, or tensors are missing,
+            left over or of another shape: a -/+ list of them.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+    paths = [_parameter_path(keys) for keys, _ in leaves]
+    expected = {name: tuple(leaf.shape) for name, (_, leaf) in zip(paths, leaves, strict=True)}
+    layout = Layout("these rules", tuple(rules), ignore)
+    found, wrong = assemble(read_weights(path), expected, layout)
+    if wrong:
+        raise CheckpointError(f"{path}: {len(wrong)} differences {describe_differences(wrong)}")
+    arrays = [jnp.asarray(found[n], leaf.dtype) for n, (_, leaf) in zip(paths, leaves, strict=True)]
+    return jax.tree.unflatten(tree, arrays)
+
+
+def _parameter_path(keys: Sequence[Any]) -> str:
+    last = keys[-1] if keys else None
+    if isinstance(last, jax.tree_util.GetAttrKey) and last.name == "value":
+        keys = keys[:-1]  # the value of a variable of Flax NNX, whose path is the variable's
+    return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
+
+
 def _source(path: str, rules: Iterable[Rule]) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     for rule in rules:
         if match := re.fullmatch(rule.path, path):
             return match.expand(rule.source), rule.transform
-    raise LookupError(f"no rule for parameter {path}")
+    raise CheckpointError(f"no rule says where the checkpoint keeps the parameter {path}")
 
 
 def _unexpected(tensors: Mapping[str, np.ndarray], used: set[str], ignore: str) -> list[str]:

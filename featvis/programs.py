@@ -35,9 +35,9 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule)
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
         outputs = rule(eqn, inputs)
-        values.update(
-            zip(eqn.outvars, bind(eqn, inputs) if outputs is None else outputs, strict=True)
-        )
+        if outputs is None:
+            outputs = bind(eqn, inputs)
+        values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

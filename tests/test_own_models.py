@@ -164,6 +164,85 @@ def test_a_unit_of_ones_own_network_is_synthesized(net, tmp_path):
         fv.replay(path, model=fv.from_nnx(Net(nnx.Rngs(1)), input=INPUT), progress=False)
 
 
+# ---- weights that were trained elsewhere ---------------------------------------------------
+
+RULES = [
+    fv.Rule(r"blocks/(\d)/conv1/kernel", r"blocks.\1.conv.weight", fv.from_oihw),
+    fv.Rule(r"blocks/(\d)/conv1/bias", r"blocks.\1.conv.bias"),
+    fv.Rule(r"blocks/(\d)/norm/scale", r"blocks.\1.bn.weight"),
+    fv.Rule(r"blocks/(\d)/norm/bias", r"blocks.\1.bn.bias"),
+    fv.Rule(r"blocks/(\d)/norm/(mean|var)", r"blocks.\1.bn.running_\2"),
+    fv.Rule(r"stem/kernel", r"stem.weight", fv.from_oihw),
+    fv.Rule(r"head/kernel", r"head.weight", np.transpose),
+    fv.Rule(r"(stem|head)/bias", r"\1.bias"),
+]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A module's weights as PyTorch would name and lay them out, in a file."""
+    module = Net(nnx.Rngs(5))
+    tensors = {}
+    for i in range(2):
+        block = module.blocks[i]
+        block.norm.mean[...] += 0.25
+        tensors |= {
+            f"blocks.{i}.conv.weight": block.conv1.kernel[...].transpose(3, 2, 0, 1),
+            f"blocks.{i}.conv.bias": block.conv1.bias[...],
+            f"blocks.{i}.bn.weight": block.norm.scale[...],
+            f"blocks.{i}.bn.bias": block.norm.bias[...],
+            f"blocks.{i}.bn.running_mean": block.norm.mean[...],
+            f"blocks.{i}.bn.running_var": block.norm.var[...],
+            f"blocks.{i}.bn.num_batches_tracked": np.int64(7),
+        }
+    tensors |= {
+        "stem.weight": module.stem.kernel[...].transpose(3, 2, 0, 1),
+        "stem.bias": module.stem.bias[...],
+        "head.weight": module.head.kernel[...].T,
+        "head.bias": module.head.bias[...],
+    }
+    path = tmp_path / "net.npz"
+    np.savez(path, **{name: np.asarray(tensor) for name, tensor in tensors.items()})
+    return module, path
+
+
+WEIGHTS_ONLY = (nnx.Param, nnx.BatchStat)
+
+
+def test_a_state_dict_becomes_the_state_of_a_module(trained):
+    original, path = trained
+    module = Net(nnx.Rngs(0))
+    state = nnx.state(module, WEIGHTS_ONLY)
+    nnx.update(module, fv.convert(path, state, RULES, ignore=r".*\.num_batches_tracked"))
+    ours = fv.from_nnx(module, input=INPUT)(image())
+    expected = fv.from_nnx(original, input=INPUT)(image())
+    jax.tree.map(np.testing.assert_array_equal, dict(ours), dict(expected))
+
+
+@pytest.mark.parametrize(
+    ("rules", "ignore", "message"),
+    [
+        (RULES, "", r"2 differences .*\n  \+ blocks.0.bn.num_batches_tracked \(\)\n"),
+        (RULES[1:], ".*tracked", "no rule says where .* blocks/0/conv1/kernel"),
+        (
+            [fv.Rule(r"stem/bias", "stem.offset"), *RULES],
+            ".*tracked",
+            r"- stem.offset for stem/bias \(8,\)\n  \+ stem.bias \(8,\)",
+        ),
+        (
+            [fv.Rule(r"head/kernel", "head.weight"), *RULES],
+            ".*tracked",
+            r"- head.weight for head/kernel \(8, 5\)\n  \+ head.weight \(5, 8\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_listed(rules, ignore, message, trained):
+    state = nnx.state(Net(nnx.Rngs(0)), WEIGHTS_ONLY)
+    with pytest.raises(fv.CheckpointError, match=message) as caught:
+        fv.convert(trained[1], state, rules, ignore=ignore)
+    assert "net.npz" in str(caught.value) or "no rule" in message
+
+
 # ---- functions -----------------------------------------------------------------------------
 
 

@@ -13,14 +13,12 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from featvis.checkpoints import Layout, assemble
+from featvis.checkpoints import Layout, assemble, describe_differences
 from featvis.errors import CheckpointError
 from featvis.zoo.layers import Convolution
 
 #: What a checkpoint keeps of a batch normalisation, under the names of PyTorch.
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
-#: Lines of a list of differences that are shown.
-_SHOWN = 30
 
 
 class Architecture(ABC):
@@ -85,11 +83,9 @@ class Architecture(ABC):
                 return jax.device_put(unflatten_dict(_fold_all(found, norms), sep="/"))
             tries.append((layout.name, wrong))
         nearest, wrong = min(tries, key=lambda one: len(one[1]))
-        shown = wrong[:_SHOWN]
-        more = [f"… and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
         raise CheckpointError(
             f"{name}: {len(wrong)} differences from {self} in the layout of {nearest} "
-            "(- expected, + in the checkpoint):\n  " + "\n  ".join([*shown, *more])
+            + describe_differences(wrong)
         )
 
 
