@@ -17,6 +17,7 @@ from featvis.checkpoints import Rule, convert, from_oihw, read_weights
 from featvis.errors import (
     CheckpointError,
     FeatvisError,
+    FetchError,
     InputError,
     NonFiniteError,
     OutputError,
@@ -24,7 +25,17 @@ from featvis.errors import (
 )
 from featvis.evidence import compare_with_natural, vary_seed
 from featvis.images import read_image
-from featvis.models import Input, Model, available, from_function, from_linen, from_nnx, load, tap
+from featvis.models import (
+    Input,
+    Model,
+    available,
+    fetch,
+    from_function,
+    from_linen,
+    from_nnx,
+    load,
+    tap,
+)
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -98,6 +109,7 @@ __all__ = [
     "Diversity",
     "FeatureMatch",
     "FeatvisError",
+    "FetchError",
     "Fourier",
     "FrozenChannels",
     "Input",
@@ -134,6 +146,7 @@ __all__ = [
     "compare_with_natural",
     "convert",
     "enable_cache",
+    "fetch",
     "from_function",
     "from_linen",
     "from_nnx",

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from featvis import components, fetching, models
+from featvis import components, models
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
 from featvis.evidence import comparable, compare_with_natural, vary_seed
@@ -101,7 +101,7 @@ def fetch(
     as_json: _Json = False,
 ) -> None:
     """Download the weights of a network, check them, and keep them in the cache folder."""
-    path = fetching.fetch(models.entry(model), progress=not quiet)
+    path = models.fetch(model, progress=not quiet)
     print(json.dumps({"model": model, "weights": str(path)}) if as_json else path)
 
 

@@ -22,6 +22,10 @@ class CheckpointError(FeatvisError):
     """A weights file that is unreadable, hostile, or of another architecture."""
 
 
+class FetchError(FeatvisError):
+    """Weights that cannot be downloaded; the message says which file to put where instead."""
+
+
 class OutputError(FeatvisError, OSError):
     """A file that cannot be written where the user asked for it."""
 

@@ -15,8 +15,6 @@ import json
 import os
 import re
 import shutil
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -26,21 +24,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
-from featvis.checkpoints import file_digest
-from featvis.errors import FeatvisError, OutputError
-from featvis.sources import Download, Hub, HubRecord, Source, weights_folder
+from filelock import FileLock
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from featvis.checkpoints import file_digest
+from featvis.errors import FetchError, OutputError
+from featvis.sources import Download, Hub, HubRecord, Source, weights_folder
 
 if TYPE_CHECKING:
     from featvis.zoo.entry import ModelEntry
 
 __all__ = [
     "HTTPS",
-    "FetchError",
     "HubFile",
     "Response",
     "Transport",
@@ -55,10 +49,6 @@ _CHUNK = 2**18
 _MOST_CONNECTIONS = 50
 _LOCK_POLL_SECONDS = 0.1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class FetchError(FeatvisError):
-    """Weights that cannot be downloaded; the message says which file to put where instead."""
 
 
 # ---- what a download needs of HTTP ---------------------------------------------------------
@@ -334,7 +324,11 @@ def fetch_source(
     path = weights_folder(model) / source.file
     with _writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path, progress):
+    # One process at a time: the others wait here, and then find the file.
+    place = path.with_name(path.name + ".lock")
+    with _writing(place):
+        held = FileLock(place).acquire(poll_interval=_LOCK_POLL_SECONDS)
+    with held:
         if _good(source, path if path.is_file() else None) is not None:
             return path
         try:
@@ -633,55 +627,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FetchError):
         return text
     return f"no connection ({text or type(cause).__name__})"
-
-
-@contextlib.contextmanager
-def _locked(path: Path, progress: bool) -> Iterator[None]:
-    """Holds the lock `<file>.lock`; it ends with the process, whichever way that ends."""
-    place = path.with_name(path.name + ".lock")
-    waited = False
-    while True:
-        with _writing(place):
-            descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            taken = _try_lock(descriptor)
-            # The holder before may have removed the file after it was opened here.
-            if taken and _same_file(descriptor, place):
-                break
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        if not taken:
-            if not waited and progress and sys.stderr.isatty():
-                print(f"waiting for another process to fetch {path.name}", file=sys.stderr)
-            waited = True
-            time.sleep(_LOCK_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows does not remove an open file
-            place.unlink()
-        os.close(descriptor)
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        # A file system without locks: two downloads at once may spoil a part, and the SHA-256
-        # tells, before the file gets its name.
-        return True
-    return True

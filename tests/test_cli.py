@@ -189,7 +189,7 @@ RENDER = ["render", "efficientnet_lite0"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["render", "efficientnet", "block8:3"], "nearest: efficientnet_lite0"),
+        (["render", "efficientnet", "block8:3"], "nearest: efficientnet_lite"),
         ([*RENDER, "blck8:3"], "nearest: block8"),
         ([*RENDER, "block8:112"], "block8 has units 0 to 111"),
         ([*RENDER, "block8:3@14,0"], "14 high and 14 wide"),

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from featvis import fetching, sources, zoo
-from featvis.errors import FeatvisError, OutputError
-from featvis.fetching import FetchError, HubFile, Response, UrlTransport, fetch, fetch_source
+from featvis.errors import FeatvisError, FetchError, OutputError
+from featvis.fetching import HubFile, Response, UrlTransport, fetch, fetch_source
 from featvis.sources import Download, Hub, HubRecord, Local, Package
 
 BODY = bytes(range(256)) * 40_000
@@ -108,7 +108,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if path.suffix != ".lock")
 
 
 def entry(*sources):

@@ -1,7 +1,7 @@
 """Networks: what they are to featvis, those known by name, and one's own."""
 
 from featvis.models.input import Input
-from featvis.models.loading import available, entry, is_place, load, outline
+from featvis.models.loading import available, entry, fetch, is_place, load, outline
 from featvis.models.model import Apply, Model, Prepared
 from featvis.models.own import from_function, from_linen, from_nnx
 from featvis.models.taps import tap
@@ -13,6 +13,7 @@ __all__ = [
     "Prepared",
     "available",
     "entry",
+    "fetch",
     "from_function",
     "from_linen",
     "from_nnx",

@@ -13,7 +13,7 @@ from typing import Any
 
 from flax import nnx
 
-from featvis import zoo
+from featvis import fetching, zoo
 from featvis.errors import FeatvisError, InputError, UnknownModel
 from featvis.models.model import Model
 from featvis.models.own import from_nnx
@@ -110,6 +110,27 @@ def _call(place: str, factory: Any, weights: str | Path | None) -> Any:
 @functools.cache
 def _load(name: str) -> Model:
     return entry(name).load()
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """Gets the weights of a model into the cache folder, where `load` finds them.
+
+    What is there already is checked and not downloaded again; a download that was broken off goes
+    on where it stopped.
+
+    Args:
+        name: One of the names in `available()`.
+        progress: Show a progress bar on a terminal.
+
+    Returns:
+        The file.
+
+    Raises:
+        UnknownModel: There is no such model; the message gives the nearest names.
+        FetchError: They cannot be downloaded; the message says which file to put where.
+        OutputError: The folder cannot be written, or its disk is full.
+    """
+    return fetching.fetch(entry(name), progress=progress)
 
 
 def outline(name: str) -> Model:

@@ -1,0 +1,69 @@
+"""Small images: transforms in proportion to the picture, or in pixels as at 160 and above?
+
+Paper: Olah et al. 2017, "Feature Visualization" (Distill), whose defaults shift a picture by up to
+    8 pixels at every step: a twentieth of 160 pixels, a quarter of 32.
+Command: python experiments/small_images.py -o OUT   (fetches the weights the first time; --weights
+    FILE for one's own copy)
+Runtime: RUNTIME
+What it showed: SHOWED
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import featvis as fv
+from featvis.result import grid, to_picture
+
+#: What is compared: the preset, the preset as it is for 160 pixels and more, and nothing.
+TRANSFORMS = {
+    "in proportion": "affine",
+    "8 pixels": fv.transforms.PRESETS["affine"]((160, 160)),
+    "none": "none",
+}
+#: Each pixel of a picture of 32 x 32 is shown as so many.
+_ZOOM = 3
+
+
+def main() -> None:
+    """Synthesizes every class under each transform; prints the table and writes a sheet."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="cifar_resnet20")
+    parser.add_argument("--weights", help="a file of weights; by default those fetched before")
+    parser.add_argument("--steps", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", type=Path, default=Path("small_images"))
+    arguments = parser.parse_args()
+    if arguments.weights is None:
+        fv.fetch(arguments.model)
+    model = fv.load(arguments.model, arguments.weights)
+    classes = np.arange(model.layers()["logits"][0])[:10]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pictures, labels = [], []
+    print(f"{'transform':15} {'clean':>8} {'transformed':>12} {'seconds':>8}")
+    for name, transform in TRANSFORMS.items():
+        result = fv.synthesize(
+            model,
+            fv.Logit(classes),
+            transform=transform,
+            steps=arguments.steps,
+            seed=[arguments.seed] * len(classes),
+        )
+        clean, moved = result.clean_scores.mean(), result.transformed_scores.mean()
+        print(f"{name:15} {clean:8.1f} {moved:12.1f} {result.seconds:8.0f}", flush=True)
+        for index, image in zip(classes, result.images, strict=True):
+            picture = to_picture(image)
+            size = (picture.width * _ZOOM, picture.height * _ZOOM)
+            pictures.append(picture.resize(size, 0))
+            labels.append(model.labels[index] if model.labels else str(index))
+        result.save(arguments.out / f"{name.replace(' ', '-')}.png", force=True)
+    path = arguments.out / "sheet.png"
+    grid(pictures, labels, len(classes)).save(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
