@@ -262,10 +262,14 @@ def test_grid_places_every_picture(three):
         three.grid(["a"])
 
 
-def test_pictures_of_one_channel_are_grey_and_of_others_refused():
+def test_pictures_of_one_channel_are_grey_and_of_other_numbers_panels():
     assert results.to_picture(np.full((4, 5, 1), 0.5)).mode == "L"
-    with pytest.raises(fv.InputError, match="has 4"):
-        results.to_picture(np.zeros((4, 5, 4)))
+    image = np.linspace(0, 1, 4 * 5 * 4).reshape(4, 5, 4)
+    panels = results.to_picture(image)
+    assert (panels.mode, panels.size) == ("L", (20, 4))
+    for channel in range(4):
+        panel = np.asarray(panels)[:, 5 * channel : 5 * channel + 5]
+        np.testing.assert_array_equal(panel, np.round(255 * image[..., channel]))
 
 
 def test_members_are_results_of_one_image(three):

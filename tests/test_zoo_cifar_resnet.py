@@ -58,7 +58,7 @@ def test_without_residuals_only_the_shortcuts_are_left():
     third[..., 16:48] = second[:, ::2, ::2]
     for stage, expected in (("layer2", second), ("layer3", third)):
         for i in range(2):
-            np.testing.assert_array_equal(out[f"{stage}/{i}"], expected)
+            np.testing.assert_array_equal(out[f"{stage}_{i}"], expected)
     np.testing.assert_allclose(out["pool"], third.mean((1, 2)), rtol=1e-6)
     np.testing.assert_array_equal(out["logits"], 0)
 

@@ -150,6 +150,6 @@ def entry(name: str) -> ModelEntry:
     """
     entries = zoo.entries()
     if name not in entries:
-        near = difflib.get_close_matches(str(name), entries, n=3) or list(entries)
+        near = sorted(difflib.get_close_matches(str(name), entries, n=5)) or list(entries)
         raise UnknownModel(f"unknown model {name!r}; nearest: {', '.join(near)}")
     return entries[name]
