@@ -20,6 +20,7 @@ __all__ = [
     "Hub",
     "HubRecord",
     "Local",
+    "NoWeights",
     "Package",
     "Source",
     "is_hub",
@@ -318,3 +319,39 @@ class Local(Source):
 
     def __str__(self) -> str:
         return self.made
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoWeights(Source):
+    """No file: the network is all in its definition.
+
+    Attributes:
+        version: Of the definition; raised whenever it gives other numbers.
+    """
+
+    version: int
+    licence: str = "Apache-2.0"
+
+    @property
+    def file(self) -> str:
+        """There is none."""
+        return ""
+
+    def find(self, model: str) -> None:
+        """There is no file."""
+
+    @property
+    def origin(self) -> str:
+        """That there are none."""
+        return "no weights"
+
+    @property
+    def sha256(self) -> None:
+        """There is no file."""
+
+    def by_hand(self, model: str) -> str:
+        """That there is nothing to get."""
+        return "it has none"
+
+    def __str__(self) -> str:
+        return self.origin

@@ -10,6 +10,7 @@ import skimage.feature
 
 import featvis as fv
 from featvis import fetching, models
+from featvis.zoo.hog import HOG
 
 RNG = np.random.default_rng
 PHOTOGRAPHS = {
@@ -94,6 +95,15 @@ def test_equals_the_definition_on_photographs(name, photo):
     np.testing.assert_allclose(acts["cells"][0], cells, atol=1e-4)
     np.testing.assert_allclose(acts["features"][0], expected, atol=1e-4)
     assert expected.std() > 0.05
+
+
+def test_equals_the_definition_with_other_cells():
+    image = photograph("coffee", 31, 38)
+    cells, expected = reference(image[0, ..., 0], soft=True, cell=5)
+    out = jax.jit(HOG(cell=5, soft=True))({}, image)
+    assert cells.shape == (6, 8, 18)
+    np.testing.assert_allclose(out["cells"][0], cells, atol=1e-4)
+    np.testing.assert_allclose(out["features"][0], expected, atol=1e-4)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -222,11 +232,11 @@ def test_scikit_image_has_other_bins_no_directions_and_hard_cells():
 
     # Half of our bins on either side of a boundary: the same bins as theirs, up to the cells.
     between = histogram(energy + np.roll(energy, -1, -1))
-    assert correlation(between, other) > 0.85
+    assert correlation(between, other) > 0.8
     by_shift = [correlation(np.roll(between, k, -1), other) for k in range(9)]
     assert np.argmax(by_shift) == 0
     assert max(by_shift[1:]) < 0.7
-    # Without that half bin they agree less, equally with theirs before and after.
+    # Without that half bin they agree less.
     assert correlation(histogram(energy), other) < correlation(between, other) - 0.03
     # Light on dark and dark on light are one to them and two to us.
     inverted = skimage.feature.hog(1 - image[0, ..., 0], 9, (8, 8), (2, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from featvis.checkpoints import Layout, file_digest, read_weights
 from featvis.errors import CheckpointError
 from featvis.models.input import Input
 from featvis.models.model import Model, Prepared
-from featvis.sources import Download, Hub, Local, Source, is_hub, parse_hub
+from featvis.sources import Download, Hub, Local, NoWeights, Source, is_hub, parse_hub
 from featvis.zoo.architecture import Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
@@ -47,8 +48,13 @@ class ModelEntry:
 
     @property
     def available(self) -> bool:
-        """Whether the weights are on this machine."""
-        return self.find() is not None
+        """Whether the weights are on this machine, or there are none."""
+        return self._fixed is not None or self.find() is not None
+
+    @property
+    def _fixed(self) -> NoWeights | None:
+        """The source of a network that has no weights."""
+        return next((source for source in self.sources if isinstance(source, NoWeights)), None)
 
     def find(self) -> tuple[Source, Path] | None:
         """The first source whose file is on this machine, and the file."""
@@ -58,7 +64,7 @@ class ModelEntry:
         return None
 
     def load(self, weights: str | Path | None = None) -> Model:
-        """Reads the weights and makes the model.
+        """Reads the weights, where it has any, and makes the model.
 
         Args:
             weights: a file of weights for this architecture, or one of the Hugging Face hub,
@@ -66,10 +72,17 @@ class ModelEntry:
                 yet; by default one of `sources`.
 
         Raises:
-            CheckpointError: The weights are not on this machine, damaged, or another network's.
+            CheckpointError: The weights are not on this machine, damaged, or another network's; or
+                given to a network that has none.
             FetchError: The hub's file cannot be downloaded.
             InputError: No such form of a hub's file.
         """
+        if (fixed := self._fixed) is not None:
+            if weights is not None:
+                raise CheckpointError(f"{self.name} has no weights and takes none; got {weights}")
+            text = f"{self.architecture()!r}, version {fixed.version}"
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            return self._model({}, self.labels(None), digest, fixed.origin)
         source: Source
         if is_hub(weights):
             source = hub = parse_hub(weights)
