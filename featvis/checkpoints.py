@@ -561,7 +561,11 @@ def assemble(
     found: dict[str, np.ndarray] = {}
     used: set[str] = set()
     for path, shape in expected.items():
-        source, transform = _source(path, layout.rules)
+        rule = _source(path, layout.rules)
+        if rule is None:
+            wrong.append(f"- no rule says where {path} {shape} is")
+            continue
+        source, transform = rule
         if source not in tensors:
             wrong.append(f"- {source} for {path} {shape}")
             continue
@@ -571,6 +575,12 @@ def assemble(
             found[path] = transform(array)
         except (ValueError, IndexError):  # the transform is for another number of axes
             found[path] = array
+        # A transform of the user's own may raise anything.
+        except Exception as error:
+            raise CheckpointError(
+                f"the rule for {path} fails on {source} {array.shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if found[path].shape != shape:
             wrong += [f"- {source} for {path} {shape}", f"+ {source} {array.shape}"]
     return found, wrong + _unexpected(tensors, used, layout.ignore)
@@ -618,11 +628,18 @@ def _parameter_path(keys: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
 
 
-def _source(path: str, rules: Iterable[Rule]) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+def _source(
+    path: str, rules: Iterable[Rule]
+) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
     for rule in rules:
-        if match := re.fullmatch(rule.path, path):
-            return match.expand(rule.source), rule.transform
-    raise CheckpointError(f"no rule says where the checkpoint keeps the parameter {path}")
+        try:
+            if match := re.fullmatch(rule.path, path):
+                return match.expand(rule.source), rule.transform
+        except (re.error, IndexError) as error:
+            raise CheckpointError(
+                f"the rule {rule.path!r} to {rule.source!r} is no regular expression: {error}"
+            ) from error
+    return None
 
 
 def _unexpected(tensors: Mapping[str, np.ndarray], used: set[str], ignore: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -87,10 +88,12 @@ def list_models(as_json: _Json = False) -> None:
             continue
         size = f"{entry.input.size[0]}x{entry.input.size[1]}"
         here = "here" if entry.available else "not here"
+        found = entry.find()
+        source = found[0] if found else entry.sources[0]
         accuracy = "" if entry.accuracy is None else f"top-1 {100 * entry.accuracy:.1f}%"
         print(
-            f"{entry.name:22} {entry.parameters / 1e6:6.1f}M  {size:9} {accuracy:12} "
-            f"{here:9} {entry.sources[0]} ({entry.sources[0].licence})"
+            f"{entry.name:28} {entry.parameters / 1e6:6.1f}M  {size:9} {accuracy:12} "
+            f"{here:9} {source} ({source.licence})"
         )
 
 
@@ -174,9 +177,15 @@ def render(
 ) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
     _use_cache()
-    network, objective = _network(model_and_objectives or [], place, weights)
+    given = model_and_objectives or []
+    if len(given) == 1 and place is None:
+        raise InputError(
+            f"render takes a network and what to maximise, as in: featvis render "
+            f"efficientnet_lite0 block8:3; got {given[0]!r} alone"
+        )
+    network, objective = _network(given, place, weights)
     if not objective:
-        raise InputError(f"an objective is missing, as in: featvis render {network.name} block8:3")
+        raise InputError(f"render takes what to maximise too, as block8:3; got {place!r} alone")
     parsed = [parse(text) for text in objective]
     wanted, takes = _parse_size(size, network), network.input
     found = synthesize_many(
@@ -297,9 +306,7 @@ def _network(
     if place is None and not arguments:
         raise InputError("which network? Give its name (see `featvis models`) or --model")
     name, rest = (arguments[0], arguments[1:]) if place is None else (place, arguments)
-    if place is not None and not models.is_place(place):
-        # A name of the zoo is fine there too.
-        models.entry(place)
+    _look_here(name)
     if outline and weights is None and not models.is_place(name):
         return models.outline(name), list(rest)
     return models.load(name, weights), list(rest)
@@ -313,7 +320,14 @@ def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | Non
     name = place or (named.get("name") if isinstance(named, Mapping) else None)
     if place is None and models.is_place(str(name)):
         raise InputError(f"the picture was made with your own model: give --model {name} too")
+    _look_here(str(name))
     return models.load(str(name), weights)
+
+
+def _look_here(name: str) -> None:
+    """Lets a network of one's own be in the folder one is in, after all that is installed."""
+    if models.is_place(name) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _units(layer: str, shape: tuple[int, ...]) -> tuple[str, str, str]:
@@ -475,9 +489,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: by default those of the process.
     """
-    if "" not in sys.path:
-        # As `python -m` does: a model of one's own may lie in the folder one is in.
-        sys.path.insert(0, "")
     try:
         app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:

@@ -34,9 +34,11 @@ def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
         UnknownModel: the model is not known by its name.
     """
     named = manifest.get("model")
-    if not isinstance(named, Mapping) or not {"name", "digest"} <= set(named):
+    if not isinstance(named, Mapping) or not all(
+        isinstance(named.get(key), str) for key in ("name", "digest")
+    ):
         raise InputError(f"the manifest is damaged: its model is {named!r}")
-    if model is None and models.is_place(str(named["name"])):
+    if model is None and models.is_place(named["name"]):
         # Importing is running a program: never because a picture says so.
         raise InputError(
             f"the picture was made with a model of your own, {named['name']}: pass model= "

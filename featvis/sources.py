@@ -31,7 +31,7 @@ __all__ = [
 _HUB_SCHEME = "hf://"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHA256_OR_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+_SHA256_OR_PREFIX = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
 
 
 def weights_folder(model: str) -> Path:

@@ -356,7 +356,8 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
     [
         (["render"], "which network"),
         (["layers"], "which network"),
-        (["render", "efficientnet_lite0"], "an objective is missing"),
+        (["render", "efficientnet_lite0"], "got 'efficientnet_lite0' alone"),
+        (["render", "block8:3"], "render takes a network and what to maximise"),
         (["layers", "resnet18", "--model", "resnet50"], "--model names the network already"),
         (["layers", "--model", "resnet81"], "nearest: resnet18"),
         (["layers", "--model", "no.such.place:factory"], "cannot import no.such.place"),

@@ -223,7 +223,17 @@ def test_a_state_dict_becomes_the_state_of_a_module(trained):
     ("rules", "ignore", "message"),
     [
         (RULES, "", r"2 differences .*\n  \+ blocks.0.bn.num_batches_tracked \(\)\n"),
-        (RULES[1:], ".*tracked", "no rule says where .* blocks/0/conv1/kernel"),
+        (RULES[1:], ".*tracked", r"4 diff.*\n  - no rule says where blocks/0/conv1/kernel \(3, 3"),
+        (
+            [fv.Rule(r"head/(kernel", "head.weight"), *RULES],
+            ".*tracked",
+            "the rule 'head/.kernel' to 'head.weight' is no regular expression",
+        ),
+        (
+            [fv.Rule(r"head/kernel", "head.weight", lambda w: w.no_such_name), *RULES],
+            ".*tracked",
+            r"the rule for head/kernel fails on head.weight \(5, 8\): AttributeError",
+        ),
         (
             [fv.Rule(r"stem/bias", "stem.offset"), *RULES],
             ".*tracked",
@@ -240,7 +250,146 @@ def test_what_does_not_fit_is_listed(rules, ignore, message, trained):
     state = nnx.state(Net(nnx.Rngs(0)), WEIGHTS_ONLY)
     with pytest.raises(fv.CheckpointError, match=message) as caught:
         fv.convert(trained[1], state, rules, ignore=ignore)
-    assert "net.npz" in str(caught.value) or "no rule" in message
+    assert "net.npz" in str(caught.value) or "the rule" in message
+
+
+# ---- what two networks share, and what they must not ---------------------------------------
+
+
+def scaled(params, x):
+    return x @ params
+
+
+def test_a_second_network_of_one_architecture_traces_nothing():
+    traces = []
+
+    class Counted(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(3, 4, rngs=rngs)
+
+        def __call__(self, x):
+            traces.append(len(x))
+            return self.linear(x)
+
+    first, second = (fv.from_nnx(Counted(nnx.Rngs(i)), input=INPUT) for i in range(2))
+    a = first(image())["logits"]
+    before = len(traces)
+    b = second(image())["logits"]
+    assert len(traces) == before
+    assert not np.allclose(a, b)
+
+
+def test_equal_values_of_other_types_are_other_networks():
+    class Kind(nnx.Module):
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __call__(self, x, factor=1):
+            return x * (2 if self.kind is True else 3) * (5 if factor is True else 7)
+
+    def total(kind, factor):
+        model = fv.from_nnx(Kind(kind), input=INPUT, call={"factor": factor})
+        return float(model(image())["logits"].sum())
+
+    unit = float(image().sum())
+    for kind in (1, True, 1.0):
+        for factor in (1, True):
+            expected = unit * (2 if kind is True else 3) * (5 if factor is True else 7)
+            assert total(kind, factor) == pytest.approx(expected, rel=1e-5)
+
+    class LinenKind(nn.Module):
+        kind: float | bool
+
+        def __call__(self, x):
+            return x * (2 if self.kind is True else 3)
+
+    for kind in (1, True, 1.0):
+        model = fv.from_linen(LinenKind(kind), {"params": {}}, input=INPUT)
+        expected = unit * (2 if kind is True else 3)
+        assert float(model(image())["logits"].sum()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_digest_covers_what_is_declared_and_not_the_state_of_random_numbers():
+    kernel = jnp.ones((3, 2))
+    digests = {
+        fv.from_function(scaled, kernel, input=takes, name=name).digest
+        for name, takes in [
+            ("a", INPUT),
+            ("b", fv.Input(size=SIZE, mean=0.5)),
+            ("c", fv.Input(size=SIZE, preprocess=jnp.sin)),
+            ("d", fv.Input(size=SIZE, value_range=(0, 255))),
+        ]
+    }
+    assert len(digests) == 4
+    assert fv.from_function(scaled, kernel, input=INPUT, name="e").digest in digests
+    module = Net(nnx.Rngs(0))
+    before = fv.from_nnx(module, input=INPUT).digest
+    module.blocks[0].dropout(jnp.ones((1, 2)))
+    assert fv.from_nnx(module, input=INPUT).digest == before
+
+
+def test_layers_are_the_same_for_any_number_of_images():
+    class Positions(nnx.Module):
+        def __call__(self, x):
+            return jnp.ones((1, 7, 3)) * x.mean()
+
+    class Holder(nnx.Module):
+        def __init__(self):
+            self.positions = Positions()
+
+        def __call__(self, x):
+            return x + self.positions(x).mean()
+
+    model = fv.from_nnx(Holder(), input=INPUT)
+    for count in (1, 7):
+        assert list(model(image(count=count))) == ["logits"]
+    with pytest.raises(fv.UnknownLayer):
+        fv.synthesize(model, "positions:0", steps=1, progress=False)
+
+
+@pytest.mark.parametrize("transformation", [nnx.jit, nnx.remat])
+def test_state_goes_through_transformations_unchanged(transformation):
+    class Wrapped(nnx.Module):
+        def __init__(self, rngs):
+            self.block = Block(3, rngs)
+
+        def __call__(self, x):
+            return transformation(lambda block, x: block(x))(self.block, x)
+
+    module = Wrapped(nnx.Rngs(0))
+    model = fv.from_nnx(module, input=INPUT)
+    assert "block/conv1" in model.layers()
+    module.eval()
+    np.testing.assert_allclose(model(image())["logits"], module(image()), rtol=1e-5, atol=1e-5)
+
+
+def test_a_result_may_have_the_name_of_the_layer_it_is_and_of_no_other():
+    class Head(nnx.Module):
+        def __init__(self, rngs, after):
+            self.logits = nnx.Linear(3, 4, rngs=rngs)
+            self.after = after
+
+        def __call__(self, x):
+            return self.after(self.logits(x.mean((1, 2))))
+
+    model = fv.from_nnx(Head(nnx.Rngs(0), lambda x: x), input=INPUT)
+    assert list(model.layers()) == ["logits"]
+    with pytest.raises(fv.InputError, match="called 'logits', which is the name of a layer inside"):
+        fv.from_nnx(Head(nnx.Rngs(0), jax.nn.softmax), input=INPUT)
+    model = fv.from_nnx(Head(nnx.Rngs(0), jax.nn.softmax), input=INPUT, output="posterior")
+    np.testing.assert_allclose(model(image())["posterior"].sum(-1), 1, rtol=1e-5)
+
+
+def test_a_scan_from_the_end_taps_in_its_order():
+    def backwards(params, x):
+        def step(x, factor):
+            return fv.tap(x * factor, "step"), None
+
+        return jax.lax.scan(step, x, jnp.array([2.0, 3.0]), reverse=True)[0]
+
+    acts = fv.from_function(backwards, {}, input=INPUT)(image())
+    np.testing.assert_allclose(acts["step"], 3 * image(), rtol=1e-5)
+    np.testing.assert_allclose(acts["step.1"], 6 * image(), rtol=1e-5)
 
 
 # ---- functions -----------------------------------------------------------------------------
@@ -451,6 +600,21 @@ def test_frozen_channels_stay_what_they_are_under_any_optimizer():
         progress=False,
     )
     np.testing.assert_array_equal(result.images[..., 3], start[..., 3])
+    # Nor has the network's sensitivity to them any effect on the others.
+    kernels = [np.ones((4, 2), np.float32), np.ones((4, 2), np.float32)]
+    kernels[1][3] = 1000
+    images = [
+        fv.synthesize(
+            fv.from_function(scaled, kernel, input=fv.Input(size=SIZE, channels=4)),
+            "channel('logits', 0)",
+            "FrozenChannels(free=Pixels(channels=3), frozen=(3,))",
+            steps=2,
+            optimizer="chain(clip_by_global_norm(0.001), sgd(1000.0))",
+            progress=False,
+        ).images
+        for kernel in kernels
+    ]
+    np.testing.assert_allclose(*images, atol=1e-6)
     assert np.abs(result.images[..., :3] - start[..., :3]).max() > 0.01
 
 
@@ -599,7 +763,8 @@ def test_a_factory_by_its_place(place):
     other = fv.load("mynets:factory", weights=place / "seed.npy")
     assert other.digest != model.digest
     assert other.origin == "mynets:factory, weights seed.npy"
-    assert fv.load("mynets:module").digest == model.digest == fv.load("mynets:ready").digest
+    assert fv.load("mynets:ready").digest == model.digest
+    assert list(fv.load("mynets:module").layers()) == ["conv", "logits"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections import OrderedDict
@@ -33,9 +34,11 @@ def from_nnx(
 ) -> Model:
     """A Flax NNX module as a model; the output of every submodule is a layer by its path.
 
-    The path is that of the attributes, `encoder/conv1`, with the place in a list after an
-    underscore, `blocks_3/conv2`. A module that is called twice has a second layer, `relu.1`. A
-    copy of the module runs in inference mode (`module.eval()`); the module itself is not touched.
+    That is every one that is called as such, outside branches and while loops, and whose output's
+    first axis is the images'. The path is that of the attributes, `encoder/conv1`, with the place
+    in a list after an underscore, `blocks_3/conv2`. A module that is called twice has a second
+    layer, `relu.1`. A copy of the module runs in inference mode (`module.eval()`); the module
+    itself is not touched.
 
     Args:
         module: called as `module(image)` with what `input` declares.
@@ -55,9 +58,12 @@ def from_nnx(
             f"from_nnx takes a module of Flax NNX; got {_kind(module)}; a Linen module goes to "
             "from_linen, a function to from_function"
         )
-    graph, state = nnx.split(module)
-    network = _Nnx(_static(graph), _keywords(call), output)
-    return _model(network, state, input, name or type(module).__name__, labels, type(module))
+    graph, random, weights = nnx.split(module, nnx.RngState, ...)  # type: ignore[misc]
+    network = _Nnx(_static(graph), repr(graph), _keywords(call), output)
+    return _model(
+        network, (random, weights), input, name or type(module).__name__, labels, type(module),
+        call=network.call, digested=weights,
+    )  # fmt: skip
 
 
 def from_linen(
@@ -95,8 +101,9 @@ def from_linen(
             "from_linen takes the variables by collection, as {'params': …}; got "
             f"{_kind(variables)}"
         )
-    network = _Linen(_static(module), _keywords(call), output)
-    return _model(network, variables, input, name or type(module).__name__, labels, type(module))
+    network = _Linen(_static(module), repr(module), _keywords(call), output)
+    called = name or type(module).__name__
+    return _model(network, variables, input, called, labels, type(module), call=network.call)
 
 
 def from_function(
@@ -164,7 +171,8 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, _Same) else value
 
 
-def _keywords(call: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+def _keywords(call: Mapping[str, Any] | None) -> tuple[tuple[str, Any, type], ...]:
+    """Names, values and types: of two calls that differ in 1 and True each compiles its own."""
     for key, value in (call or {}).items():
         try:
             hash(value)
@@ -172,7 +180,11 @@ def _keywords(call: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
             raise InputError(
                 f"call takes plain values, as {{'train': False}}; got {_kind(value)} for {key!r}"
             ) from None
-    return tuple(sorted((call or {}).items()))
+    return tuple((key, value, type(value)) for key, value in sorted((call or {}).items()))
+
+
+def _arguments(call: tuple[tuple[str, Any, type], ...]) -> dict[str, Any]:
+    return {key: value for key, value, _ in call}
 
 
 @dataclass(frozen=True)
@@ -187,13 +199,14 @@ class _Function:
 @dataclass(frozen=True)
 class _Linen:
     module: Any
-    call: tuple[tuple[str, Any], ...]
+    text: str  # equal modules may differ in 1 and True
+    call: tuple[tuple[str, Any, type], ...]
     output: str
 
     def __call__(self, variables: Any, x: jax.Array) -> dict[str, jax.Array]:
         def run(variables: Any, x: jax.Array) -> Any:
             with flax.linen.intercept_methods(_tap_linen):
-                return _plain(self.module).apply(variables, x, **dict(self.call))
+                return _plain(self.module).apply(variables, x, **_arguments(self.call))
 
         return _layers(run, variables, x, self.output)
 
@@ -201,32 +214,29 @@ class _Linen:
 def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
     result = next_fun(*args, **kwargs)
     path = context.module.path
-    return (
-        tap_outputs(result, "/".join(path))
-        if path and context.method_name == "__call__"
-        else (result)
-    )
+    if not path or context.method_name != "__call__":
+        return result
+    return tap_outputs(result, "/".join(path))
 
 
 @dataclass(frozen=True)
 class _Nnx:
     graph: Any
-    call: tuple[tuple[str, Any], ...]
+    text: str  # equal graphs may differ in 1 and True
+    call: tuple[tuple[str, Any, type], ...]
     output: str
 
     def __call__(self, state: Any, x: jax.Array) -> dict[str, jax.Array]:
         def run(state: Any, x: jax.Array) -> Any:
-            module = nnx.merge(_plain(self.graph), state)
+            module = nnx.merge(_plain(self.graph), *state)
             module.eval()
             before = _watched(module)
             for path, part in nnx.iter_modules(module):
                 if path:
                     _tap_module(part, _path(path))
-            result = module(x, **dict(self.call))
-            _check_unchanged(before, module)
-            return result
+            return module(x, **_arguments(self.call)), before, _watched(module)
 
-        return _layers(run, state, x, self.output)
+        return _layers(run, state, x, self.output, _check_unchanged)
 
 
 def _path(path: Sequence[Any]) -> str:
@@ -259,8 +269,11 @@ def _watched(module: nnx.Module) -> dict[str, Any]:
     return {_path(path): variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
 
 
-def _check_unchanged(before: Mapping[str, Any], module: nnx.Module) -> None:
-    for path, value in _watched(module).items():
+def _check_unchanged(result: Any) -> Any:
+    """The result of a call, where it left unchanged what it must."""
+    result, before, after = result
+    for path, value in after.items():
+        # The traced values themselves: one that went through unchanged is the same object.
         if before.get(path) is value:
             continue
         if path.endswith("count"):
@@ -272,28 +285,34 @@ def _check_unchanged(before: Mapping[str, Any], module: nnx.Module) -> None:
             f"it changes its batch statistics in inference mode ({path}): pass what turns that "
             "off, as call={'use_running_average': True}, or turn it off in the module"
         )
+    return result
 
 
 def _layers(
-    network: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array, output: str
+    network: Callable[[Any, jax.Array], Any],
+    params: Any,
+    x: jax.Array,
+    output: str,
+    unpack: Callable[[Any], Any] = lambda result: result,
 ) -> dict[str, jax.Array]:
     """What a network gives, by name: taps, then its results; those of one row an image."""
 
     def ordered(params: Any, x: jax.Array) -> Any:
-        result = network(params, x)
         # jax sorts the keys of a dict, and keeps the order of this one.
-        return OrderedDict(result) if isinstance(result, Mapping) else result
+        return jax.tree.map(
+            lambda part: OrderedDict(part) if isinstance(part, dict) else part,
+            network(params, x),
+            is_leaf=lambda part: isinstance(part, dict),
+        )
 
     images = len(x)
     result, taps = collect(ordered, params, x)
+    result = unpack(result)
     if isinstance(result, Mapping):
         for key, value in result.items():
-            if jax.tree_util.all_leaves([value]):
-                taps.add(str(key), value, asked=True)
-            else:
-                _add(value, str(key), taps)
+            _add(value, str(key), taps, asked=jax.tree_util.all_leaves([value]))
     else:
-        _add(result, output, taps)
+        _add(result, output, taps, asked=False)
     layers = {}
     for name, value in taps.values.items():
         if np.ndim(value) >= 2 and value.shape[0] == images and _is_float(value):
@@ -311,10 +330,18 @@ def _layers(
     return layers
 
 
-def _add(value: Any, name: str, taps: Taps) -> None:
+def _add(value: Any, name: str, taps: Taps, *, asked: bool) -> None:
+    """Adds what a network returns; the output of a submodule of that name must be just that."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
         part = "/".join([name, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
-        taps.add(part, leaf, asked=False)
+        known = taps.values.get(part)
+        if known is None:
+            taps.add(part, leaf, asked=asked)
+        elif known is not leaf:
+            raise InputError(
+                f"its result would be called {part!r}, which is the name of a layer inside it: "
+                "give another, as output='scores'"
+            )
 
 
 def _is_float(value: Any) -> bool:
@@ -322,6 +349,18 @@ def _is_float(value: Any) -> bool:
 
 
 # ---- the model -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A network with the layers that its dry run had, whatever the number of images."""
+
+    network: Any
+    names: tuple[str, ...]
+
+    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        layers = self.network(params, x)
+        return {name: layers[name] for name in self.names if name in layers}
 
 
 @dataclass(frozen=True)
@@ -342,29 +381,34 @@ def _model(
     name: str,
     labels: Sequence[str] | None,
     made: Any,
+    *,
+    call: tuple[tuple[str, Any, type], ...] = (),
+    digested: Any = None,
 ) -> Model:
     input = Input() if input is None else input
     if not isinstance(input, Input):
         raise InputError(f"input must be a featvis.Input; got {_kind(input)}")
-    apply = Prepared(input, _ChannelsLast(network) if input.layout == "NCHW" else network)
-    origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', _kind(made))}"
+    if input.layout == "NCHW":
+        network = _ChannelsLast(network)
     params = jax.tree.map(jnp.asarray, params)
-    model = Model(
-        name, apply, params, None if labels is None else tuple(labels), _digest(params), input,
-        origin,
-    )  # fmt: skip
-    _try(model)
-    return model
+    origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', _kind(made))}"
+    names = None if labels is None else tuple(labels)
+    model = Model(name, Prepared(input, network), params, names, "", input, origin)
+    layers = _try(model)
+    # An axis that is as long as there are images by chance makes no layer.
+    apply = Prepared(input, _Named(network, tuple(layers)))
+    digest = _digest(params if digested is None else digested, input, call, layers)
+    return dataclasses.replace(model, apply=apply, digest=digest)
 
 
-def _try(model: Model) -> None:
-    """A dry run at the size of its input: what does not work is said here."""
+def _try(model: Model) -> dict[str, tuple[int, ...]]:
+    """The layers, by a dry run at the size of its input: what does not work is said here."""
     height, width = model.input.size
     image = f"images (n, {height}, {width}, {model.input.channels})"
     if model.input.layout == "NCHW":
         image = f"images (n, {model.input.channels}, {height}, {width})"
     try:
-        model.layers()
+        return model.layers()
     except InputError as error:
         raise InputError(f"{model.name}: {error}") from error
     except flax.errors.InvalidRngError as error:
@@ -399,10 +443,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0].split(" (https://")[0]
 
 
-def _digest(params: Any) -> str:
-    """SHA-256 of all weights with their paths, shapes and types."""
+def _digest(weights: Any, input: Input, call: Any, layers: Mapping[str, tuple[int, ...]]) -> str:
+    """SHA-256 of the weights, of what is declared of the input and the call, and of the layers.
+
+    What a function computes with them is not in it, nor are arrays that it holds itself.
+    """
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    declared = {f.name: getattr(input, f.name) for f in dataclasses.fields(input)}
+    preprocess = declared.pop("preprocess")
+    declared["preprocess"] = getattr(preprocess, "__qualname__", _kind(preprocess))
+    arguments = [(key, repr(value)) for key, value, _ in call]
+    digest.update(repr((declared, arguments, list(layers.items()))).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)

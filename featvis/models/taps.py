@@ -107,12 +107,13 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], taps: Taps
         if eqn.primitive is _mark:
             taps.add(eqn.params["name"], inputs[0], asked=eqn.params["asked"])
             return inputs
+        if eqn.primitive.name == "jit":
+            # Also without taps, so that what goes through unchanged stays the same object.
+            inner = eqn.params["jaxpr"]
+            return _evaluate(inner.jaxpr, inner.consts, inputs, taps)
         names = _tapped(eqn)
         if not names:
             return None
-        if eqn.primitive.name == "jit":
-            inner = eqn.params["jaxpr"]
-            return _evaluate(inner.jaxpr, inner.consts, inputs, taps)
         if eqn.primitive.name in ("remat2", "checkpoint"):
             return _evaluate(eqn.params["jaxpr"], (), inputs, taps)
         if eqn.primitive.name == "scan":
@@ -163,7 +164,8 @@ def _scan(eqn: Any, inputs: Sequence[Any], taps: Taps) -> list[Any]:
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    for step in range(params["length"]):
+    steps = range(params["length"])
+    for step in reversed(steps) if params["reverse"] else steps:
         for name in inside.values:
             taps.add(name, stacked[name][step], asked=name in inside.asked)
     return [*carry, *outputs]

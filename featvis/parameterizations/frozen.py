@@ -79,7 +79,9 @@ class FrozenChannels(Parameterization):
         """Put free and frozen channels together, (h, w, c) float32 in [0, 1]."""
         free = self._free.decode(self._without(params))
         planes = {c: free[..., i] for i, c in enumerate(self._others())}
-        planes |= {c: params[_HELD][..., i] for i, c in enumerate(self.frozen)}
+        # Without a gradient: an optimizer that looks at its norm must not see the frozen channels.
+        held = jax.lax.stop_gradient(params[_HELD])
+        planes |= {c: held[..., i] for i, c in enumerate(self.frozen)}
         return jnp.stack([planes[c] for c in range(self.channels)], axis=-1)
 
     def encode(self, image: jax.Array) -> Params:

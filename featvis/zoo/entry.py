@@ -99,14 +99,16 @@ class ModelEntry:
             )
         source = source.at(path)
         expected = source.sha256
-        tensors = read_weights(path)
-        digest = file_digest(path)
+        try:
+            digest = file_digest(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
         if expected is not None and not digest.startswith(expected):
             raise CheckpointError(
                 f"{path}: damaged or another file: its SHA-256 is {digest[: len(expected)]}, "
                 f"expected {expected}"
             )
-        params = self.architecture().params_from(tensors, self.layouts, str(path))
+        params = self.architecture().params_from(read_weights(path), self.layouts, str(path))
         return self._model(params, self.labels(path), digest, source.origin)
 
     def _ways(self) -> list[str]:

@@ -171,7 +171,7 @@ class _Mixed(nnx.Module):
     def __call__(self, x: jax.Array, name: str, out: dict[str, jax.Array]) -> jax.Array:
         seen = {_INPUT: x}
         if not self.shape.reduces:
-            seen[_MEANS] = average_pool(x, 3, 1, 1)
+            seen[_MEANS] = average_pool(x, 3, 1)
         for one in self.shape.filters:
             y = nnx.relu(getattr(self, one.name)(seen[one.source]))
             out[f"{name}/{one.name}"] = seen[one.name] = y

@@ -135,22 +135,17 @@ def _reach(size: int, pads: tuple[int, int], window: int, stride: int) -> tuple[
     return before, max(after, (outputs - 1) * stride + window - size - before)
 
 
-def average_pool(
-    x: jax.Array, window: int, stride: int = 1, padding: Padding = "VALID", *, whole: bool = True
-) -> jax.Array:
-    """Mean over windows.
+def average_pool(x: jax.Array, window: int, padding: Padding = "VALID") -> jax.Array:
+    """Mean over windows at every place; the zeros of the padding count as pixels.
 
     Args:
         x: (n, h, w, c).
         window: side.
-        stride: in both directions.
         padding: see `kernels.Padding`.
-        whole: whether zeros of the padding count as pixels (PyTorch's count_include_pad).
     """
-    pads = kernels.resolve_padding(padding, x.shape[1:3], (window, window), stride)
+    pads = kernels.resolve_padding(padding, x.shape[1:3], (window, window), 1)
     rows, columns = (
-        _window_means(size, one, window, stride, whole)
-        for size, one in zip(x.shape[1:3], pads, strict=True)
+        _window_means(size, one, window) for size, one in zip(x.shape[1:3], pads, strict=True)
     )
     return _along_axes(x, rows, columns)
 
@@ -170,15 +165,11 @@ def _along_axes(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Arra
     return jnp.einsum("ah,bw,nhwc->nabc", rows, columns, x, optimize="optimal")
 
 
-def _window_means(
-    size: int, pads: tuple[int, int], window: int, stride: int, whole: bool
-) -> np.ndarray:
-    outputs = (size + sum(pads) - window) // stride + 1
-    starts = np.arange(outputs)[:, None] * stride - pads[0]
+def _window_means(size: int, pads: tuple[int, int], window: int) -> np.ndarray:
+    starts = np.arange(size + sum(pads) - window + 1)[:, None] - pads[0]
     places = np.arange(size)[None]
     inside = (places >= starts) & (places < starts + window)
-    count = window if whole else inside.sum(1, keepdims=True)
-    return (inside / count).astype(np.float32)
+    return (inside / window).astype(np.float32)
 
 
 def _adaptive_means(size: int, outputs: int) -> np.ndarray:
