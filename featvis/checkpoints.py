@@ -216,11 +216,12 @@ def _scan(stream: io.BytesIO) -> None:
         first = len(stack) - len(before)
         if pickletools.markobject in before:
             first = marks.pop() - before.index(pickletools.markobject)
-        stores = name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+        stores = name in ("PUT", "BINPUT", "LONG_BINPUT")
+        # These are listed as needing nothing, and store what lies on top.
         if first - stores < (marks[-1] if marks else 0):
             raise CheckpointError(f"pickle instruction {name} at byte {position} without operands")
         items = stack[first:]
-        if stores and name != "MEMOIZE":
+        if stores:
             if int(argument) > max(length, 255):  # type: ignore[arg-type]
                 raise CheckpointError(f"memo index {argument} at byte {position}")
             memo[int(argument)] = stack[-1]  # type: ignore[arg-type]

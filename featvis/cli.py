@@ -306,6 +306,8 @@ def _network(
     if place is None and not arguments:
         raise InputError("which network? Give its name (see `featvis models`) or --model")
     name, rest = (arguments[0], arguments[1:]) if place is None else (place, arguments)
+    if place is not None and "." in place and not models.is_place(place):
+        raise InputError(f"--model is a network's name or package.module:factory; got {place!r}")
     _look_here(name)
     if outline and weights is None and not models.is_place(name):
         return models.outline(name), list(rest)
@@ -493,8 +495,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:
         print(f"error: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -49,13 +49,14 @@ def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
     except UnknownModel as error:
         raise UnknownModel(
             f"the picture was made with a model called {named['name']!r}, which is not one of the "
-            "zoo: pass model="
+            "zoo: pass model= (--model PACKAGE.MODULE:FACTORY)"
         ) from error
     if model.digest != named["digest"]:
         raise InputError(
-            f"the picture was made with weights {str(named['digest'])[:12]} of {named['name']} "
-            f"({named.get('origin', 'of unknown origin')}); these are {model.digest[:12]} "
-            f"({model.origin}): pass model= (--weights FILE)"
+            f"the picture was made with {named['name']} of the digest {named['digest'][:12]} "
+            f"({named.get('origin') or 'origin unknown'}); this one has {model.digest[:12]} "
+            f"({model.origin}): other weights, or another input or layers; pass the right ones "
+            "(model=, --weights FILE)"
         )
     return model
 

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
     rf"""
       {literals.STRING}
     | (?P<layer> [A-Za-z_]\w* (?: [./]\w+ )* ) (?P<colon> \s* : )
-    | (?P<path> [A-Za-z_]\w* (?: / (?! {_NUMBER} (?! \w ) ) \w+ )+ ) (?! \s*\( | \w )
+    | (?P<path> [A-Za-z_]\w* (?: / (?! {_NUMBER} (?! \w ) ) \w+ | \.\d+ )+ ) (?! \s*\( | \w )
     | \.\s*\w+ | \w+
     | (?P<stray> : )
     """,

@@ -321,7 +321,7 @@ def test_render_and_replay_of_ones_own_network(capsys, own):
     assert json.loads(lines[0])["identical"] is True
     code, _, errors = call(capsys, "replay", f"{name}_map-1.png", "--model", own, "--quiet")
     assert code == 2
-    assert "weights weights.npz); these are" in errors
+    assert "weights weights.npz); this one has" in errors
     code, lines, _ = call(
         capsys, "replay", f"{name}_map-1.png", "--model", own, "--weights", "weights.npz",
         "--json", "--quiet",

@@ -61,7 +61,7 @@ INPUT = fv.Input(size=SIZE)
 
 @pytest.fixture(scope="module")
 def net():
-    return fv.from_nnx(Net(nnx.Rngs(0)), input=INPUT, labels="abcde")
+    return fv.from_nnx(Net(nnx.Rngs(0)), input=INPUT, labels=list("abcde"))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_unit_of_ones_own_network_is_synthesized(net, tmp_path):
     assert "Net" in str(caught.value)
     again = fv.replay(path, model=net, progress=False)
     np.testing.assert_array_equal(again.images, result.images)
-    with pytest.raises(fv.InputError, match="made with weights"):
+    with pytest.raises(fv.InputError, match=r"made with Net of the digest .*: other weights, or"):
         fv.replay(path, model=fv.from_nnx(Net(nnx.Rngs(1)), input=INPUT), progress=False)
 
 
@@ -345,6 +345,83 @@ def test_layers_are_the_same_for_any_number_of_images():
         assert list(model(image(count=count))) == ["logits"]
     with pytest.raises(fv.UnknownLayer):
         fv.synthesize(model, "positions:0", steps=1, progress=False)
+
+
+def test_a_module_may_ask_for_the_class_of_another_and_inherit_its_call():
+    class Base(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(3, 4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.linear(x)
+
+    class Derived(Base):
+        def __call__(self, x):
+            return super().__call__(x) * 2
+
+    class Heir(Base):
+        pass
+
+    class Asking(nnx.Module):
+        def __init__(self, rngs):
+            self.parts = nnx.List([Base(rngs), Derived(rngs), Heir(rngs)])
+
+        def __call__(self, x):
+            assert [type(part) for part in self.parts] == [Base, Derived, Heir]
+            assert type(self.parts[0].linear) is nnx.Linear
+            return sum(part(x) for part in self.parts)
+
+    module = Asking(nnx.Rngs(0))
+    before = {cls: vars(cls).get("__call__") for cls in (Base, Derived, Heir, nnx.Linear)}
+    model = fv.from_nnx(module, input=INPUT)
+    assert {cls: vars(cls).get("__call__") for cls in before} == before
+    expected = ["parts_0", "parts_1", "parts_2"]
+    assert [name for name in model.layers() if "/" not in name] == [*expected, "logits"]
+    np.testing.assert_allclose(model(image())["logits"], module(image()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model(image())["parts_1"], module.parts[1](image()), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_module_whose_call_is_under_jit():
+    class Jitted(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        @nnx.jit
+        def __call__(self, x):
+            return self.dropout(self.norm(x)).mean((1, 2))
+
+    module = Jitted(nnx.Rngs(0))
+    model = fv.from_nnx(module, input=INPUT)
+    assert model.layers()["norm"] == (12, 16, 3)
+    module.eval()
+    np.testing.assert_allclose(model(image())["logits"], module(image()), rtol=1e-4, atol=1e-5)
+
+
+def test_one_number_an_image_is_one_unit():
+    model = fv.from_function(lambda params, x: x.mean((1, 2, 3)), {}, input=INPUT)
+    assert model.layers() == {"logits": (1,)}
+
+
+def test_another_size_that_the_network_cannot_take_is_one_clear_error():
+    class Flat(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(12 * 16 * 3, 4, rngs=rngs)
+
+        def __call__(self, x):
+            return self.linear(x.reshape(len(x), -1))
+
+    model = fv.from_nnx(Flat(nnx.Rngs(0)), input=INPUT)
+    message = r"cannot be called on images \('n', 20, 16, 3\).*declare so with fixed_size=True"
+    for run in (
+        lambda: model.layers((20, 16)),
+        lambda: model(np.zeros((1, 20, 16, 3), np.float32)),
+        lambda: fv.synthesize(model, "logits:0", fv.Pixels((20, 16)), progress=False),
+    ):
+        with pytest.raises(fv.InputError, match=message):
+            run()
 
 
 @pytest.mark.parametrize("transformation", [nnx.jit, nnx.remat])
@@ -671,6 +748,8 @@ def loop(params, x):
         ),
         (lambda: fv.from_nnx(Net(nnx.Rngs(0)), input=(12, 16)), "input must be a featvis.Input"),
         (lambda: fv.from_linen(Net(nnx.Rngs(0)), {"params": {}}), "an NNX module goes to from_nnx"),
+        (lambda: fv.from_nnx(Net(nnx.Rngs(0)), input=INPUT, labels="abcde"), "a list of texts"),
+        (lambda: fv.from_nnx(Net(nnx.Rngs(0)), input=INPUT, labels=["a"]), "has 5 classes; got 1"),
         (lambda: fv.from_linen(LinenNet(), None), "takes the variables by collection"),
         (lambda: fv.from_function(3, {}), r"takes a function \(params, image\); got int"),
         (lambda: fv.from_function(plain, {"w": "text"}), "got str at .*'w'"),

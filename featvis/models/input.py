@@ -73,6 +73,8 @@ class Input:
             raise checks.error(self, "preprocess", "a function", self.preprocess)
 
     def _per_channel(self, name: str, value: object) -> float | tuple[float, ...]:
+        if hasattr(value, "tolist"):  # an array of NumPy or JAX
+            value = value.tolist()
         if not isinstance(value, (tuple, list)):
             return checks.number(self, name, value)
         if len(value) != self.channels:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,10 +233,8 @@ class _Nnx:
             module = nnx.merge(_plain(self.graph), *state)
             module.eval()
             before = _watched(module)
-            for path, part in nnx.iter_modules(module):
-                if path:
-                    _tap_module(part, _path(path))
-            return module(x, **_arguments(self.call)), before, _watched(module)
+            with _tapping(module):
+                return module(x, **_arguments(self.call)), before, _watched(module)
 
         return _layers(run, state, x, self.output, _check_unchanged)
 
@@ -247,20 +247,54 @@ def _path(path: Sequence[Any]) -> str:
     return text
 
 
-def _tap_module(module: nnx.Module, path: str) -> None:
-    """Makes a module, which is a copy of our own, name what it returns."""
-    if callable(module):
-        module._featvis_path = path  # type: ignore[attr-defined]
-        module.__class__ = _tapping(type(module))
+@contextmanager
+def _tapping(module: nnx.Module) -> Iterator[None]:
+    """Makes the submodules of a module, which is a copy of our own, name what they return.
+
+    The classes themselves are changed for as long as it takes: a module must keep its class, which
+    the network may ask for, and its name goes with it through `nnx.jit` or `nnx.scan`.
+    """
+    classes = set()
+    for path, part in nnx.iter_modules(module):
+        # A bridge makes variables of all its attributes.
+        if path and callable(part) and not type(part).__module__.startswith("flax.nnx.bridge"):
+            part._featvis_path = _path(path)  # type: ignore[attr-defined]
+            classes.add(type(part))
+    running: set[int] = set()
+    with _CLASSES:
+        before = {cls: vars(cls).get("__call__") for cls in classes}
+        calls = {cls: _named(cls.__call__, running) for cls in classes}
+        try:
+            for cls, call in calls.items():
+                setattr(cls, "__call__", call)  # noqa: B010
+            yield
+        finally:
+            for cls, own in before.items():
+                if own is None:
+                    delattr(cls, "__call__")
+                else:
+                    setattr(cls, "__call__", own)  # noqa: B010
 
 
-@functools.cache
-def _tapping(cls: type) -> type:
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return tap_outputs(cls.__call__(self, *args, **kwargs), self._featvis_path)
+#: Held while classes are changed.
+_CLASSES = threading.RLock()
 
-    names = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls)(cls.__name__, (cls,), names)
+
+def _named(call: Callable[..., Any], running: set[int]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def named(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path = vars(self).get("_featvis_path")
+        # A call of the base class by the module's own is no second one.
+        if path is None or id(self) in running:
+            return call(self, *args, **kwargs)
+        running.add(id(self))
+        try:
+            result = call(self, *args, **kwargs)
+        finally:
+            running.discard(id(self))
+        return tap_outputs(result, path)
+
+    return named
 
 
 def _watched(module: nnx.Module) -> dict[str, Any]:
@@ -315,6 +349,8 @@ def _layers(
         _add(result, output, taps, asked=False)
     layers = {}
     for name, value in taps.values.items():
+        if np.shape(value) == (images,):
+            value = value[:, None]  # one number an image is one unit
         if np.ndim(value) >= 2 and value.shape[0] == images and _is_float(value):
             layers[name] = value
         elif name in taps.asked:
@@ -324,8 +360,8 @@ def _layers(
             )
     if not layers:
         raise InputError(
-            f"it gives no activations (n, ...) of {images} images: what it returns is "
-            f"{jax.tree.map(np.shape, result)}"
+            f"it gives no activations, floating-point arrays whose first axis is the {images} "
+            f"images' of a dry run: what it returns is {jax.tree.map(np.shape, result)}"
         )
     return layers
 
@@ -359,7 +395,17 @@ class _Named:
     names: tuple[str, ...]
 
     def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        layers = self.network(params, x)
+        try:
+            layers = self.network(params, x)
+        except InputError:
+            raise
+        # Whatever a network raises is its own; the user wants to know on what.
+        except Exception as error:
+            raise InputError(
+                f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
+                f"the size of its input: {type(error).__name__}: {_first_line(error)}; where it "
+                "takes one size only, declare so with fixed_size=True"
+            ) from error
         return {name: layers[name] for name in self.names if name in layers}
 
 
@@ -392,13 +438,24 @@ def _model(
         network = _ChannelsLast(network)
     params = jax.tree.map(jnp.asarray, params)
     origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', _kind(made))}"
-    names = None if labels is None else tuple(labels)
+    names = _labels(labels)
     model = Model(name, Prepared(input, network), params, names, "", input, origin)
     layers = _try(model)
+    classes = layers.get("logits", (0,))[-1]
+    if names is not None and classes not in (0, len(names)):
+        raise InputError(f"{name} has {classes} classes; got {len(names)} labels")
     # An axis that is as long as there are images by chance makes no layer.
     apply = Prepared(input, _Named(network, tuple(layers)))
     digest = _digest(params if digested is None else digested, input, call, layers)
     return dataclasses.replace(model, apply=apply, digest=digest)
+
+
+def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"labels are a list of texts, one a class; got {labels!r}")
+    return tuple(labels)
 
 
 def _try(model: Model) -> dict[str, tuple[int, ...]]:

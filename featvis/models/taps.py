@@ -164,6 +164,11 @@ def _scan(eqn: Any, inputs: Sequence[Any], taps: Taps) -> list[Any]:
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
+    inner = params["jaxpr"].jaxpr
+    for i in range(params["num_carry"]):
+        # What goes through unchanged stays the same object, as in `jit`.
+        if inner.outvars[i] is inner.invars[params["num_consts"] + i]:
+            carry[i] = carried[i]
     steps = range(params["length"])
     for step in reversed(steps) if params["reverse"] else steps:
         for name in inside.values:

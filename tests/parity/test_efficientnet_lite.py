@@ -258,8 +258,9 @@ def test_reader_agrees_with_torch(path, weights):
         np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_reader_agrees_on_files_that_torch_writes(zipped, tmp_path):
+def test_reader_agrees_on_files_that_torch_writes(zipped, protocol, tmp_path):
     base = torch.arange(24, dtype=torch.float32)
     tensors = {
         "shared": base.reshape(4, 6),
@@ -277,7 +278,7 @@ def test_reader_agrees_on_files_that_torch_writes(zipped, tmp_path):
         },
     }  # fmt: skip
     file = tmp_path / "written.pth"
-    torch.save(tensors, file, _use_new_zipfile_serialization=zipped)
+    torch.save(tensors, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     found = read_checkpoint(file)
     assert list(found) == list(tensors)
     for name, tensor in tensors.items():
