@@ -453,7 +453,10 @@ def test_two_at_once_download_once(server, folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_killed_leaves_what_it_has(server, folder, tmp_path, number):
+    # A job in the background of a shell inherits that Ctrl-C is ignored.
     code = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from featvis import fetching, sources
 sources.cache_folder = lambda: Path({str(tmp_path)!r})
