@@ -8,6 +8,9 @@ from featvis import zoo
 from featvis.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
+
+from twins import assert_published_facts  # noqa: E402
+
 nn = torch.nn
 
 
@@ -146,10 +149,4 @@ def test_another_file_is_refused(network, name, shape, lines):
 
 @pytest.mark.parametrize("name", ["alexnet", "caffenet"])
 def test_published_facts(name):
-    entry = zoo.entries()[name]
-    architecture, least = entry.architecture(), entry.input.min_size
-    assert sum(map(np.prod, architecture.shapes().values())) == entry.parameters
-    for side, fits in ((least, True), (least - 1, False)):
-        image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
-        layers = jax.eval_shape(architecture, architecture.outline(), image)
-        assert all(0 not in layer.shape for layer in layers.values()) is fits
+    assert_published_facts(name)

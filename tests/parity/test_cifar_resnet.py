@@ -8,6 +8,8 @@ from featvis.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
 
+from twins import assert_layers_agree, randomise  # noqa: E402
+
 BLOCKS = {"cifar_resnet20": 3, "cifar_resnet56": 9}
 
 
@@ -66,15 +68,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def reference(name):
     network = ResNet(BLOCKS[name]).eval()
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                for positive in (module.weight, module.running_var):
-                    positive.uniform_(0.5, 1.5, generator=random)
-                for signed in (module.bias, module.running_mean):
-                    signed.normal_(0, 0.2, generator=random)
-    return network
+    return randomise(network)
 
 
 def state(network):
@@ -100,14 +94,7 @@ def test_every_layer_agrees(size, model, reference):
     with torch.no_grad():
         expected = reference(torch.from_numpy(image).movedim(-1, 1))
     found = model(image)
-    assert list(found) == list(expected)
-    for layer, array in found.items():
-        tensor = expected[layer]
-        wanted = (tensor.movedim(1, -1) if tensor.ndim == 4 else tensor).numpy()
-        assert wanted.std() > 0.01
-        np.testing.assert_allclose(
-            array, wanted, rtol=1e-4, atol=1e-4 * wanted.std(), err_msg=layer
-        )
+    assert_layers_agree(found, expected)
 
 
 def test_as_many_parameters_as_published(reference, name):

@@ -8,6 +8,8 @@ from featvis.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
 
+from twins import activations, assert_layers_agree, randomise  # noqa: E402
+
 # Inputs, and the arguments of torchvision's Inception in its order.
 MODULES = {
     "3a": (192, 64, 96, 128, 16, 32, 32),
@@ -126,18 +128,7 @@ class GoogLeNet(torch.nn.Module):
 @pytest.fixture(scope="module")
 def reference():
     network = GoogLeNet().eval()
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                spread = (2 / module.weight[0].numel()) ** 0.5
-                module.weight.normal_(0, spread, generator=random)
-            if isinstance(module, torch.nn.BatchNorm2d):
-                for positive in (module.weight, module.running_var):
-                    positive.uniform_(0.5, 1.5, generator=random)
-                for signed in (module.bias, module.running_mean):
-                    signed.normal_(0, 0.2, generator=random)
-    return network
+    return randomise(network)
 
 
 @pytest.fixture(scope="module")
@@ -147,36 +138,12 @@ def model(reference, tmp_path_factory):
     return zoo.entries()["googlenet"].load(file)
 
 
-def activations(reference, image):
-    found, hooks = {}, []
-    for name, module in reference.tapped().items():
-
-        def keep(module, inputs, output, name=name):
-            found[name] = output
-
-        hooks.append(module.register_forward_hook(keep))
-    with torch.no_grad():
-        reference(torch.from_numpy(image).movedim(-1, 1))
-    for hook in hooks:
-        hook.remove()
-    found["pool"] = found["pool"].flatten(1)
-    return {
-        name: (found[name].movedim(1, -1) if found[name].ndim == 4 else found[name]).numpy()
-        for name in reference.tapped()
-    }
-
-
 @pytest.mark.parametrize("size", [(96, 96), (107, 131), (15, 16)])
 def test_every_layer_agrees(size, model, reference):
     image = np.random.default_rng(0).uniform(size=(2, *size, 3)).astype(np.float32)
     expected = activations(reference, image)
     found = model(image)
-    assert list(found) == list(expected)
-    for name, array in found.items():
-        assert expected[name].std() > 0.01
-        np.testing.assert_allclose(
-            array, expected[name], rtol=1e-4, atol=1e-4 * expected[name].std(), err_msg=name
-        )
+    assert_layers_agree(found, expected)
 
 
 def without(tensors):

@@ -9,6 +9,8 @@ from featvis.errors import CheckpointError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from twins import assert_layers_agree, randomise  # noqa: E402
+
 SIZES = [(64, 64), (75, 101)]
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 
@@ -143,20 +145,7 @@ def published(request, name):
     with torch.device("meta"):
         network, run = request.param(name)
     network.to_empty(device="cpu")
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-                spread = (2 / module.weight[0].numel()) ** 0.5
-                module.weight.normal_(0, spread, generator=random)
-            if isinstance(module, torch.nn.Linear):
-                module.bias.normal_(generator=random)
-            if isinstance(module, torch.nn.BatchNorm2d):
-                for positive in (module.weight, module.running_var):
-                    positive.uniform_(0.5, 1.5, generator=random)
-                for signed in (module.bias, module.running_mean):
-                    signed.normal_(0, 0.2, generator=random)
-    return network.eval(), run
+    return randomise(network).eval(), run
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +165,7 @@ def test_every_layer_agrees(size, model, published):
     with torch.no_grad():
         expected = run(torch.from_numpy(np.float32(prepared)).movedim(-1, 1))
     found = model(image)
-    assert list(found) == list(expected)
-    for layer, array in found.items():
-        tensor = expected[layer]
-        wanted = (tensor.movedim(1, -1) if tensor.ndim == 4 else tensor).numpy()
-        assert wanted.std() > 0.01
-        np.testing.assert_allclose(
-            array, wanted, rtol=1e-4, atol=1e-4 * wanted.std(), err_msg=layer
-        )
+    assert_layers_agree(found, expected)
 
 
 def test_as_many_parameters_as_published(published, name):
