@@ -308,10 +308,9 @@ def _network(
     name, rest = (arguments[0], arguments[1:]) if place is None else (place, arguments)
     if place is not None and "." in place and not models.is_place(place):
         raise InputError(f"--model is a network's name or package.module:factory; got {place!r}")
-    _look_here(name)
     if outline and weights is None and not models.is_place(name):
         return models.outline(name), list(rest)
-    return models.load(name, weights), list(rest)
+    return _load(name, weights), list(rest)
 
 
 def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | None) -> Model | None:
@@ -322,14 +321,14 @@ def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | Non
     name = place or (named.get("name") if isinstance(named, Mapping) else None)
     if place is None and models.is_place(str(name)):
         raise InputError(f"the picture was made with your own model: give --model {name} too")
-    _look_here(str(name))
-    return models.load(str(name), weights)
+    return _load(str(name), weights)
 
 
-def _look_here(name: str) -> None:
-    """Lets a network of one's own be in the folder one is in, after all that is installed."""
+def _load(name: str, weights: str | None) -> Model:
+    """A network; one of one's own may be in the folder one is in, after all that is installed."""
     if models.is_place(name) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    return models.load(name, weights)
 
 
 def _units(layer: str, shape: tuple[int, ...]) -> tuple[str, str, str]:

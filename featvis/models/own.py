@@ -22,7 +22,7 @@ from flax import nnx
 from featvis.errors import InputError
 from featvis.models.input import Input
 from featvis.models.model import Model, Prepared
-from featvis.models.taps import Taps, collect, tap_outputs
+from featvis.models.taps import Taps, collect, part_name, tap_outputs
 
 
 def from_nnx(
@@ -369,7 +369,7 @@ def _layers(
 def _add(value: Any, name: str, taps: Taps, *, asked: bool) -> None:
     """Adds what a network returns; the output of a submodule of that name must be just that."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        part = "/".join([name, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
+        part = part_name(name, path)
         known = taps.values.get(part)
         if known is None:
             taps.add(part, leaf, asked=asked)

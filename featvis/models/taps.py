@@ -61,13 +61,16 @@ def tap_outputs(outputs: Any, name: str) -> Any:
     """Names every array of a pytree: one alone by `name`, the parts of more by `name/part`."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(outputs)
     marked = [
-        _mark.bind(leaf, name=_part(name, path), asked=False) if hasattr(leaf, "dtype") else leaf
+        _mark.bind(leaf, name=part_name(name, path), asked=False)
+        if hasattr(leaf, "dtype")
+        else leaf
         for path, leaf in leaves
     ]
     return jax.tree.unflatten(tree, marked)
 
 
-def _part(name: str, path: Any) -> str:
+def part_name(name: str, path: Any) -> str:
+    """`name/part` for the place of an array in a pytree; `name` for an array alone."""
     return "/".join([name, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
 
 

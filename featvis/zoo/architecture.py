@@ -90,9 +90,15 @@ class Architecture(ABC):
 
 
 @cache
+def _abstract(architecture: Architecture) -> nnx.Module:
+    """The network with shapes in the place of its weights."""
+    return nnx.eval_shape(architecture.build)
+
+
+@cache
 def _split(architecture: Architecture) -> tuple[Any, Any]:
     """The network as a static graph and the abstract state of its parameters."""
-    return nnx.split(nnx.eval_shape(architecture.build))
+    return nnx.split(_abstract(architecture))
 
 
 def _flat(state: Any) -> dict[str, Any]:
@@ -103,10 +109,9 @@ def _flat(state: Any) -> dict[str, Any]:
 @cache
 def _norms(architecture: Architecture) -> dict[str, float]:
     """Epsilon of the batch normalisation by the path of the convolution before it."""
-    network = nnx.eval_shape(architecture.build)
     return {
         "/".join(map(str, path)): module.norm
-        for path, module in nnx.iter_modules(network)
+        for path, module in nnx.iter_modules(_abstract(architecture))
         if isinstance(module, Convolution) and module.norm is not None
     }
 
