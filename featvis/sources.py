@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "is_hub",
     "parse_hub",
+    "torchvision",
     "weights_folder",
 ]
 
@@ -166,6 +167,13 @@ class Download(Source):
 
     def __str__(self) -> str:
         return self.url.removeprefix("https://")
+
+
+def torchvision(file: str) -> Download:
+    """A file of torchvision's, whose name ends in the first 8 digits of its SHA-256."""
+    digest = file.rpartition("-")[2].partition(".")[0]
+    url = f"https://download.pytorch.org/models/{file}"
+    return Download(url, digest, licence="BSD-3-Clause")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download, Local
+from featvis.sources import Local, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -135,13 +135,7 @@ _CAFFE = Layout(
     parameters=61_100_840,
     input=Input(size=(224, 224), min_size=63, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     accuracy=0.56522,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            "7be5be79",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("alexnet-owt-7be5be79.pth"),),
     layouts=(_TORCHVISION,),
     labels=labels.imagenet,
 )

@@ -15,7 +15,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import Input
-from featvis.sources import Download
+from featvis.sources import torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -146,13 +146,7 @@ _TORCHVISION = Layout(
     # torchvision: "transform_input" turns its usual normalisation into this one.
     input=Input(size=(224, 224), min_size=15, mean=0.5, std=0.5),
     accuracy=0.69778,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/googlenet-1378be20.pth",
-            "1378be20",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("googlenet-1378be20.pth"),),
     layouts=(_TORCHVISION,),
     labels=labels.imagenet,
 )

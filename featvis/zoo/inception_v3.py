@@ -14,7 +14,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import Input
-from featvis.sources import Download
+from featvis.sources import torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -234,13 +234,7 @@ _TORCHVISION = Layout(
     # torchvision: "transform_input" turns its usual normalisation into this one.
     input=Input(size=(299, 299), min_size=75, mean=0.5, std=0.5),
     accuracy=0.77294,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
-            "0cc3c7bd",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("inception_v3_google-0cc3c7bd.pth"),),
     layouts=(_TORCHVISION,),
     labels=labels.imagenet,
 )

@@ -14,7 +14,7 @@ from flax import nnx
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.kernels import Padding
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download, Hub, Local
+from featvis.sources import Hub, Local, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -237,13 +237,7 @@ def _tflite_layout() -> Layout:
     parameters=3_504_872,
     input=Input(mean=IMAGENET_MEAN, std=IMAGENET_STD),
     accuracy=0.71878,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
-            "b0353104",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("mobilenet_v2-b0353104.pth"),),
     # timm's mobilenetv2_100 was trained otherwise: a file for `weights`, not another source.
     layouts=(_torchvision_layout(), timm_layout(repeats for _, _, repeats, _ in _STAGES)),
     labels=labels.imagenet,

@@ -13,7 +13,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download, Hub
+from featvis.sources import Hub, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -153,17 +153,12 @@ _INPUT = Input(size=(224, 224), mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _LICENCE = "BSD-3-Clause"
 
 
-def _torchvision(variant: int, digest: str) -> Download:
-    url = f"https://download.pytorch.org/models/resnet{variant}-{digest}.pth"
-    return Download(url, digest, licence=_LICENCE)
-
-
 @model_entry(
     parameters=11_689_512,
     input=_INPUT,
     accuracy=0.69758,
     sources=(
-        _torchvision(18, "f37072fd"),
+        torchvision("resnet18-f37072fd.pth"),
         Hub(
             "timm/resnet18.tv_in1k",
             revision="a987fd6b60f845221bfff84b6f0191273ba56ead",
@@ -186,7 +181,7 @@ def resnet18() -> ResNet:
     input=_INPUT,
     accuracy=0.7613,
     sources=(
-        _torchvision(50, "0676ba61"),
+        torchvision("resnet50-0676ba61.pth"),
         Hub(
             "timm/resnet50.tv_in1k",
             revision="aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8",

@@ -16,7 +16,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download
+from featvis.sources import torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -115,13 +115,7 @@ _TORCHVISION = Layout(
     parameters=1_235_496,
     input=Input(size=(224, 224), min_size=17, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     accuracy=0.58178,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
-            "b8a52dc0",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("squeezenet1_1-b8a52dc0.pth"),),
     layouts=(_TORCHVISION,),
     labels=labels.imagenet,
 )

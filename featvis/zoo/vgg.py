@@ -20,7 +20,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download, Hub, Source
+from featvis.sources import Hub, Source, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -125,10 +125,9 @@ _INPUT = Input(size=(224, 224), min_size=32, mean=IMAGENET_MEAN, std=IMAGENET_ST
 _LICENCE = "BSD-3-Clause"
 
 
-def _sources(name: str, torchvision: str, revision: str, timm: str) -> tuple[Source, ...]:
-    url = f"https://download.pytorch.org/models/{name}-{torchvision}.pth"
+def _sources(name: str, digest: str, revision: str, timm: str) -> tuple[Source, ...]:
     return (
-        Download(url, torchvision, licence=_LICENCE),
+        torchvision(f"{name}-{digest}.pth"),
         Hub(f"timm/{name}.tv_in1k", revision=revision, digest=timm, licence=_LICENCE),
     )
 

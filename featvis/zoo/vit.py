@@ -19,7 +19,7 @@ from flax import nnx
 
 from featvis.checkpoints import Layout, Rule, from_oihw
 from featvis.models.input import IMAGENET_MEAN, IMAGENET_STD, Input
-from featvis.sources import Download, Hub
+from featvis.sources import Hub, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
@@ -486,13 +486,7 @@ def vit_base_patch16() -> VisionTransformer:
     parameters=86_567_656,
     input=replace(_AUGREG, mean=IMAGENET_MEAN, std=IMAGENET_STD),
     accuracy=0.81072,
-    sources=(
-        Download(
-            "https://download.pytorch.org/models/vit_b_16-c867db91.pth",
-            "c867db91",
-            licence="BSD-3-Clause",
-        ),
-    ),
+    sources=(torchvision("vit_b_16-c867db91.pth"),),
     layouts=_TORCHVISION,
     labels=labels.imagenet,
 )
