@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import optax
 
-from featvis import transforms
+from featvis import optimizers, transforms
 from featvis.errors import InputError
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
@@ -148,9 +148,9 @@ def transform(value: Transform | str, size: tuple[int, int]) -> Transform:
 
 @functools.cache
 def _optimizer_parts() -> dict[str, Callable[..., Any]]:
-    """What makes a gradient transformation or a schedule in optax, by its return annotation."""
+    """What makes a transformation or a schedule, in optax and here, by its return annotation."""
     found = {}
-    for name, value in vars(optax).items():
+    for name, value in {**vars(optax), **vars(optimizers)}.items():
         if name.startswith("_") or isinstance(value, type) or not callable(value):
             continue
         try:

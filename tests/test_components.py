@@ -98,6 +98,7 @@ def test_optimizer_text_is_read_once_and_composes():
         "sgd(join_schedules([constant_schedule(0.1), linear_schedule(0.1, 0.0, 5)], [5]))",
         "adam(warmup_cosine_decay_schedule(0.0, 0.05, 10, 200))",
         "apply_if_finite(adam(0.05), 3)",
+        "preimage_momentum(stepwise_schedule((0.004, 0.0004), (100, 200)), 106.27)",
     ],
 )
 def test_optimizer_takes_value_and_gradient(text):
