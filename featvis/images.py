@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from featvis.errors import InputError
+
+#: Formats whose files can hold several pictures; those of MPO and PSD are previews and layers.
+_OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
+
+
+class ConversionWarning(UserWarning):
+    """A picture file is not seen as it is: something was lost or made up on the way."""
 
 
 def read_image(
@@ -17,9 +24,10 @@ def read_image(
 ) -> np.ndarray:
     """Reads a picture file, upright, as (h, w, channels) float32 in [0, 1].
 
-    EXIF rotation is applied. Transparency is laid over mid-grey, 16 bits become [0, 1] by their
-    full range (colours of 16 bits are read as 8), palettes and CMYK become RGB; one channel is the
-    luma of Rec. 601.
+    What loses nothing, and what was asked for, goes unsaid: the EXIF rotation is applied, palettes
+    become RGB, 16 bits of grey become [0, 1] by their full range, one channel is the luma of
+    Rec. 601, grey is repeated for three, a larger picture is scaled down and cropped. Colour
+    profiles are not applied.
 
     Args:
         path: any format that Pillow reads.
@@ -28,35 +36,138 @@ def read_image(
         channels: 3, or 1 for grey.
 
     Raises:
-        InputError: no such file, not a picture, damaged, of 32 bits, or other channels.
+        InputError: no such file, not a picture, damaged, of 32 bits, another size than (height,
+            width), or other channels.
+
+    Warns:
+        ConversionWarning: transparency was laid over mid-grey, 16 bits of colour (of PNG, TIFF
+            and netpbm) were read as 8, CMYK was converted to RGB, only the first of several frames
+            was read, or the picture is smaller than `size` and was enlarged.
     """
+    image, changes = _read(path, size, channels)
+    _warn_of(changes, 1)
+    return image
+
+
+def read_images(
+    paths: Sequence[str | Path], size: tuple[int, int] | None = None, channels: int = 3
+) -> np.ndarray:
+    """Reads several picture files as `read_image` does, (n, h, w, channels).
+
+    Args:
+        paths: at least one.
+        size: as of `read_image`. None: they are all of one size.
+        channels: 3, or 1 for grey.
+
+    Raises:
+        InputError: as `read_image`, no file, or files of several sizes; names the file.
+
+    Warns:
+        ConversionWarning: as `read_image`, once for all files; names the first.
+    """
+    if isinstance(paths, (str, Path)):
+        raise InputError(f"paths are a list of files, not {str(paths)!r}; read_image reads one")
+    images: list[np.ndarray] = []
+    changed: list[str] = []
+    for path in paths:
+        image, changes = _read(path, size, channels)
+        if images and image.shape != images[0].shape:
+            raise InputError(
+                f"{path} is {image.shape[0]}x{image.shape[1]} and {paths[0]} is "
+                f"{images[0].shape[0]}x{images[0].shape[1]} (height x width); give size="
+            )
+        images.append(image)
+        changed += changes
+    if not images:
+        raise InputError("there is no file to read: paths is empty")
+    _warn_of(changed, len(images))
+    return np.stack(images)
+
+
+def _warn_of(changed: list[str], count: int) -> None:
+    """Warns once of what became of the changed ones among `count` files."""
+    if changed:
+        several = f"{len(changed)} of {count} pictures were converted; the first is "
+        first = changed[0] if count == 1 else several + changed[0]
+        warnings.warn(first, ConversionWarning, stacklevel=3)
+
+
+def _read(
+    path: str | Path, size: tuple[int, int] | None, channels: int
+) -> tuple[np.ndarray, list[str]]:
+    """The image, and a line that names the file and what was lost or made up, if anything was."""
     if channels not in (1, 3):
         raise InputError(f"a picture file gives 1 or 3 channels; {channels} were asked for")
+    if size is not None and not (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(length, (int, np.integer)) and length >= 1 for length in size)
+    ):
+        raise InputError(f"size is (height, width), two positive integers, not {size!r}")
+    changes = []
     try:
         with Image.open(path) as opened:
             # Pillow reads a netpbm file of 16 bits as 32, scaled to 65535.
             if opened.mode in ("I", "F") and (opened.mode, opened.format) != ("I", "PPM"):
                 raise ValueError("32 bits a channel have no fixed range; save it with 8 or 16 bits")
-            picture = _as_8_bits(ImageOps.exif_transpose(opened))
+            if opened.format in _OF_FRAMES and getattr(opened, "is_animated", False):
+                changes.append("only the first of several frames read")
+            if not opened.mode.startswith("I") and _has_16_bits(opened):
+                changes.append("16 bits of colour read as 8")
+            if opened.mode == "CMYK":
+                changes.append("CMYK converted to RGB")
+            picture = ImageOps.exif_transpose(opened)
+            see_through = False
+            if picture.mode.startswith("I"):
+                picture, see_through = _grey_of_16_bits(picture)
+            elif picture.has_transparency_data:
+                picture, see_through = _over_grey(picture)
+            if see_through:
+                changes.append("transparency laid over mid-grey")
+            if picture.mode != "F":
+                picture = picture.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a picture that can be read: {error}") from error
-    picture = picture.convert("L" if channels == 1 else "RGB")
     if size is not None:
-        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BICUBIC)
-    array = np.asarray(picture, np.float32) / 255
-    return array[..., None] if channels == 1 else array
+        height, width = size
+        if picture.height < height or picture.width < width:
+            changes.append(
+                f"enlarged from {picture.height}x{picture.width} to cover {height}x{width}"
+            )
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    # Bicubic overshoots where levels are not of 8 bits.
+    array = np.clip(np.asarray(picture, np.float32) / 255, 0, 1)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], channels, axis=-1)
+    return array, [f"{path}: {', '.join(changes)}"] if changes else []
 
 
-def _as_8_bits(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        levels = np.asarray(picture, np.float64)
-        return Image.fromarray(np.uint8(np.clip(levels / 65535, 0, 1) * 255 + 0.5))
-    if picture.has_transparency_data:
-        grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
-        return Image.alpha_composite(grey, picture.convert("RGBA"))
-    return picture
+def _has_16_bits(opened: ImageFile.ImageFile) -> bool:
+    """Whether a file that was not decoded yet has 16 bits a channel: PNG, TIFF or netpbm."""
+    if not opened.tile:
+        return False
+    codec, _, _, arguments = opened.tile[0]
+    if codec.startswith("ppm") and isinstance(arguments, tuple):
+        return arguments[1] > 255
+    # Pillow's name of the layout: alone, or the first of several arguments.
+    return ";16" in str(arguments)
+
+
+def _grey_of_16_bits(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """From 0 to 255 in floating point, over mid-grey, and whether any of it shows through."""
+    levels = np.asarray(picture, np.float32)
+    clear = levels == picture.info.get("transparency")
+    grey = np.where(clear, np.float32(128), levels / 65535 * 255)
+    return Image.fromarray(grey), bool(np.any(clear))
+
+
+def _over_grey(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture over mid-grey, and whether any of the grey shows through."""
+    layer = picture.convert("RGBA")
+    grey = Image.new("RGBA", layer.size, (128, 128, 128, 255))
+    return Image.alpha_composite(grey, layer), bool(np.asarray(layer)[..., 3].min() < 255)
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -78,16 +189,25 @@ def image_files(folder: str | Path) -> list[Path]:
 def read_batches(
     files: list[Path], size: tuple[int, int], channels: int, batch: int
 ) -> Iterator[np.ndarray]:
-    """Images of files in batches (batch, h, w, c), the last shorter; warns of unreadable ones."""
+    """Images of files in batches (batch, h, w, c), the last shorter.
+
+    Warns:
+        UserWarning: a file that cannot be read was left out.
+        ConversionWarning: as `read_image`, once, after the last batch.
+    """
     held: list[np.ndarray] = []
+    changed: list[str] = []
     for path in files:
         try:
-            held.append(read_image(path, size, channels))
+            image, changes = _read(path, size, channels)
         except InputError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
+        held.append(image)
+        changed += changes
         if len(held) == batch:
             yield np.stack(held)
             held = []
     if held:
         yield np.stack(held)
+    _warn_of(changed, len(files))

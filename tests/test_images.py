@@ -1,3 +1,5 @@
+import contextlib
+import re
 import struct
 import zlib
 
@@ -6,6 +8,7 @@ import pytest
 from PIL import Image
 
 import featvis as fv
+from featvis.images import ConversionWarning, read_batches, read_images
 
 
 def save(tmp_path, array, mode=None, name="a.png", **options):
@@ -26,7 +29,9 @@ def test_rgb_is_scaled_to_one(tmp_path):
 
 def test_transparency_is_laid_over_grey(tmp_path):
     rgba = np.dstack([RGB, np.zeros((6, 8), np.uint8)])
-    np.testing.assert_allclose(fv.read_image(save(tmp_path, rgba)), 128 / 255, atol=1e-6)
+    with pytest.warns(ConversionWarning, match=r"a\.png: transparency laid over mid-grey$"):
+        image = fv.read_image(save(tmp_path, rgba))
+    np.testing.assert_allclose(image, 128 / 255, atol=1e-6)
 
 
 def test_sixteen_bits_keep_their_range(tmp_path):
@@ -41,30 +46,99 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + checksum
 
 
-def test_sixteen_bit_files_as_others_write_them(tmp_path):
-    # Pillow writes no colours of 16 bits.
+def deep_png(kind, channels, *more):
+    """Three pixels of 16 bits, which Pillow does not write in colour: black, half and full."""
     levels = np.array([0, 32768, 65535], ">u2")
-    header = struct.pack(">IIBBBBB", 3, 1, 16, 2, 0, 0, 0)
-    colours = (
+    return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" + np.repeat(levels, 3).tobytes()))
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, 16, kind, 0, 0, 0))
+        + b"".join(more)
+        + chunk(b"IDAT", zlib.compress(b"\0" + np.repeat(levels, channels).tobytes()))
         + chunk(b"IEND", b"")
     )
-    files = {
-        "rgb.png": colours,
-        "grey.pgm": b"P5 3 1 65535\n" + levels.tobytes(),
-        "other.pgm": b"P5 3 1 1000\n" + np.array([0, 500, 1000], ">u2").tobytes(),
-    }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-        for channels in (1, 3):
+
+
+LEVELS = np.array([0, 32768, 65535], ">u2")
+COLOURS = np.repeat(LEVELS, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "lossy"),
+    [
+        ("rgb.png", deep_png(2, 3), True),
+        ("rgb.ppm", b"P6 3 1 65535\n" + COLOURS.tobytes(), True),
+        ("plain.ppm", b"P3 3 1 65535 " + " ".join(map(str, COLOURS)).encode(), True),
+        ("few.ppm", b"P6 3 1 100\n" + np.uint8(COLOURS / 655.35).tobytes(), False),
+        ("grey.png", deep_png(0, 1), False),
+        ("grey.pgm", b"P5 3 1 65535\n" + LEVELS.tobytes(), False),
+        ("other.pgm", b"P5 3 1 1000\n" + np.array([0, 500, 1000], ">u2").tobytes(), False),
+    ],
+)
+def test_sixteen_bit_files_as_others_write_them(tmp_path, name, data, lossy):
+    (tmp_path / name).write_bytes(data)
+    for channels in (1, 3):
+        with expect_warning(rf"{name}: 16 bits of colour read as 8$" if lossy else None):
             image = fv.read_image(tmp_path / name, channels=channels)
-            for channel in range(channels):
-                np.testing.assert_allclose(image[0, :, channel], [0, 0.5, 1], atol=1 / 255)
-    # A dark picture is not stretched.
+        expected = np.repeat([[[0], [0.5], [1]]], channels, -1)
+        np.testing.assert_allclose(image, expected, atol=1 / 255)
+
+
+def test_sixteen_bits_of_a_tiff(tmp_path):
+    # Uncompressed, little-endian: the ten entries that colour needs.
+    pixels = COLOURS.astype("<u2").tobytes()
+    entries = [
+        (256, 3, 3), (257, 3, 1), (258, 3, 16), (259, 3, 1), (262, 3, 2),
+        (273, 4, 8), (277, 3, 3), (278, 3, 1), (279, 4, len(pixels)),
+    ]  # fmt: skip
+    depths = struct.pack("<HHH", 16, 16, 16)
+    at = 8 + len(pixels)
+    directory = struct.pack("<H", len(entries))
+    for tag, kind, value in entries:
+        count, value = (3, at) if tag == 258 else (1, value)
+        directory += struct.pack("<HHII", tag, kind, count, value)
+    head = struct.pack("<2sHI", b"II", 42, at + len(depths))
+    path = tmp_path / "a.tif"
+    path.write_bytes(head + pixels + depths + directory + bytes(4))
+    with pytest.warns(ConversionWarning, match="16 bits of colour read as 8$"):
+        image = fv.read_image(path)
+    np.testing.assert_allclose(image[0, :, 0], [0, 0.5, 1], atol=1 / 255)
+
+
+def test_sixteen_bits_of_grey_lose_nothing(tmp_path):
+    levels = np.arange(0, 65536, 257 // 3, dtype=np.uint16)[None]
+    image = fv.read_image(save(tmp_path, levels))
+    np.testing.assert_allclose(image[..., 1], levels / 65535, atol=1e-6)
+    # A dark picture is not stretched, and a sharp edge does not overshoot.
     dark = fv.read_image(save(tmp_path, np.full((2, 2), 655, np.uint16)))
-    np.testing.assert_allclose(dark, 0.01, atol=1 / 255)
+    np.testing.assert_allclose(dark, 655 / 65535, atol=1e-6)
+    edge = np.repeat(np.array([[0] * 8 + [65535] * 8], np.uint16), 16, 0)
+    small = fv.read_image(save(tmp_path, edge), (7, 7), channels=1)
+    assert small.shape == (7, 7, 1)
+    assert small.min() == 0
+    assert small.max() == 1
+
+
+def expect_warning(match):
+    """Warnings that nobody expects are errors."""
+    return pytest.warns(ConversionWarning, match=match) if match else contextlib.nullcontext()
+
+
+def test_transparent_grey_of_sixteen_bits(tmp_path):
+    (tmp_path / "a.png").write_bytes(deep_png(0, 1, chunk(b"tRNS", struct.pack(">H", 65535))))
+    with pytest.warns(ConversionWarning, match="transparency laid over mid-grey$"):
+        image = fv.read_image(tmp_path / "a.png", channels=1)
+    np.testing.assert_allclose(image[0, :, 0], [0, 32768 / 65535, 128 / 255], atol=1e-6)
+
+
+def test_everything_that_was_done_is_in_one_line(tmp_path):
+    (tmp_path / "a.png").write_bytes(deep_png(6, 4))
+    with pytest.warns(ConversionWarning) as caught:
+        fv.read_image(tmp_path / "a.png", (8, 8))
+    assert [str(one.message) for one in caught] == [
+        f"{tmp_path / 'a.png'}: 16 bits of colour read as 8, transparency laid over mid-grey, "
+        "enlarged from 1x3 to cover 8x8"
+    ]
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
@@ -78,7 +152,8 @@ def test_thirty_two_bits_have_no_range(kind, tmp_path):
 def test_palette_and_cmyk_and_grey(tmp_path):
     flat = np.full((4, 4, 3), (200, 100, 50), np.uint8)
     for mode, name in [("P", "p.png"), ("CMYK", "c.tif"), ("RGB", "r.png")]:
-        image = fv.read_image(save(tmp_path, flat, mode, name))
+        with expect_warning(r"c\.tif: CMYK converted to RGB$" if mode == "CMYK" else None):
+            image = fv.read_image(save(tmp_path, flat, mode, name))
         np.testing.assert_allclose(image[0, 0], np.array([200, 100, 50]) / 255, atol=0.05)
     grey = fv.read_image(save(tmp_path, flat, name="g.png"), channels=1)
     assert grey.shape == (4, 4, 1)
@@ -98,7 +173,38 @@ def test_size_covers_and_crops_about_the_centre(tmp_path):
     image = fv.read_image(save(tmp_path, wide), (8, 8))
     assert image.shape == (8, 8, 3)
     np.testing.assert_allclose(image, 1.0)
-    assert fv.read_image(save(tmp_path, wide), (16, 20)).shape == (16, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "warned"), [((6, 8), None), ((3, 8), None), ((7, 8), "7x8"), ((2, 9), "2x9")]
+)
+def test_a_picture_that_is_too_small_is_enlarged_with_a_warning(tmp_path, size, warned):
+    with expect_warning(rf"a\.png: enlarged from 6x8 to cover {warned}$" if warned else None):
+        assert fv.read_image(save(tmp_path, RGB), size).shape == (*size, 3)
+
+
+def test_what_loses_nothing_goes_unsaid(tmp_path):
+    # Any warning fails this test.
+    opaque = np.dstack([RGB, np.full((6, 8), 255, np.uint8)])
+    np.testing.assert_allclose(fv.read_image(save(tmp_path, opaque)), RGB / 255, atol=1e-6)
+    two = np.full((6, 8), 7, np.uint8)
+    for mode, array in [("P", RGB), ("L", two), ("1", two)]:
+        fv.read_image(save(tmp_path, array, mode))
+        fv.read_image(save(tmp_path, array, mode), channels=1)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif", "a.webp"])
+def test_the_first_of_several_frames_is_read(tmp_path, name):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    with pytest.warns(ConversionWarning, match="only the first of several frames read$"):
+        np.testing.assert_allclose(fv.read_image(tmp_path / name), 1, atol=1e-6)
+
+
+def test_a_photograph_with_a_preview_has_one_frame(tmp_path):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    np.testing.assert_allclose(fv.read_image(tmp_path / "a.jpg"), 1, atol=1e-6)
 
 
 def test_what_is_no_picture_is_an_input_error(tmp_path):
@@ -113,3 +219,59 @@ def test_what_is_no_picture_is_an_input_error(tmp_path):
         fv.read_image(path)
     with pytest.raises(fv.InputError, match="1 or 3 channels"):
         fv.read_image(path, channels=2)
+
+
+@pytest.mark.parametrize("size", [8, (8,), (8, 0), (8, 8.0), "88", (8, 8, 3)])
+def test_what_is_no_size_is_an_input_error(tmp_path, size):
+    with pytest.raises(fv.InputError, match=r"size is \(height, width\), two positive integers"):
+        fv.read_image(save(tmp_path, RGB), size)
+
+
+def test_several_files_are_stacked_in_order(tmp_path):
+    paths = [save(tmp_path, 255 - RGB if i else RGB, name=f"{i}.png") for i in range(2)]
+    images = read_images(paths)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images, np.stack([RGB, 255 - RGB]) / 255, atol=1e-6)
+    greys = read_images([str(path) for path in paths], (3, 5), channels=1)
+    assert greys.shape == (2, 3, 5, 1)
+    np.testing.assert_array_equal(greys[1], fv.read_image(paths[1], (3, 5), channels=1))
+
+
+def test_several_files_fail_by_name(tmp_path):
+    paths = [save(tmp_path, RGB, name="a.png"), save(tmp_path, RGB[:4], name="b.png")]
+    with pytest.raises(fv.InputError, match=r"b\.png is 4x8 and .*a\.png is 6x8 .*; give size="):
+        read_images(paths)
+    assert read_images(paths, (4, 4)).shape == (2, 4, 4, 3)
+    with pytest.raises(fv.InputError, match=r"there is no file .*none\.png"):
+        read_images([paths[0], tmp_path / "none.png"])
+    with pytest.raises(fv.InputError, match="there is no file to read"):
+        read_images([])
+    for one in (paths[0], str(paths[0])):
+        with pytest.raises(
+            fv.InputError, match=r"a list of files, not '.*a\.png'; read_image reads"
+        ):
+            read_images(one)
+
+
+def test_several_files_warn_once(tmp_path):
+    paths = [save(tmp_path, RGB[:height], name=f"{height}.png") for height in (6, 4, 5)]
+    enlarged = r"4\.png: enlarged from 4x8 to cover 6x8$"
+    with pytest.warns(ConversionWarning) as caught:
+        read_images(paths, (6, 8))
+    with pytest.warns(ConversionWarning) as batches:
+        shapes = [images.shape for images in read_batches(paths, (6, 8), 3, 2)]
+    assert shapes == [(2, 6, 8, 3), (1, 6, 8, 3)]
+    for warned in (caught, batches):
+        assert len(warned) == 1
+        text = str(warned[0].message)
+        assert re.search(r"^2 of 3 pictures were converted; the first is .*" + enlarged, text)
+        assert warned[0].filename == __file__
+
+
+def test_batches_leave_out_what_is_no_picture(tmp_path):
+    paths = [save(tmp_path, RGB, name=f"{i}.png") for i in range(3)]
+    paths[1].write_bytes(b"hello")
+    with pytest.warns(UserWarning, match=r"left out: .*1\.png is not a picture") as caught:
+        (images,) = read_batches(paths, (6, 8), 3, 8)
+    assert len(caught) == 1
+    np.testing.assert_allclose(images, np.stack([RGB, RGB]) / 255, atol=1e-6)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import numbers
+import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from featvis.errors import InputError
 from featvis.models.input import Input
@@ -16,6 +21,8 @@ from objectives import Activations
 
 #: Images of a dry run: as many as no network has positions, rows or classes by chance.
 _DRY_RUN = 13
+#: Classes that a message lists.
+_LISTED = 12
 
 
 class Apply(Protocol):
@@ -80,7 +87,7 @@ class Model:
     input: Input = field(default_factory=Input)
     origin: str = ""
 
-    def __call__(self, image: jax.Array) -> Activations:
+    def __call__(self, image: jax.Array | np.ndarray) -> Activations:
         """Activations by layer name, in forward order.
 
         Args:
@@ -124,5 +131,76 @@ class Model:
         shapes = jax.eval_shape(functools.partial(_ordered, self.apply), self.params, image)
         return {name: layer.shape[1:] for name, layer in shapes.items()}
 
+    def class_index(self, name_or_number: int | str) -> int:
+        """The number of a class: the index of its logit.
+
+        Args:
+            name_or_number: A number, also as text; or a name. A name is a label as it is written,
+                else a label or one of its synonyms (commas separate them) in any capitals, else
+                a part of one label only.
+
+        Raises:
+            InputError: A number out of range; a name that several classes have (lists them) or
+                none (the nearest); any name where the model has no labels.
+        """
+        given, labels = name_or_number, self.labels or ()
+        text = given.strip() if isinstance(given, str) else ""
+        found = _classes_called(labels, text)
+        if not found and re.fullmatch(r"[+-]?\d{1,9}", text):
+            given = int(text)
+        if isinstance(given, numbers.Integral) and not isinstance(given, bool):
+            if 0 <= given < self._classes():
+                return int(given)
+            raise InputError(f"{self.name} has classes 0 to {self._classes() - 1}, not {given}")
+        if not text:
+            raise InputError(f"a class is a number or a name, not {given!r}")
+        found = found or [i for i, name in enumerate(labels) if text.casefold() in name.casefold()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                f"{len(found)} classes of {self.name} match {given!r}; give the number of one: "
+                f"{_listed(labels, found)}"
+            )
+        if not labels:
+            raise InputError(
+                f"{self.name} has no class names: give the number of {given!r}, "
+                f"0 to {self._classes() - 1}"
+            )
+        near = _nearest_classes(labels, text)
+        hint = "nearest" if near else "it has"
+        listed = _listed(labels, near or range(len(labels)))
+        raise InputError(f"{self.name} has no class {given!r}; {hint}: {listed}")
+
+    def _classes(self) -> int:
+        if self.labels is not None:
+            return len(self.labels)
+        layers = self.layers()
+        if "logits" not in layers:
+            raise InputError(f"{self.name} has no classes: none of its layers is called 'logits'")
+        return layers["logits"][-1]
+
     def __repr__(self) -> str:
         return f"Model({self.name!r}, weights {self.digest[:12]})"
+
+
+def _synonyms(label: str) -> list[str]:
+    return [label.casefold(), *(part.strip().casefold() for part in label.split(","))]
+
+
+def _classes_called(labels: Sequence[str], text: str) -> list[int]:
+    """Classes with this label to the letter; if there are none, as a label or synonym."""
+    exact = [i for i, label in enumerate(labels) if label == text]
+    return exact or [i for i, label in enumerate(labels) if text.casefold() in _synonyms(label)]
+
+
+def _nearest_classes(labels: Sequence[str], text: str) -> list[int]:
+    known = {name: i for i, label in enumerate(labels) for name in _synonyms(label)}
+    near = difflib.get_close_matches(text.casefold(), known, n=4)
+    return list(dict.fromkeys(known[name] for name in near))
+
+
+def _listed(labels: Sequence[str], places: Sequence[int]) -> str:
+    shown = ", ".join(f"{i} {labels[i]!r}" for i in places[:_LISTED])
+    more = len(places) - _LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
