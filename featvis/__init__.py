@@ -11,9 +11,11 @@ result.save("unit.png")
 Transforms are in `featvis.transforms`: some have the names of objectives (`Blur`).
 """
 
-from featvis import transforms
+from featvis import localisation, metrics, presets, transforms
+from featvis.attribution import saliency
 from featvis.cache import enable_cache
 from featvis.checkpoints import Rule, convert, from_oihw, read_weights
+from featvis.drivers import accentuate, caricature, class_model, invert
 from featvis.errors import (
     CheckpointError,
     FeatvisError,
@@ -24,11 +26,12 @@ from featvis.errors import (
     UnknownModel,
 )
 from featvis.evidence import compare_with_natural, vary_seed
-from featvis.images import read_image
+from featvis.images import ConversionWarning, read_image, read_images
 from featvis.models import (
     Input,
     Model,
     available,
+    batch_norm_prior,
     fetch,
     from_function,
     from_linen,
@@ -45,16 +48,22 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Upsampled,
 )
+from featvis.redirect import leaky
 from featvis.replay import VersionWarning, replay
+from featvis.report import Report
 from featvis.result import Result
 from featvis.synthesis import synthesize, synthesize_many
+from featvis.targets import target
 from objectives import (
     L1,
     L2,
     Activations,
     Alignment,
     AlphaNorm,
+    Balanced,
+    BatchStatistics,
     Blur,
     Caricature,
     CenterBias,
@@ -68,6 +77,7 @@ from objectives import (
     Logit,
     LogProbability,
     MinDistance,
+    NamedArray,
     Neuron,
     Objective,
     ObjectiveError,
@@ -97,6 +107,8 @@ __all__ = [
     "Activations",
     "Alignment",
     "AlphaNorm",
+    "Balanced",
+    "BatchStatistics",
     "Blur",
     "BoundedPixels",
     "Caricature",
@@ -104,6 +116,7 @@ __all__ = [
     "Channel",
     "CheckpointError",
     "Constant",
+    "ConversionWarning",
     "Direction",
     "DirectionNeuron",
     "Diversity",
@@ -120,6 +133,7 @@ __all__ = [
     "MaCo",
     "MinDistance",
     "Model",
+    "NamedArray",
     "Neuron",
     "NonFiniteError",
     "Objective",
@@ -132,6 +146,7 @@ __all__ = [
     "Prior",
     "Probability",
     "Pyramid",
+    "Report",
     "Result",
     "Rule",
     "Scaled",
@@ -140,9 +155,14 @@ __all__ = [
     "TotalVariation",
     "UnknownLayer",
     "UnknownModel",
+    "Upsampled",
     "VersionWarning",
+    "accentuate",
     "available",
+    "batch_norm_prior",
+    "caricature",
     "check_number",
+    "class_model",
     "compare_with_natural",
     "convert",
     "enable_cache",
@@ -152,18 +172,26 @@ __all__ = [
     "from_nnx",
     "from_oihw",
     "gram",
+    "invert",
     "leaf",
+    "leaky",
     "load",
+    "localisation",
+    "metrics",
     "parse",
+    "presets",
     "read_image",
+    "read_images",
     "read_weights",
     "replay",
+    "saliency",
     "signature",
     "stack",
     "static",
     "synthesize",
     "synthesize_many",
     "tap",
+    "target",
     "transforms",
     "units_of",
     "vary_seed",

@@ -1,4 +1,4 @@
-"""The command line: `featvis models`, `fetch`, `layers`, `render` and `replay`."""
+"""The command line: `featvis models`, `layers`, `render`, `invert`, `replay` and the others."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 from PIL import Image
 
-from featvis import components, models
+from featvis import components, drivers, models
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
 from featvis.evidence import comparable, compare_with_natural, vary_seed
-from featvis.images import image_files, read_image
+from featvis.images import ConversionWarning, image_files, read_image
 from featvis.manifest import read_manifest
 from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
@@ -75,6 +75,24 @@ _Weights = Annotated[
     ),
 ]
 
+_Seed = Annotated[int, typer.Option(help="Drives everything random.")]
+_Param = typer.Option(help="Parameterization: fourier, pixels, 'Fourier(decay=1.5)', …")
+_Transform = typer.Option(help="Preset or expression: affine, standard, maco, none, 'Jitter(8)'.")
+_Optimizer = typer.Option(help="An optax transformation, as 'adam(0.05)'.")
+_Draws = typer.Option(help="Draws of the transform a step, over which scores are averaged.")
+_Patience = Annotated[int | None, typer.Option(help="Stop after so many steps without progress.")]
+_Animate = Annotated[
+    Path | None, typer.Option(help="Write the way there as an animated .webp or .gif.")
+]
+_Steps = Annotated[
+    int | None, typer.Option(help="Optimisation steps in all; by default the preset's own number.")
+]
+_Preset = Annotated[
+    str, typer.Option(help="The paper's recipe; another name lists those that there are.")
+]
+
+#: Snapshots of an animation.
+_FRAMES = 24
 #: How a shell reports a program ended by Ctrl-C.
 _INTERRUPTED = 130
 
@@ -150,27 +168,20 @@ def render(
     output: _Output = None,
     size: _Size = None,
     steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 512,
-    seed: Annotated[int, typer.Option(help="Drives everything random.")] = 0,
-    param: Annotated[
-        str, typer.Option(help="Parameterization: fourier, pixels, 'Fourier(decay=1.5)', …")
-    ] = "fourier",
-    transform: Annotated[
-        str, typer.Option(help="Preset or expression: affine, standard, maco, none, 'Jitter(8)'.")
-    ] = DEFAULT_TRANSFORM,
-    optimizer: Annotated[str, typer.Option(help="An optax transformation.")] = DEFAULT_OPTIMIZER,
+    seed: _Seed = 0,
+    param: Annotated[str, _Param] = "fourier",
+    transform: Annotated[str, _Transform] = DEFAULT_TRANSFORM,
+    draws: Annotated[int, _Draws] = 1,
+    optimizer: Annotated[str, _Optimizer] = DEFAULT_OPTIMIZER,
     batch: Annotated[
         int | None, typer.Option(help="Images an objective, as diversity needs.")
     ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many steps without progress.")
-    ] = None,
+    patience: _Patience = None,
     evidence: _Evidence = None,
     seeds: Annotated[
         int | None, typer.Option(help="Run so many seeds and give the scores' mean and spread.")
     ] = None,
-    animate: Annotated[
-        Path | None, typer.Option(help="Write the way there as an animated .webp or .gif.")
-    ] = None,
+    animate: _Animate = None,
     force: _Force = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
@@ -200,16 +211,19 @@ def render(
         seed=seed,
         steps=steps,
         transform=transform,
+        draws=draws,
         optimizer=optimizer,
         batch=batch,
         patience=patience,
-        snapshots=min(steps, 24) if animate else 0,
+        snapshots=min(steps, _FRAMES) if animate else 0,
         progress=not quiet,
     )
     if evidence is not None:
         for unit in parsed:
             comparable(unit)
-        read_image(image_files(evidence)[0], channels=network.input.channels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConversionWarning)
+            read_image(image_files(evidence)[0], channels=network.input.channels)
     if seeds is not None and seeds < 2:
         raise InputError(f"--seeds must be 2 or more; got {seeds}")
     if animate is not None and len(parsed) > 1:
@@ -244,12 +258,181 @@ def render(
         if cut_short:
             raise typer.Exit(_INTERRUPTED)
     if sheet is not None and len(done) > 1:
-        _save_sheet(done, parsed, network, sheet, as_json)
+        shown = [(p, image) for p in sorted(done) for image in done[p].images]
+        labels = [_label(parsed[p], network) for p, _ in shown]
+        _save_sheet([image for _, image in shown], labels, sheet, as_json)
     if any("interrupt" in one.stopped for one in done.values()):
         raise typer.Exit(_INTERRUPTED)
     failures = [f"{objective[p]}: {f}" for p, one in done.items() for f in one.failures if f]
     if failures:
         raise NonFiniteError("; ".join(failures))
+
+
+@app.command()
+def invert(
+    model_layer_images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] LAYER IMAGE...",
+            help="A network's name, unless --model says which; a layer; and pictures.",
+        ),
+    ] = None,
+    place: _Place = None,
+    weights: _Weights = None,
+    preset: _Preset = "modern",
+    output: _Output = None,
+    size: _Size = None,
+    steps: _Steps = None,
+    seed: _Seed = 0,
+    param: Annotated[str | None, _Param] = None,
+    transform: Annotated[str | None, _Transform] = None,
+    draws: Annotated[int | None, _Draws] = None,
+    optimizer: Annotated[str | None, _Optimizer] = None,
+    patience: _Patience = None,
+    animate: _Animate = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Invert a layer: pictures that it sees as it sees yours (Mahendran & Vedaldi 2015, 2016)."""
+    network, layer, images = _layer_and_images(model_layer_images, place, weights, "invert")
+
+    def make(options: dict[str, Any]) -> Result:
+        return drivers.invert(network, layer, images, preset=preset, **options)
+
+    options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
+    files = _Files(output, animate, force, quiet, as_json)
+    _drive(make, options, files, network, f"invert {layer}", images)
+
+
+@app.command()
+def caricature(
+    model_layer_images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] LAYER IMAGE...",
+            help="A network's name, unless --model says which; a layer; and pictures.",
+        ),
+    ] = None,
+    place: _Place = None,
+    weights: _Weights = None,
+    preset: _Preset = "modern",
+    strength: Annotated[
+        float, typer.Option(help="Of the exaggeration against the prior, above 0.")
+    ] = 1.0,
+    output: _Output = None,
+    size: _Size = None,
+    steps: _Steps = None,
+    seed: _Seed = 0,
+    param: Annotated[str | None, _Param] = None,
+    transform: Annotated[str | None, _Transform] = None,
+    draws: Annotated[int | None, _Draws] = None,
+    optimizer: Annotated[str | None, _Optimizer] = None,
+    patience: _Patience = None,
+    animate: _Animate = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Exaggerate in pictures what a layer sees in them (Mahendran & Vedaldi 2016)."""
+    network, layer, images = _layer_and_images(model_layer_images, place, weights, "caricature")
+
+    def make(options: dict[str, Any]) -> Result:
+        return drivers.caricature(
+            network, layer, images, preset=preset, strength=strength, **options
+        )
+
+    options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
+    files = _Files(output, animate, force, quiet, as_json)
+    _drive(make, options, files, network, f"caricature {layer}", images)
+
+
+@app.command("class-model")
+def class_model(
+    model_and_classes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] CLASS...",
+            help="A network's name, unless --model says which; and classes by number or name.",
+        ),
+    ] = None,
+    place: _Place = None,
+    weights: _Weights = None,
+    preset: _Preset = "modern",
+    of: Annotated[
+        str | None,
+        typer.Option(help="What is maximised: score, probability or log_probability."),
+    ] = None,
+    output: _Output = None,
+    size: _Size = None,
+    steps: _Steps = None,
+    seed: _Seed = 0,
+    param: Annotated[str | None, _Param] = None,
+    transform: Annotated[str | None, _Transform] = None,
+    draws: Annotated[int | None, _Draws] = None,
+    optimizer: Annotated[str | None, _Optimizer] = None,
+    patience: _Patience = None,
+    animate: _Animate = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Synthesize what a network takes for the most of a class (Simonyan et al. 2013)."""
+    network, classes = _network(model_and_classes or [], place, weights)
+    if not classes:
+        raise InputError("class-model takes a network and a class, as: efficientnet_lite0 tiger")
+
+    def make(options: dict[str, Any]) -> Result:
+        return drivers.class_model(network, classes, preset=preset, of=of, **options)
+
+    options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
+    files = _Files(output, animate, force, quiet, as_json)
+    _drive(make, options, files, network, "class", classes)
+
+
+@app.command()
+def accentuate(
+    model_objective_images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] OBJECTIVE IMAGE...",
+            help="A network's name, unless --model says which; what to accentuate, as for render; "
+            "and pictures.",
+        ),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="The layer at which the picture is to stay as it is.")
+    ] = "",
+    place: _Place = None,
+    weights: _Weights = None,
+    weight: Annotated[
+        float, typer.Option(help="Of staying against changing; a large one returns the picture.")
+    ] = 0.1,
+    output: _Output = None,
+    size: _Size = None,
+    steps: _Steps = None,
+    seed: _Seed = 0,
+    param: Annotated[str | None, _Param] = None,
+    transform: Annotated[str | None, _Transform] = None,
+    draws: Annotated[int | None, _Draws] = None,
+    optimizer: Annotated[str | None, _Optimizer] = None,
+    patience: _Patience = None,
+    animate: _Animate = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Change pictures towards what a unit looks for (feature accentuation, Hamblin 2024)."""
+    network, text, images = _layer_and_images(model_objective_images, place, weights, "accentuate")
+    if not layer:
+        raise InputError("accentuate takes --layer, at which the picture is to stay as it is")
+
+    def make(options: dict[str, Any]) -> Result:
+        return drivers.accentuate(network, text, images, layer=layer, weight=weight, **options)
+
+    options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
+    files = _Files(output, animate, force, quiet, as_json)
+    _drive(make, options, files, network, f"accentuate {text}", images)
 
 
 @app.command("replay")
@@ -311,6 +494,108 @@ def _network(
     if outline and weights is None and not models.is_place(name):
         return models.outline(name), list(rest)
     return _load(name, weights), list(rest)
+
+
+def _layer_and_images(
+    arguments: Sequence[str] | None, place: str | None, weights: str | None, command: str
+) -> tuple[Model, str, list[str]]:
+    """The network, the layer (or objective) and the pictures that a command names."""
+    given = list(arguments or [])
+    needed = 2 if place else 3
+    if len(given) < needed:
+        what = "an objective" if command == "accentuate" else "a layer"
+        raise InputError(
+            f"{command} takes a network, {what} and pictures, as in: featvis {command} "
+            f"efficientnet_lite0 {'logits:285' if command == 'accentuate' else 'block6'} cat.jpg; "
+            f"got {' '.join(given) or 'nothing'}"
+        )
+    for file in given[needed - 1 :]:
+        # Before the network is loaded, which takes longer.
+        if not Path(file).is_file():
+            raise InputError(f"there is no file {file}")
+    network, (subject, *images) = _network(given, place, weights)
+    return network, subject, images
+
+
+def _options(
+    network: Model,
+    size: str | None,
+    steps: int | None,
+    seed: int,
+    param: str | None,
+    transform: str | None,
+    draws: int | None,
+    optimizer: str | None,
+    patience: int | None,
+) -> dict[str, Any]:
+    """What the command line says of a driver's run, in the driver's words."""
+    wanted = _parse_size(size, network)
+    if param is not None:
+        takes = network.input
+        components.parameterization(
+            param, wanted or takes.size, takes.channels, fixed_size=wanted is not None
+        )
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps must be 1 or more; got {steps}")
+    return {
+        "size": wanted,
+        "steps": steps,
+        "seed": seed,
+        "parameterization": param,
+        "transform": transform,
+        "draws": draws,
+        "optimizer": optimizer,
+        "patience": patience,
+    }
+
+
+class _Files(NamedTuple):
+    """Where results go and how they are told."""
+
+    output: Path | None
+    animate: Path | None
+    force: bool
+    quiet: bool
+    as_json: bool
+
+
+def _drive(
+    make: Callable[[dict[str, Any]], Result],
+    options: dict[str, Any],
+    files: _Files,
+    network: Model,
+    what: str,
+    subjects: Sequence[str],
+) -> None:
+    """Runs a driver and writes a picture for each of its subjects, and a sheet of several."""
+    _use_cache()
+    texts = [f"{what} {Path(subject).stem}" for subject in subjects]
+    paths, sheet = _plan(files.output, _file_name(network.name), texts, files.force)
+    film = None
+    if files.animate is not None:
+        film = output_path(files.animate, force=files.force, suffixes=(".webp", ".gif"))
+    options = {
+        **options,
+        "progress": not files.quiet,
+        "snapshots": min(options["steps"] or _FRAMES, _FRAMES) if film else 0,
+    }
+    failure: NonFiniteError | None = None
+    try:
+        result = make(options)
+    except NonFiniteError as error:
+        # What there was before it is kept.
+        failure, result = error, error.result
+    for one, path, subject in zip(result, paths, subjects, strict=True):
+        written = _save(one.save, path, files.force)
+        _report(one, f"{what} {subject}", written, options["seed"], files.as_json)
+    if film is not None and result.snapshots:
+        _save(result.save_animation, film, True)
+    if sheet is not None:
+        _save_sheet(list(result.images), list(map(str, subjects)), sheet, files.as_json)
+    if failure is not None:
+        raise failure
+    if "interrupt" in result.stopped:
+        raise typer.Exit(_INTERRUPTED)
 
 
 def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | None) -> Model | None:
@@ -420,17 +705,10 @@ def _save(write: Callable[..., Path], path: Path, force: bool) -> Path:
 
 
 def _save_sheet(
-    done: dict[int, Result],
-    parsed: Sequence[Any],
-    network: Model,
-    sheet: Path,
-    as_json: bool,
+    images: Sequence[np.ndarray], labels: Sequence[str], sheet: Path, as_json: bool
 ) -> None:
-    shown = [(p, image) for p in sorted(done) for image in done[p].images]
-    pictures = [to_picture(image) for _, image in shown]
-    labels = [_label(parsed[p], network) for p, _ in shown]
     buffer = io.BytesIO()
-    grid(pictures, labels).save(buffer, "PNG")
+    grid([to_picture(image) for image in images], labels).save(buffer, "PNG")
 
     def write(path: Path, force: bool) -> Path:
         return write_file(path, buffer.getvalue())
@@ -484,6 +762,10 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
     print(f"{text}  {', '.join(facts)}, {record['seconds']:.1f} s  {path}", flush=True)
 
 
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; a mistake of the user is one line and exit code 2.
 
@@ -491,7 +773,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
     """
     try:
-        app(args=None if arguments is None else list(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -6,6 +6,7 @@ How a unit's response to it compares with natural images, and how much of it is 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import optax
 
 from featvis.errors import InputError
 from featvis.images import image_files, read_batches
+from featvis.manifest import runs_of
 from featvis.models import Model
-from featvis.replay import model_of, replay
+from featvis.replay import model_of, objective_of, replay
 from featvis.result import Result
-from objectives import Activations, Objective, OnImages, parse, units_of
+from objectives import Activations, Objective, OnImages, units_of
 
 _BATCH = 8
 
@@ -44,7 +46,7 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
         InputError: no such folder, no picture in it, or an objective of priors alone.
     """
     model = model_of(result.manifest, model)
-    units = comparable(parse(result.manifest["objective"]))
+    units = comparable(objective_of(result.manifest, model))
     count = result.manifest["batch"]
     height, width, channels = result.images.shape[1:]
     members = _members(result)
@@ -133,14 +135,12 @@ def vary_seed(
     """
     if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
         raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
-    if result.manifest["init"] is not None:
+    if runs_of(result.manifest)[0]["init"] is not None:
         raise InputError("the run started from a given image: another seed is no other start")
-    first = result.manifest["seed"]
     scores = [result.clean_scores]
     for step in range(1, seeds):
-        seed = first + step if isinstance(first, int) else [one + step for one in first]
         again = replay(
-            {**result.manifest, "seed": seed}, model=model, optimizer=optimizer, progress=progress
+            _reseeded(result.manifest, step), model=model, optimizer=optimizer, progress=progress
         )
         if "interrupt" in again.stopped:
             raise KeyboardInterrupt
@@ -149,3 +149,14 @@ def vary_seed(
     return result.with_evidence(
         seed_mean=np.mean(scores, axis=0), seed_std=np.std(scores, axis=0, ddof=1)
     )
+
+
+def _reseeded(manifest: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The manifest with the seeds of all its runs this much on."""
+    changed = dict(manifest)
+    if "seed" in manifest:
+        seed = manifest["seed"]
+        changed["seed"] = seed + step if isinstance(seed, int) else [one + step for one in seed]
+    if manifest["init"] is not None:
+        changed["init"] = {"run": _reseeded(manifest["init"]["run"], step)}
+    return changed

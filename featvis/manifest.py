@@ -18,15 +18,19 @@ import numpy as np
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
+from featvis.redirect import leak_of
+from featvis.targets import Target, named_arrays
 from featvis.transforms import Transform
-from objectives import Objective
+from objectives import NamedArray, Objective
 
 #: The layout of the manifest; a reader refuses one it does not know.
-FORMAT = 1
+FORMAT = 2
 #: The PNG text chunk that holds it.
 KEYWORD = "featvis"
 #: A manifest larger than this, unpacked, is refused: a small file can unpack to any size.
 _LARGEST = 256 * 2**20
+#: What is a run's own, whatever run it goes on from.
+_OWN = ("init", "snapshots")
 _PACKAGES = ("featvis", "jax", "jaxlib", "optax", "flax", "numpy", "pillow")
 
 
@@ -63,30 +67,70 @@ def describe_run(
     seed: int | Sequence[int],
     batch: int,
     steps: int,
+    draws: int,
     patience: int | None,
     init: Any,
+    before: Mapping[str, Any] | None,
     snapshots: Sequence[int],
 ) -> dict[str, Any]:
     """The manifest of a run, plain data that `json` writes.
 
     `steps` are those taken: a run stopped early is made again by as many steps. What has no text
     form (an optax transformation that was not given as text) is None, and `replay` asks for it.
+    `before` is the manifest of the run that this one goes on from: kept as far as it differs.
     """
-    return {
+    described: dict[str, Any] = {
         "format": FORMAT,
-        "model": {"name": model.name, "digest": model.digest, "origin": model.origin},
+        "model": {
+            "name": model.name,
+            "digest": model.digest,
+            "origin": model.origin,
+            "leak": leak_of(model),
+        },
         "objective": str(objective),
+        "targets": {name: _pack_named(a, model) for name, a in named_arrays(objective).items()},
         "parameterization": repr(parameterization),
         "transform": repr(transform),
         "optimizer": optimizer if isinstance(optimizer, str) else None,
         "seed": int(seed) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed],
         "batch": batch,
         "steps": steps,
-        "patience": patience,
+        "draws": int(draws),
+        "patience": None if patience is None else int(patience),
         "snapshots": list(snapshots),
         "init": None if init is None else _pack(init),
         "versions": versions(),
     }
+    if before is not None:
+        differs = {
+            key: value
+            for key, value in before.items()
+            if key in _OWN or key not in described or described[key] != value
+        }
+        described["init"] = {"run": differs}
+    return described
+
+
+def runs_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The whole manifests of a run and of those that it went on from, the first one first.
+
+    Raises:
+        InputError: an earlier run that is damaged.
+    """
+    runs = [dict(manifest)]
+    while isinstance(init := runs[-1].get("init"), Mapping) and "run" in init:
+        if not isinstance(init["run"], Mapping):
+            raise InputError(f"the manifest's earlier run is damaged: {init['run']!r}")
+        shared = {key: value for key, value in runs[-1].items() if key not in (*_OWN, "member")}
+        runs.append({**shared, **init["run"]})
+    return runs[::-1]
+
+
+def _pack_named(array: NamedArray, model: Model) -> dict[str, Any]:
+    # Of another network than the run's, it cannot be computed anew.
+    if isinstance(array, Target) and array.digest == model.digest:
+        return {"layer": array.layer, "images": _pack_array(array.images)}
+    return {"values": _pack_array(array)}
 
 
 def _pack(init: Any) -> dict[str, Any]:
@@ -102,19 +146,34 @@ def _key(path: Any) -> str:
 
 
 def _pack_array(array: Any) -> dict[str, Any]:
-    plain = np.ascontiguousarray(array, np.float32)
-    data = base64.b64encode(zlib.compress(plain.tobytes(), 6)).decode()
-    return {"shape": list(plain.shape), "float32": data}
+    plain = np.asarray(array, np.float32)
+    with np.errstate(invalid="ignore"):  # a NaN
+        levels = np.round(np.clip(plain, 0, 1) * 255).astype(np.uint8)
+    # An image that was read from a file of 8 bits is kept as such, in a quarter of the space.
+    kind = "uint8" if np.array_equal(_from_levels(levels), plain) else "float32"
+    data = zlib.compress((levels if kind == "uint8" else plain).tobytes(), 6)
+    return {"shape": list(plain.shape), kind: base64.b64encode(data).decode()}
 
 
-def _unpack_array(packed: Any) -> np.ndarray:
+def _from_levels(levels: np.ndarray) -> np.ndarray:
+    return levels.astype(np.float32) / 255
+
+
+def unpack_array(packed: Any) -> np.ndarray:
+    """An array of a manifest, float32.
+
+    Raises:
+        InputError: damaged.
+    """
     try:
         shape = tuple(int(length) for length in packed["shape"])
+        kind = "uint8" if "uint8" in packed else "float32"
         inflate = zlib.decompressobj()
-        raw = inflate.decompress(base64.b64decode(packed["float32"], validate=True), _LARGEST)
-        return np.frombuffer(raw, np.float32).reshape(shape)
+        raw = inflate.decompress(base64.b64decode(packed[kind], validate=True), _LARGEST)
+        array = np.frombuffer(raw, kind).reshape(shape)
     except (KeyError, TypeError, ValueError, zlib.error) as error:
-        raise InputError(f"the manifest's initial image is damaged: {error}") from error
+        raise InputError(f"the manifest holds a damaged image: {error}") from error
+    return _from_levels(array) if kind == "uint8" else array
 
 
 def unpack_init(manifest: Mapping[str, Any], parameterization: Parameterization) -> Any:
@@ -129,7 +188,7 @@ def unpack_init(manifest: Mapping[str, Any], parameterization: Parameterization)
     if not isinstance(packed, Mapping):
         raise InputError(f"the manifest's initial image is damaged: {packed!r}")
     if "image" in packed:
-        return _unpack_array(packed["image"])
+        return unpack_array(packed["image"])
     wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
     paths = [_key(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)]
     stored = packed.get("params")
@@ -137,7 +196,7 @@ def unpack_init(manifest: Mapping[str, Any], parameterization: Parameterization)
         raise InputError(
             f"the manifest's parameters are not those of {parameterization}: expected {paths}"
         )
-    leaves = [_unpack_array(stored[path]) for path in paths]
+    leaves = [unpack_array(stored[path]) for path in paths]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 

@@ -1,21 +1,31 @@
-"""Redirected rectifiers: a gradient for units that are off everywhere in the first picture.
+"""Rectifiers with another gradient: redirected for units that are off, or leaky.
 
 A ReLU whose inputs are all negative passes no gradient, and the optimisation cannot start. As in
 lucid, where nothing gets through a rectifier for an image, the part of the gradient that would
-bring its inputs back into range is let through instead.
+bring its inputs back into range is let through instead: `redirected`.
+
+An inversion has the same trouble at some units of every image: its target asks for units that are
+off, and what would turn them on passes no gradient. `leaky` lets a small part of it through.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis.programs import bind, evaluate
+from featvis import checks
+from featvis.models import Model
+from featvis.models.model import Apply
+from featvis.programs import Rule, bind, evaluate
+from objectives import Activations
 
 _Function = Callable[[jax.Array], jax.Array]
 
@@ -37,44 +47,171 @@ def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., A
         dead: bool (n,). Images where it is False have the ordinary gradient of `function`.
     """
 
-    @functools.wraps(function)
-    def wrapped(*args: Any) -> Any:
+    def change(found: _Rectifier) -> jax.Array | None:
+        if found.x.shape[0] != len(dead):
+            return None
+        return _for_the_dead(found.plain, found.redirected, found.x, dead)
+
+    return functools.wraps(function)(_changed(function, change))
+
+
+def leaky(model: Model, layer: str, slope: float | None = None) -> Model:
+    """The same model, whose rectifiers pass `slope` of the gradient where they are closed.
+
+    For inversions: a target may ask for units that are off everywhere, and the true gradient never
+    turns them on. On EfficientNet-Lite0 at 160x160 (4 photographs, 400 steps) the relative error at
+    `head` is 44 % with the true gradient and 27 % with a slope of 0.05; at `block2` 13 % and 10 %.
+    The gradient is a surrogate, and the activations are the true ones: so are all scores.
+
+    Rectifiers are those that `redirected` knows, at all images alike; what it leaves as it is, is
+    left here too.
+
+    Args:
+        model: any model; a leaky one gets the new slope.
+        layer: name of the layer that is optimised.
+        slope: from 0, the true gradient, to 1, as if there were no rectifiers. None: one over the
+            number of rectifiers between the image and `layer`, a ReLU6 being one.
+
+    Returns:
+        The model with `Leaky` as its `apply`; itself where no rectifier is before `layer`.
+
+    Raises:
+        InputError: a slope out of its range.
+        UnknownLayer: no layer of that name; says the nearest.
+    """
+    count = _rectifiers_before(model, layer)
+    changed = with_leak(model, 1 / max(count, 1) if slope is None else slope)
+    return changed if count else model
+
+
+def with_leak(model: Model, slope: float | None) -> Model:
+    """The model with this slope, as `leak_of` gives it; with None itself.
+
+    Raises:
+        InputError: a slope out of its range.
+    """
+    if slope is None:
+        return model
+    return dataclasses.replace(model, apply=Leaky(_network(model), slope))
+
+
+def leak_of(model: Model) -> float | None:
+    """The slope of a leaky model; None of another."""
+    return model.apply.slope if isinstance(model.apply, Leaky) else None
+
+
+def _network(model: Model) -> Apply:
+    """The network of a model, with the gradient that it has."""
+    return model.apply.apply if isinstance(model.apply, Leaky) else model.apply
+
+
+@dataclass(frozen=True)
+class Leaky:
+    """A network whose rectifiers leak in the gradient.
+
+    Attributes:
+        apply: the network.
+        slope: the part of the gradient that passes where a rectifier is closed, from 0 to 1.
+
+    Raises:
+        InputError: at construction, for a slope out of its range.
+    """
+
+    apply: Apply
+    slope: float
+
+    def __post_init__(self) -> None:
+        """Check the slope."""
+        checks.set_fields(self, slope=checks.number(self, "slope", self.slope, 0, 1))
+
+    def __call__(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
+        """Activations by layer name, in forward order: those of `apply`."""
+
+        def ordered(params: Any, image: jax.Array) -> OrderedDict[str, jax.Array]:
+            # jax sorts the keys of a dict, and keeps the order of this one.
+            return OrderedDict(self.apply(params, image))
+
+        def change(found: _Rectifier) -> jax.Array:
+            return _leaking(found.plain, self.slope, found.x)
+
+        return _changed(ordered, change)(params, image)
+
+
+# ---- the walk over a program ---------------------------------------------------------------
+
+
+class _Rectifier(NamedTuple):
+    """A rectifier that was found in a program."""
+
+    x: jax.Array  # what goes in
+    plain: _Function  # with the gradient that it has
+    redirected: _Function
+
+
+_Change = Callable[[_Rectifier], jax.Array | None]
+"""What becomes of a rectifier, or None where it is to be left as it is."""
+
+
+def _changed(function: Callable[..., Any], change: _Change) -> Callable[..., Any]:
+    """`function` with its rectifiers changed."""
+
+    def changed(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         # As JAX arrays: what is none is a constant of the program.
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(args)]
-        out = _evaluate(closed.jaxpr, closed.consts, leaves, dead)
+        out = _evaluate(closed.jaxpr, closed.consts, leaves, change)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
-    return wrapped
+    return changed
 
 
-def _evaluate(
-    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], dead: jax.Array | None
-) -> list[Any]:
-    """Evaluates a program with redirected rectifiers; for all images where `dead` is None."""
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], change: _Change) -> list[Any]:
+    """Evaluates a program with its rectifiers changed."""
 
     def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
-        name = eqn.primitive.name
         found = _rectifier(eqn, inputs)
-        if found is not None:
-            x, redirect = found
-            if dead is None:
-                return [redirect(x)]
-            if x.shape[0] == len(dead):
-                return [_for_the_dead(_ordinary(eqn, inputs, x), redirect, x, dead)]
-        elif name == "jit":
+        out = None if found is None else change(found)
+        return None if out is None else [out]
+
+    return _walk(jaxpr, consts, args, rule)
+
+
+def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule) -> list[Any]:
+    """Evaluates a program as the rule has it, that of each `jit` in it too."""
+
+    def entering(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
+        name = eqn.primitive.name
+        if name == "jit":
             inner = eqn.params["jaxpr"]
-            return _evaluate(inner.jaxpr, inner.consts, inputs, dead)
-        elif name == "convert_element_type" and _is_constant(inputs[0]):
+            return _walk(inner.jaxpr, inner.consts, inputs, rule)
+        if name == "convert_element_type" and _is_constant(inputs[0]):
             # Kept a constant: `jnp.clip` converts its bounds so.
             return [np.asarray(inputs[0], eqn.params["new_dtype"])]
-        return None
+        return rule(eqn, inputs)
 
-    return evaluate(jaxpr, consts, args, rule)
+    return evaluate(jaxpr, consts, args, entering)
 
 
 def _is_constant(value: Any) -> bool:
-    return not isinstance(value, jax.Array) and np.ndim(value) == 0
+    return isinstance(value, (int, float, np.generic, np.ndarray)) and np.ndim(value) == 0
+
+
+def _rectifier(eqn: Any, inputs: Sequence[Any]) -> _Rectifier | None:
+    """The rectifier that an equation is; None for another. What is no constant may be abstract."""
+    if eqn.primitive.name == "custom_jvp_call":
+        inner = eqn.params["call_jaxpr"]
+        if len(inputs) != 1 or not inputs[0].ndim or not _only_rectifies(inner.jaxpr):
+            return None
+        x = inputs[0]
+        return _Rectifier(x, _ordinary(eqn, inputs, x), functools.partial(_bound_by_bound, inner))
+    if eqn.primitive.name not in ("max", "min"):
+        return None
+    x, bound = inputs if _is_constant(inputs[1]) else inputs[::-1]
+    if _is_constant(x) or not _is_constant(bound) or not x.ndim:
+        return None
+    known = {("max", 0.0): _from_zero, ("min", 6.0): _up_to_six}
+    found = known.get((eqn.primitive.name, float(bound)))
+    return None if found is None else _Rectifier(x, _ordinary(eqn, inputs, x), found)
 
 
 def _ordinary(eqn: Any, inputs: Sequence[Any], x: jax.Array) -> _Function:
@@ -82,21 +219,9 @@ def _ordinary(eqn: Any, inputs: Sequence[Any], x: jax.Array) -> _Function:
     return lambda new: bind(eqn, [new if value is x else value for value in inputs])[0]
 
 
-def _rectifier(eqn: Any, inputs: Sequence[Any]) -> tuple[jax.Array, _Function] | None:
-    """The input of a rectifier and the redirected rectifier; None for another equation."""
-    if eqn.primitive.name == "custom_jvp_call":
-        inner = eqn.params["call_jaxpr"]
-        if len(inputs) != 1 or not inputs[0].ndim or not _only_rectifies(inner.jaxpr):
-            return None
-        return inputs[0], lambda x: _evaluate(inner.jaxpr, inner.consts, [x], None)[0]
-    if eqn.primitive.name not in ("max", "min"):
-        return None
-    x, bound = inputs if _is_constant(inputs[1]) else inputs[::-1]
-    if _is_constant(x) or not _is_constant(bound) or not x.ndim:
-        return None
-    rule = {("max", 0.0): _from_zero, ("min", 6.0): _up_to_six}
-    found = rule.get((eqn.primitive.name, float(bound)))
-    return None if found is None else (x, found)
+def _bound_by_bound(program: Any, x: jax.Array) -> jax.Array:
+    """A program that only rectifies, redirected."""
+    return _evaluate(program.jaxpr, program.consts, [x], lambda one: one.redirected(one.x))[0]
 
 
 def _only_rectifies(jaxpr: Any) -> bool:
@@ -107,6 +232,60 @@ def _only_rectifies(jaxpr: Any) -> bool:
         else _rectifier(eqn, [getattr(v, "val", v.aval) for v in eqn.invars]) is not None
         for eqn in jaxpr.eqns
     )
+
+
+# ---- leaky gradients -----------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _leaking(plain: _Function, slope: float, x: jax.Array) -> jax.Array:
+    return plain(x)
+
+
+@_leaking.defjvp
+def _leaking_forward(
+    plain: _Function, slope: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    out, passed = jax.jvp(plain, primals, (jnp.ones_like(primals[0]),))
+    return out, jnp.where(passed == 0, slope, passed) * tangents[0]
+
+
+class _Value(NamedTuple):
+    """What a value in a program comes from."""
+
+    ndim: int
+    rectifiers: frozenset[int] | None  # before it, from the image on; None: not of the image
+
+
+def _rectifiers_before(model: Model, layer: str) -> int:
+    """The number of rectifiers that the image goes through on its way to a layer, on all paths."""
+
+    def one(params: Any, image: jax.Array) -> jax.Array:
+        value: jax.Array = Activations(_network(model)(params, image))[layer]
+        return value
+
+    shape = (1, *model.input.size, model.input.channels)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    closed = jax.make_jaxpr(one)(model.params, image)
+    found = 0
+
+    def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+        nonlocal found
+        known = [v.rectifiers for v in inputs if isinstance(v, _Value) and v.rectifiers is not None]
+        before = frozenset[int]().union(*known) if known else None
+        # A ReLU6 in two equations is counted at its lower bound.
+        if before is not None and eqn.primitive.name != "min" and _rectifier(eqn, inputs):
+            before |= {found}
+            found += 1
+        return [_Value(len(out.aval.shape), before) for out in eqn.outvars]
+
+    *weights, seen = (_Value(len(v.aval.shape), None) for v in closed.jaxpr.invars)
+    args = [*weights, seen._replace(rectifiers=frozenset())]
+    (out,) = _walk(closed.jaxpr, closed.consts, args, rule)
+    return len(out.rectifiers or ()) if isinstance(out, _Value) else 0
+
+
+# ---- redirected gradients ------------------------------------------------------------------
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -11,11 +11,13 @@ import optax
 
 from featvis import components, models
 from featvis.errors import InputError, UnknownModel
-from featvis.manifest import read_manifest, unpack_init, versions
+from featvis.manifest import read_manifest, runs_of, unpack_array, unpack_init, versions
 from featvis.models import Model
+from featvis.redirect import with_leak
 from featvis.result import Result
 from featvis.synthesis import attempt
-from objectives import UnknownLayer
+from featvis.targets import target
+from objectives import Objective, UnknownLayer, parse
 
 
 class VersionWarning(UserWarning):
@@ -61,6 +63,28 @@ def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
     return model
 
 
+def objective_of(manifest: Mapping[str, Any], model: Model) -> Objective:
+    """The objective of a manifest, its targets computed anew.
+
+    Raises:
+        InputError: the manifest is damaged.
+        ParseError: a text that is no objective.
+    """
+    arrays: dict[str, Any] = {}
+    try:
+        for name, packed in manifest["targets"].items():
+            if "values" in packed:
+                arrays[name] = unpack_array(packed["values"])
+            else:
+                images = unpack_array(packed["images"])
+                arrays[name] = target(model, packed["layer"], images, name)
+        return parse(manifest["objective"], **arrays)
+    except (KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UnknownLayer):
+            raise
+        raise InputError(f"the manifest is damaged: its targets: {error}") from error
+
+
 def version_differences(manifest: Mapping[str, Any]) -> list[str]:
     """What differs between the manifest's versions and those of this machine, one line each."""
     then, now = manifest.get("versions"), versions()
@@ -85,14 +109,16 @@ def replay(
     Args:
         source: a PNG that featvis wrote, the JSON beside it, or a manifest.
         model: the model, where it is not one that `featvis.models.load` knows.
-        optimizer: the optimizer, where it was not given as text.
+        optimizer: the optimizer, where it was not given as text; of several runs, for each that
+            has none.
         progress: show a progress bar on a terminal.
 
     Warns:
         VersionWarning: packages, Python, platform or device are not those of the manifest.
 
     Raises:
-        InputError: no such file, no manifest in it, or a damaged one.
+        InputError: no such file, no manifest in it, or a damaged one; an optimizer for runs that
+            all have their own.
     """
     manifest = source if isinstance(source, Mapping) else read_manifest(source)
     network = model_of(manifest, model)
@@ -103,8 +129,32 @@ def replay(
             VersionWarning,
             stacklevel=2,
         )
+    runs = runs_of(manifest)
+    if optimizer is not None and all(run.get("optimizer") is not None for run in runs):
+        raise InputError(
+            "the manifest has its optimizer: optimizer= is for one that was not given as text"
+        )
+    result = None
+    for run in runs:
+        result = _run(run, network, optimizer, result, progress)
+        if "interrupt" in result.stopped:
+            break
+    assert result is not None
+    return result.or_raise()
+
+
+def _run(
+    manifest: Mapping[str, Any],
+    network: Model,
+    optimizer: optax.GradientTransformation | None,
+    before: Result | None,
+    progress: bool,
+) -> Result:
+    """The run of a manifest, on from the result of the one before it."""
     try:
-        chosen = manifest["optimizer"] if optimizer is None else optimizer
+        if manifest["model"]["digest"] != network.digest:
+            network = model_of(manifest)
+        chosen = optimizer if manifest["optimizer"] is None else manifest["optimizer"]
         if chosen is None:
             raise InputError(
                 "the optimizer was not given as text and is not in the manifest: pass optimizer="
@@ -113,22 +163,22 @@ def replay(
             manifest["parameterization"], network.input.size, network.input.channels
         )
         result = attempt(
-            network,
-            manifest["objective"],
+            with_leak(network, manifest["model"]["leak"]),
+            objective_of(manifest, network),
             parameterization,
             seed=manifest["seed"],
             batch=manifest["batch"],
             steps=manifest["steps"],
             optimizer=chosen,
             transform=manifest["transform"],
-            init=unpack_init(manifest, parameterization),
+            draws=manifest["draws"],
+            init=unpack_init(manifest, parameterization) if before is None else before,
             patience=manifest["patience"],
             snapshots=manifest["snapshots"],
             progress=progress,
         )
-        result = result[manifest["member"]] if "member" in manifest else result
+        return result[manifest["member"]] if "member" in manifest else result
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         if isinstance(error, (UnknownModel, UnknownLayer)):
             raise
         raise InputError(f"the manifest is damaged: {error}") from error
-    return result.or_raise()

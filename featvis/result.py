@@ -97,6 +97,22 @@ class Result:
             raise NonFiniteError("; ".join(failures), self)
         return self
 
+    def followed_by(self, later: Result) -> Result:
+        """What a run gives that went on from this result: `later`, with the way here before it.
+
+        Sensitivities, which may be of another size, and transformed scores are the later run's.
+        """
+        return dataclasses.replace(
+            later,
+            scores=np.concatenate([self.scores, later.scores]),
+            snapshots={
+                **self.snapshots,
+                **{len(self.scores) + step: images for step, images in later.snapshots.items()},
+            },
+            steps=self.steps + later.steps,
+            seconds=self.seconds + later.seconds,
+        )
+
     def with_evidence(self, **measured: Any) -> Result:
         """The same result with more evidence, arrays (n,) by name."""
         added = {name: np.asarray(values) for name, values in measured.items()}
@@ -128,7 +144,14 @@ class Result:
         """
         return grid([to_picture(image) for image in self.images], labels, columns)
 
-    def save(self, path: str | Path, *, force: bool = False) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        labels: Sequence[str] = (),
+        columns: int | None = None,
+        force: bool = False,
+    ) -> Path:
         """Writes the picture as PNG with the manifest inside, and the manifest beside it as JSON.
 
         Several images are written as one grid. An existing file is kept: the new one gets a
@@ -136,6 +159,8 @@ class Result:
 
         Args:
             path: ends in .png, or has no suffix and gets it.
+            labels: one line under each image; none for no labels.
+            columns: of the grid; by default as square as it goes.
             force: write over an existing file.
 
         Returns:
@@ -145,7 +170,8 @@ class Result:
             OutputError: it cannot be written.
             InputError: another suffix.
         """
-        picture = self.picture() if len(self) == 1 else self.grid()
+        alone = len(self) == 1 and not labels
+        picture = self.picture() if alone else self.grid(labels, columns)
         path = output_path(path, force=force)
         info = PngInfo()
         info.add_itxt(manifests.KEYWORD, json.dumps(self.manifest), zip=True)
@@ -161,6 +187,8 @@ class Result:
     ) -> Path:
         """Writes the snapshots as an animated WebP or GIF, by the suffix.
 
+        Those of another size, of runs before this one, are scaled to that of the last.
+
         Args:
             path: ends in .webp or .gif.
             seconds: of one run through, above 0.
@@ -175,10 +203,11 @@ class Result:
         if not seconds > 0:
             raise InputError(f"seconds must be above 0; got {seconds}")
         path = output_path(path, force=force, suffixes=(".webp", ".gif"))
-        frames = [
-            grid([to_picture(image) for image in images], (), None)
-            for _, images in sorted(self.snapshots.items())
+        pictures = [
+            [to_picture(image) for image in self.snapshots[k]] for k in sorted(self.snapshots)
         ]
+        size = pictures[-1][0].size
+        frames = [grid([one.resize(size) for one in several]) for several in pictures]
         buffer = io.BytesIO()
         frames[0].save(
             buffer,
@@ -193,12 +222,12 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The figures of the result, plain data."""
         return {
-            "score": self.transformed_scores.tolist(),
-            "clean_score": self.clean_scores.tolist(),
+            "score": _finite(self.transformed_scores),
+            "clean_score": _finite(self.clean_scores),
             "steps": self.steps.tolist(),
             "stopped": list(self.stopped),
             "seconds": round(self.seconds, 3),
-            "evidence": {name: values.tolist() for name, values in self.evidence.items()},
+            "evidence": {name: _finite(values) for name, values in self.evidence.items()},
         }
 
     def __repr__(self) -> str:
@@ -224,6 +253,11 @@ class Result:
             )
         title = html.escape(_shorten(self.manifest["objective"]))
         return f"<div><code>{title}</code><br>{''.join(cells)}</div>"
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    """As a list, with None for what JSON has no number for."""
+    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _shorten(text: str, length: int = 100) -> str:

@@ -23,13 +23,14 @@ import optax
 
 from featvis import components, models
 from featvis.errors import InputError
-from featvis.manifest import describe_run
+from featvis.manifest import describe_run, runs_of
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
 from featvis.result import Result
+from featvis.targets import named_arrays
 from featvis.transforms import Transform
-from objectives import Activations, Objective, parse, signature, stack, units_of
+from objectives import Activations, Balanced, Objective, parse, signature, stack, units_of
 
 #: Steps in one call of the compiled program at most: the length of its score buffer.
 _CHUNK = 64
@@ -52,6 +53,7 @@ class _Program(NamedTuple):
     parameterization: Parameterization
     transform: Transform
     optimizer: str | optax.GradientTransformation
+    draws: int = 1
     redirect: bool = False
 
 
@@ -79,6 +81,7 @@ def synthesize(
     steps: int = 512,
     optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
     transform: Transform | str = DEFAULT_TRANSFORM,
+    draws: int = 1,
     init: Any = None,
     patience: int | None = None,
     snapshots: int | Sequence[int] = (),
@@ -103,8 +106,11 @@ def synthesize(
             noise that an optimizer adds is drawn from that optimizer's own seed.
         transform: what an image goes through before the model at each step, drawn anew for each
             image and step; a name of `featvis.transforms.PRESETS`, or a transform.
-        init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); or the
-            parameters of an earlier result (`result.params`). None: drawn from the seed.
+        draws: of the transform at each step, over which an image's score is averaged.
+        init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); the
+            parameters of an earlier result (`result.params`); or an earlier result, to go on
+            from, of any size or parameterization: its scores, steps, snapshots and seconds then
+            come first, and the manifest makes both. None: drawn from the seed.
         patience: an image stops when for this many steps it has not raised the moving average
             (0.9) of its score (Cadena et al. 2018). None: never.
         snapshots: steps after which to keep the images, or a number of them, evenly spread.
@@ -130,6 +136,7 @@ def synthesize(
         steps=steps,
         optimizer=optimizer,
         transform=transform,
+        draws=draws,
         init=init,
         patience=patience,
         snapshots=snapshots,
@@ -148,6 +155,7 @@ def attempt(
     steps: int = 512,
     optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
     transform: Transform | str = DEFAULT_TRANSFORM,
+    draws: int = 1,
     init: Any = None,
     patience: int | None = None,
     snapshots: int | Sequence[int] = (),
@@ -155,21 +163,28 @@ def attempt(
 ) -> Result:
     """As `synthesize`, but a NaN is in the result's `failures` and stops its own image alone."""
     model = models.load(model) if isinstance(model, str) else model
-    objective = _as_objective(objective)
+    objective = as_objective(objective)
+    named_arrays(objective)  # raises where two have one name
     parameterization = _as_parameterization(parameterization, model)
     transform = components.transform(transform, parameterization.size)
     _positive("steps", steps)
+    _positive("draws", draws)
     if patience is not None:
         _positive("patience", patience)
+    before = init if isinstance(init, Result) else None
+    if before is not None:
+        init = _pictures_of(before, parameterization)
+        # A run that failed at once has no steps to make again: what it holds is a start.
+        before = before if before.manifest["steps"] else None
     count = _batch_size(objective, seed, batch, init, parameterization)
     _check_fit(model, objective, parameterization, transform, count)
     _check_optimizer(optimizer, parameterization)
-    marks = _marks(snapshots, steps)
+    marks = snapshot_steps(snapshots, steps)
 
-    plain = _Program(model.apply, parameterization, transform, optimizer)
+    plain = _Program(model.apply, parameterization, transform, optimizer, draws)
     program = plain
     leaves = _as_arrays(objective)
-    keys = image_keys(seed, count)
+    keys = _run_keys(image_keys(seed, count), before)
     started = time.perf_counter()
     first = _start(parameterization, optimizer, keys, *_initial(init, parameterization, count))
     state, dead = first, jnp.zeros(count, bool)
@@ -217,7 +232,7 @@ def attempt(
             for image, fine in enumerate(finite)
         ]
         taken_by = np.asarray(state.taken)
-        return Result(
+        result = Result(
             images=np.asarray(images),
             scores=np.concatenate(scores)[: max(taken_by)],
             clean_scores=np.asarray(clean),
@@ -234,8 +249,10 @@ def attempt(
                 seed=seed,
                 batch=count,
                 steps=int(max(taken_by)),
+                draws=draws,
                 patience=patience,
-                init=init,
+                init=init if before is None else None,
+                before=None if before is None else before.manifest,
                 snapshots=sorted(frames),
             ),
             steps=taken_by,
@@ -252,6 +269,7 @@ def attempt(
             failures=tuple(failures),
             seconds=time.perf_counter() - started,
         )
+        return result if before is None else before.followed_by(result)
 
 
 # ---- the compiled parts --------------------------------------------------------------------
@@ -264,6 +282,15 @@ def image_keys(seed: int | Sequence[int], count: int) -> jax.Array:
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
     keys = [jax.random.fold_in(jax.random.key(one), 0) for one in seed]
     return jnp.stack(keys)
+
+
+def _run_keys(keys: jax.Array, before: Result | None) -> jax.Array:
+    """Keys of a run's own: the first run's, and others for each that goes on from one."""
+    if before is None:
+        return keys
+    # 0 to 2 are the purposes below.
+    number = 2 + len(runs_of(before.manifest))
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
 def _purpose(key: jax.Array, purpose: int) -> jax.Array:
@@ -311,9 +338,17 @@ def _scores(
     image: Any,
 ) -> jax.Array:
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
-    seen = jax.vmap(program.transform)(keys, seen)
     apply = redirected(program.apply, dead) if program.redirect else program.apply
-    return objective(Activations(apply(weights, seen)), image)
+
+    def once(keys: jax.Array) -> jax.Array:
+        return objective(
+            Activations(apply(weights, jax.vmap(program.transform)(keys, seen))), image
+        )
+
+    if program.draws == 1:
+        return once(keys)
+    drawn = jax.vmap(lambda key: jax.random.split(key, program.draws), out_axes=1)(keys)
+    return jnp.mean(jax.vmap(once)(drawn), axis=0)
 
 
 @functools.partial(jax.jit, static_argnames=("program",))
@@ -358,6 +393,14 @@ def _advance(
         # By way of the network and directly, to tell a dead unit under a living prior.
         (by_network, by_prior), scores = jax.grad(total, (0, 1), has_aux=True)(image, image)
         (gradient,) = decode_vjp(by_network + by_prior)
+        if isinstance(objective, Balanced):
+
+            def kept(image: jax.Array) -> jax.Array:
+                acts = Activations(program.apply(weights, image))
+                return jnp.sum(objective.regularizer(acts, image))
+
+            (keeping,) = decode_vjp(jax.grad(kept)(image))
+            gradient = _balance(gradient, keeping, objective.weight)
 
         def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
             descent = jax.tree.map(jnp.negative, gradient)
@@ -401,6 +444,26 @@ def _advance(
     return jax.lax.while_loop(going, step, (state, rows, jnp.ones((_CHUNK, count), bool)))
 
 
+def _balance(wanted: Any, kept: Any, weight: Any) -> Any:
+    """∇f + weight · (Σ|∇f| / Σ|∇r|) · ∇r for each image; ∇f alone where ∇r is nothing."""
+
+    def size(gradient: Any) -> jax.Array:
+        return sum(
+            jnp.sum(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
+            for leaf in jax.tree.leaves(gradient)
+        )  # type: ignore[return-value]
+
+    whole = size(kept)
+    share, factor = jnp.where(whole > 0, whole, 1), weight * size(wanted)
+
+    def balanced(a: jax.Array, b: jax.Array) -> jax.Array:
+        shape = (-1, *[1] * (b.ndim - 1))
+        # Divided first: the ratio alone is infinite where the regularizer's gradient is tiny.
+        return a + factor.reshape(shape) * (b / share.reshape(shape))
+
+    return jax.tree.map(balanced, wanted, kept)
+
+
 def _finite(tree: Any) -> jax.Array:
     """Whether all numbers of each image are finite, (n,)."""
     parts = [
@@ -429,8 +492,9 @@ def _evaluate(
     clean = objective(Activations(program.apply(weights, images)), images)
     drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
     nobody = jnp.zeros(len(images), bool)
+    once = program._replace(draws=1)
     draws = jax.lax.map(
-        lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
+        lambda keys: _scores(once, weights, objective, keys, nobody, images, images), drawn
     )
     return clean, jnp.mean(draws, axis=0)
 
@@ -438,7 +502,13 @@ def _evaluate(
 # ---- arguments -----------------------------------------------------------------------------
 
 
-def _as_objective(objective: Any) -> Objective:
+def as_objective(objective: Any) -> Objective:
+    """An objective from itself or its text.
+
+    Raises:
+        InputError: neither.
+        ParseError: a text that describes none.
+    """
     if isinstance(objective, str):
         return parse(objective)
     if not isinstance(objective, Objective):
@@ -541,7 +611,10 @@ def _check_fit(
     model.check_image_shape(*seen.shape[1:])
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
-        objective.check(acts, image.shape)
+        part = objective
+        if isinstance(objective, Balanced) and shape != image.shape:
+            part = objective.objective  # its regularizer sees no transformed image
+        part.check(acts, image.shape)
 
 
 def _check_optimizer(
@@ -565,7 +638,12 @@ def _check_optimizer(
         ) from error
 
 
-def _marks(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
+def snapshot_steps(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
+    """The steps after which images are kept, in order: a number of them spread evenly, or theirs.
+
+    Raises:
+        InputError: more than there are steps, or others than 1 to `steps`.
+    """
     if isinstance(snapshots, (int, np.integer)):
         if isinstance(snapshots, bool) or not 0 <= snapshots <= steps:
             raise InputError(f"snapshots must be 0 to {steps} (the steps); got {snapshots}")
@@ -576,6 +654,19 @@ def _marks(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
     if wrong:
         raise InputError(f"snapshots are steps from 1 to {steps}; got {wrong[0]!r}")
     return tuple(sorted({int(s) for s in snapshots}))
+
+
+def _pictures_of(result: Result, parameterization: Parameterization) -> Any:
+    """What a run starts from that goes on from a result: its parameters, or its images resized."""
+    if result.manifest["parameterization"] == repr(parameterization):
+        return result.params
+    shape = (len(result), *parameterization.shape)
+    if result.images.shape[-1] != shape[-1]:
+        raise InputError(
+            f"the result to go on from has images of {result.images.shape[-1]} channels; "
+            f"{parameterization} has {shape[-1]}"
+        )
+    return np.clip(jax.image.resize(result.images, shape, "cubic"), 0, 1)
 
 
 def _initial(init: Any, parameterization: Parameterization, count: int) -> tuple[Any, str]:
@@ -708,11 +799,13 @@ def synthesize_many(
     if isinstance(objectives, str) or not isinstance(objectives, Sequence):
         raise InputError(f"objectives must be a list of objectives or texts; got {objectives!r}")
     model = models.load(model) if isinstance(model, str) else model
-    parsed = [_as_objective(objective) for objective in objectives]
+    parsed = [as_objective(objective) for objective in objectives]
     parameterization = _as_parameterization(parameterization, model)
     _positive("batch_limit", batch_limit)
     if not isinstance(seed, (int, np.integer)):
         raise InputError(f"seed must be one integer for all objectives; got {seed!r}")
+    if isinstance(options.get("init"), Result):
+        raise InputError("init is an image or parameters here; synthesize goes on from a result")
     transform = components.transform(
         options.get("transform", DEFAULT_TRANSFORM), parameterization.size
     )

@@ -2,6 +2,7 @@
 
 from objectives.comparisons import (
     Alignment,
+    BatchStatistics,
     Caricature,
     Diversity,
     FeatureMatch,
@@ -11,7 +12,9 @@ from objectives.comparisons import (
 )
 from objectives.core import (
     Activations,
+    Balanced,
     Constant,
+    NamedArray,
     Objective,
     OnImages,
     Scaled,
@@ -42,6 +45,8 @@ __all__ = [
     "Activations",
     "Alignment",
     "AlphaNorm",
+    "Balanced",
+    "BatchStatistics",
     "Blur",
     "Caricature",
     "CenterBias",
@@ -55,6 +60,7 @@ __all__ = [
     "LogProbability",
     "Logit",
     "MinDistance",
+    "NamedArray",
     "Neuron",
     "Objective",
     "ObjectiveError",

@@ -22,6 +22,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
+import keyword
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,42 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
+class NamedArray(np.ndarray):
+    """Data of an objective that its text form writes by name, as `feature_match('block2', target)`.
+
+    `parse(text, target=array)` reads it back. Numbers of float32 that are never changed; what is
+    computed from one has no name.
+
+    Args:
+        values: an array of numbers.
+        name: letters, digits and underscores, in lower case; no word of Python's own (`in`).
+
+    Raises:
+        ObjectiveError: another name, what is no number, or numbers that are not finite.
+    """
+
+    name: str | None
+
+    def __new__(cls, values: ArrayLike, name: str) -> NamedArray:
+        """Makes a copy of the values that is never changed."""
+        fits = isinstance(name, str) and re.fullmatch(r"[a-z_][a-z0-9_]*", name, re.ASCII)
+        if not fits or keyword.iskeyword(name):
+            raise ObjectiveError(
+                "an array's name is of lower case letters, digits and underscores, and no word of "
+                f"Python's own; got {name!r}"
+            )
+        # None is fine for an optional field, and not here.
+        plain = _canonical(name, np.asarray(None) if values is None else values)
+        # A copy: what the caller does to the original afterwards is not the objective's.
+        array = np.array(plain, np.float32).view(cls)
+        array.name = name
+        array.flags.writeable = False
+        return array
+
+    def __array_finalize__(self, array: Any) -> None:
+        self.name = None
+
+
 def static(*, default: Any = dataclasses.MISSING) -> Any:
     """A field that is part of the program: a layer's name, an option. Must be hashable.
 
@@ -84,13 +121,17 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def _array_name(value: Any) -> str | None:
+    return value.name if isinstance(value, NamedArray) else None
+
+
 def _is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, jax.Array))
 
 
 def _canonical(name: str, value: Any) -> Any:
     """A number as a plain number, an array as a fixed one of 32 bits; a traced one as it is."""
-    if value is None or _is_traced(value):
+    if value is None or _is_traced(value) or _array_name(value) is not None:
         return value
     try:
         given = np.asarray(value)
@@ -260,6 +301,11 @@ class Objective(abc.ABC):
         if wanted is not None and wanted != count:
             raise ObjectiveError(f"{self!r} is made for {wanted} images; the batch has {count}")
         for node in self.walk():
+            if isinstance(node, Balanced) and node is not self:
+                raise ObjectiveError(
+                    "balanced(...) is the whole of what is maximised, not a part of it: put what "
+                    "is added to it into its objective or its regularizer"
+                )
             node._check_node(acts)
         try:
             scores = jax.eval_shape(
@@ -434,11 +480,17 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _leaf_text(value: Any) -> str:
+    name = _array_name(value)
+    if name is not None:
+        return name
     return format_literal(np.float32(value) if isinstance(value, float) else value)
 
 
 def _short(value: Any) -> str:
-    """One short line, of arrays the type and shape."""
+    """One short line, of arrays the name, or the type and shape."""
+    name = _array_name(value)
+    if name is not None:
+        return name
     if _is_array(value):
         if value.size <= 8 and not _is_traced(value):
             array = np.asarray(value)
@@ -632,6 +684,47 @@ class OnImages(Objective):
 
     def __repr__(self) -> str:
         return self._printed(repr(self.objective))
+
+
+class Balanced(Objective):
+    """An objective and a regularizer whose gradients are balanced at every step.
+
+    The gradient by an image's parameters is ∇f + weight · (Σ|∇f| / Σ|∇r|) · ∇r, so that the weight
+    means the same for any unit and layer: with 1 both pull alike, and a large one returns to where
+    the regularizer is highest. The regularizer sees the image without transforms. The score is that
+    of `objective` alone, in whose units the regularizer has no weight. A balance is the whole of
+    what is maximised, not a term.
+
+    Hamblin et al. 2024, "Feature Accentuation", where the regularizer is the likeness to a natural
+    image at a layer.
+
+    Args:
+        objective: f, what is wanted.
+        regularizer: r, what is to be kept, maximised too (`FeatureMatch`).
+        weight: at least 0; one number, or one an image (n,).
+    """
+
+    objective: Objective
+    regularizer: Objective
+    weight: ArrayLike = leaf(default=1.0, ndim=0)
+
+    def __post_init__(self) -> None:
+        for name in ("objective", "regularizer"):
+            value = getattr(self, name)
+            if not _is_objective(value):
+                raise ObjectiveError(f"balanced takes two objectives; {name} is {_short(value)}")
+        super().__post_init__()
+        if not _is_traced(self.weight) and np.any(np.asarray(self.weight) < 0):
+            raise ObjectiveError(f"weight must be at least 0; got {_short(self.weight)}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,) of the objective; the regularizer is in the gradient alone."""
+        return self.objective(acts, image)
+
+    def check(self, acts: Mapping[str, Any], image_shape: Sequence[int]) -> None:
+        """As for every objective, of both parts."""
+        super().check(acts, image_shape)
+        self.regularizer.check(acts, image_shape)
 
 
 class _Subset(Mapping[str, Any]):

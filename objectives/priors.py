@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.core import Constant, Objective, Scaled, Sum, check_number, static
+from objectives.core import (
+    Balanced,
+    Constant,
+    Objective,
+    Scaled,
+    Sum,
+    check_number,
+    static,
+)
+from objectives.errors import ObjectiveError
 
 
 class Prior(Objective):
@@ -52,27 +61,34 @@ class TotalVariation(Prior):
 
 
 class AlphaNorm(Prior):
-    """Mean over pixels of ‖x − center‖₂^alpha, the norm over colours.
+    """Mean over pixels of ‖x − center‖^alpha: keeps intensities within bounds.
 
-    Mahendran & Vedaldi 2016, equation 4: keeps intensities within bounds.
+    The norm is the Euclidean one over colours (Mahendran & Vedaldi 2016, equation 4), or with
+    `joint=False` each colour counts by itself, Σ|x − center|^alpha (2015, section 2.1).
 
     Args:
-        alpha: at least 1; 6 in the paper.
-        center: what is taken off first, for images in [0, 1] that the paper centres on 0.
+        alpha: at least 1; 6 in the papers.
+        center: what is taken off first, for images in [0, 1] that the papers centre on 0.
+        joint: whether a pixel's colours have one norm.
     """
 
     alpha: float = static(default=6.0)
     center: float = static(default=0.5)
+    joint: bool = static(default=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("alpha", self.alpha, at_least=1)
         check_number("center", self.center)
+        if not isinstance(self.joint, bool):
+            raise ObjectiveError(f"joint must be True or False; got {self.joint!r}")
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at least 0."""
-        squares = jnp.sum((image - self.center) ** 2, axis=-1)
-        return _power(squares, self.alpha / 2).mean(axis=(1, 2))
+        squares = (image - self.center) ** 2
+        if self.joint:
+            squares = jnp.sum(squares, axis=-1, keepdims=True)
+        return jnp.sum(_power(squares, self.alpha / 2), axis=-1).mean(axis=(1, 2))
 
 
 class L1(Prior):
@@ -179,6 +195,8 @@ def units_of(objective: Objective) -> Objective | None:
     """
     if isinstance(objective, (Prior, Constant)) or objective.couples_images:
         return None
+    if isinstance(objective, Balanced):
+        return units_of(objective.objective)
     if isinstance(objective, Scaled):
         inner = units_of(objective.objective)
         return None if inner is None else Scaled(objective.weight, inner)

@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from objectives import literals
-from objectives.core import Objective, text_name
+from objectives.core import NamedArray, Objective, text_name
 from objectives.errors import ObjectiveError, ParseError
 from objectives.units import Channel, Layer, Logit, Neuron
 
@@ -39,7 +40,7 @@ _POSITION = re.compile(
 )
 
 
-def parse(text: str) -> Objective:
+def parse(text: str, /, **arrays: ArrayLike) -> Objective:
     """The objective that a text describes; `parse(str(objective)) == objective`.
 
     Args:
@@ -47,15 +48,21 @@ def parse(text: str) -> Objective:
             `layer:index@token`, `logits:class`; a list of indices, `layer:[0, 3]`, gives each image
             its own), a layer's name (DeepDream on it), or an expression of units, objectives called
             by their names in lower case (`direction('block8', [...])`), numbers and `+ - * /`.
+        **arrays: what the text writes by name (`NamedArray`). A name that is not called is the
+            array's, whatever objective or layer has the same.
 
     Raises:
         ParseError: anything else; the message marks the place.
+        ObjectiveError: an array that a `NamedArray` cannot be.
     """
     if not isinstance(text, str):
         raise ParseError(f"an objective's text must be a string; got {type(text).__name__}")
     names = {**_vocabulary(), "sum": _sum, "array": literals.array}
+    named = {name: _named(name, values) for name, values in arrays.items()}
 
-    def bare(name: str) -> Objective:
+    def bare(name: str) -> Any:
+        if name in named:
+            return named[name]
         if name not in names:
             return Layer(name)
         needed = literals.required_arguments(names[name])
@@ -71,6 +78,12 @@ def parse(text: str) -> Objective:
         kind = type(value).__name__
         raise literals.mark(text, f"{kind} is not an objective; name a unit such as block8:3", 0)
     return value
+
+
+def _named(name: str, values: ArrayLike) -> NamedArray:
+    if isinstance(values, NamedArray) and values.name == name:
+        return values
+    return NamedArray(values, name)
 
 
 def _units(text: str) -> dict[tuple[int, int], Objective]:

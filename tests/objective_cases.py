@@ -81,6 +81,13 @@ _mask = np.zeros((1, 5, 7), np.float32)
 _mask[:, 1:4, 2:5] = 1
 _masks = np.concatenate([_mask, _mask[:, ::-1, ::-1] * 0.5, np.ones_like(_mask)])
 
+
+def _statistics(layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of other images, and over each channel."""
+    a = _target[layer].reshape(-1, _target[layer].shape[-1])
+    return 2 * a.mean(0), 3 * a.var(0)
+
+
 _TERMS = {
     "channel": ob.Channel("late", 2),
     "channel, one an image": ob.Channel("early", [2, 0, 5]),
@@ -114,11 +121,15 @@ _TERMS = {
     "match, one an image": ob.FeatureMatch("early", _target["early"]),
     "match, masked": ob.FeatureMatch("early", _target["early"], _mask),
     "match, a mask an image": ob.FeatureMatch("early", _target["early"][:1], _masks),
+    "match, log": ob.FeatureMatch("early", _target["early"], metric="log"),
+    "match, log, masked": ob.FeatureMatch("late", _target["late"][:1], _mask, "log"),
+    "match, named": ob.FeatureMatch("early", ob.NamedArray(_target["early"][1:2], "target")),
     "match, cosine": ob.FeatureMatch("late", _target["late"], metric="cosine"),
     "match of vectors": ob.FeatureMatch("logits", _target["logits"][:1]),
     "caricature": ob.Caricature("late", _target["late"][:1]),
     "caricature, one an image": ob.Caricature("late", _target["late"], power=4.0),
     "caricature, no power": ob.Caricature("early", _target["early"], power=0.0),
+    "caricature, positive": ob.Caricature("early", _target["early"][:1], positive=True),
     "style": ob.Style("early", _grams[:1]),
     "style of tokens": ob.Style("tokens", np.asarray(ob.gram(_target["tokens"]))[:1]),
     "style, one an image": ob.Style("early", _grams),
@@ -127,10 +138,13 @@ _TERMS = {
     "distance of activations": ob.MinDistance("early"),
     "alignment of pixels": ob.Alignment(),
     "alignment of activations": ob.Alignment("late", decay=3.0),
+    "batch statistics": ob.BatchStatistics("early", *_statistics("early")),
+    "batch statistics of vectors": ob.BatchStatistics("logits", *_statistics("logits")),
     "total variation": ob.TotalVariation(),
     "total variation, beta 1": ob.TotalVariation(beta=1.0),
     "alpha norm": ob.AlphaNorm(),
     "alpha norm, alpha 3": ob.AlphaNorm(3.0, center=0.25),
+    "alpha norm, each colour": ob.AlphaNorm(3.0, joint=False),
     "L1": ob.L1(),
     "L2": ob.L2(center=0.25),
     "blur": ob.Blur(),
@@ -147,6 +161,14 @@ CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
     Case(
         "interpolation",
         np.array([0, 0.25, 1]) * ob.Logit(4) + np.array([1, 0.75, 0]) * ob.Logit([1, 2, 3]),
+    ),
+    Case(
+        "balanced",
+        ob.Balanced(ob.Logit(4), ob.FeatureMatch("early", _target["early"][:1]), weight=0.5),
+    ),
+    Case(
+        "balanced, one weight an image",
+        ob.Balanced(ob.Channel("late", 2) - ob.L2(), -ob.TotalVariation(), [0.0, 1.0, 4.0]),
     ),
     Case("on some images", ob.Channel("late", [2, 5]).on([2, 0])),
     Case("on some images, of pixels", 2 * (ob.L2() + ob.Layer("early")).on([1])),

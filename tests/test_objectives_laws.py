@@ -214,7 +214,9 @@ def test_equality_hash_copies_and_pytree(case: Case) -> None:
 @each
 def test_text_round_trip(case: Case) -> None:
     for objective in (case.objective, jax.tree.map(jnp.asarray, case.objective)):
-        again = ob.parse(str(objective))
+        leaves = jax.tree.leaves(objective)
+        named = {leaf.name: leaf for leaf in leaves if isinstance(leaf, ob.NamedArray)}
+        again = ob.parse(str(objective), **named)
         assert again == objective
         assert hash(again) == hash(objective)
         assert type(again) is type(objective)

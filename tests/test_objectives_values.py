@@ -93,9 +93,11 @@ def test_a_dead_map_has_a_finite_gradient() -> None:
         ob.Direction("maps", np.ones(5), power=2.0),
         ob.Caricature("maps", MAPS[:1]),
         ob.FeatureMatch("maps", MAPS[:1], metric="cosine"),
+        ob.FeatureMatch("maps", MAPS[:1], metric="log"),
         ob.Style("maps", ob.gram(MAPS[:1])),
         ob.Diversity("maps"),
         ob.MinDistance("maps"),
+        ob.BatchStatistics("maps", np.zeros(5), np.zeros(5)),
         ob.TotalVariation(1.0),
         ob.AlphaNorm(1.0),
     ):
@@ -136,11 +138,24 @@ def test_feature_match() -> None:
     agree(ob.FeatureMatch("maps", MAPS, metric="cosine"), 0, maps=np.zeros_like(MAPS))
 
 
+def test_log_metric_is_minus_the_logarithm_of_the_relative_error() -> None:
+    own = ob.FeatureMatch("maps", MAPS, metric="log")
+    for error in (2.0, 1.0, 0.1, 0.01):
+        agree(own, -np.log(error), maps=(1 + error) * MAPS.astype(np.float64))
+    other = RNG.normal(size=MAPS.shape)
+    squares = ((other - MAPS) ** 2).sum((1, 2, 3)) / (MAPS**2).sum((1, 2, 3))
+    agree(own, -np.log(np.sqrt(squares)), maps=other)
+    # A perfect match has the best score there is, and no gradient.
+    agree(own, -0.5 * np.log(1e-12))
+    slope = jax.grad(lambda a: own({"maps": a}, None).sum())(jnp.asarray(MAPS))
+    np.testing.assert_array_equal(slope, 0)
+
+
 def test_a_mask_hides_the_rest_of_the_map() -> None:
     mask = np.zeros((1, 4, 6))
     mask[:, 1:3, 2:4] = 1
     changed = np.where(mask[..., None], MAPS, RNG.normal(size=MAPS.shape))
-    for metric, best in (("l2", 0), ("cosine", 1)):
+    for metric, best in (("l2", 0), ("cosine", 1), ("log", -0.5 * np.log(1e-12))):
         agree(ob.FeatureMatch("maps", MAPS, mask, metric), best, maps=changed)
     assert np.all(scores(ob.FeatureMatch("maps", MAPS), maps=changed) < -0.1)
 
@@ -163,6 +178,29 @@ def test_caricature_is_per_image_with_the_true_cosine() -> None:
     assert np.array_equal(
         scores(ob.Caricature("maps", other))[1:], scores(ob.Caricature("maps", target))[1:]
     )
+
+
+def test_caricature_of_the_positive_part_of_a_target() -> None:
+    part = np.maximum(MAPS, 0)
+    for power in (0.0, 1.0, 4.0):
+        whole = ob.Caricature("maps", part, power)
+        of_part = ob.Caricature("maps", MAPS, power, positive=True)
+        np.testing.assert_allclose(scores(of_part), scores(whole), rtol=1e-5)
+        # The activations keep their negative part; the score of the part itself is 1.
+        agree(of_part, 1, maps=part)
+    along = (MAPS * part).sum((1, 2, 3)) / (part * part).sum((1, 2, 3))
+    np.testing.assert_allclose(along, 1, rtol=1e-5)
+    other = RNG.normal(size=MAPS.shape)
+    along = (other * part).sum((1, 2, 3)) / (part * part).sum((1, 2, 3))
+    agree(ob.Caricature("maps", MAPS, 0.0, positive=True), along, maps=other)
+
+
+def test_a_balance_has_the_score_of_its_objective_alone() -> None:
+    wanted = ob.Channel("maps", 2) - ob.TotalVariation()
+    for weight in (0, 1.0, [0.0, 2.0, 1e6]):
+        agree(ob.Balanced(wanted, ob.FeatureMatch("maps", MAPS), weight), scores(wanted))
+    assert ob.units_of(ob.Balanced(wanted, -ob.L2())) == ob.Channel("maps", 2)
+    assert ob.units_of(ob.Balanced(ob.L2(), ob.Channel("maps", 2))) is None
 
 
 def test_gram_and_style() -> None:
@@ -206,6 +244,24 @@ def test_alignment() -> None:
     agree(ob.Alignment("maps"), 0, maps=np.stack([MAPS[0]] * 3))
 
 
+def test_batch_statistics() -> None:
+    flat = MAPS.reshape(-1, 5).astype(np.float64)
+    mean, variance = flat.mean(0), flat.var(0)
+    agree(ob.BatchStatistics("maps", mean, variance), 0)
+    agree(ob.BatchStatistics("maps", mean, variance), 0, maps=MAPS[::-1])
+    agree(ob.BatchStatistics("maps", mean - [3, 0, 4, 0, 0], variance), -5)
+    both = -10 - np.linalg.norm(variance)
+    agree(ob.BatchStatistics("maps", mean - [0, 6, 0, 8, 0], 0 * variance), both)
+    # An image alone has statistics of its own.
+    own = MAPS[1].reshape(-1, 5)
+    alone = -np.linalg.norm(own.mean(0) - mean) - np.linalg.norm(own.var(0) - variance)
+    agree(ob.BatchStatistics("maps", mean, variance), alone, maps=MAPS[1:2])
+    agree(ob.BatchStatistics("maps", mean, variance).on([1]), [0, alone, 0])
+    of_vectors = ob.BatchStatistics("logits", np.zeros(7), np.ones(7))
+    expected = np.linalg.norm(LOGITS.mean(0)) + np.linalg.norm(LOGITS.var(0) - 1)
+    agree(of_vectors, -expected)
+
+
 # ---- priors
 
 
@@ -239,6 +295,12 @@ def test_norms() -> None:
     agree(ob.AlphaNorm(alpha=6), 0.25**3, image=flat)
     agree(ob.AlphaNorm(alpha=1), 0.5, image=flat)
     agree(ob.AlphaNorm(2.0, center=0.0), 0.9, image=flat)
+    for alpha in (1.0, 3.0, 6.0):
+        each = 0.4**alpha + 0.3**alpha
+        agree(ob.AlphaNorm(alpha, joint=False), each, image=flat)
+        agree(ob.AlphaNorm(alpha, joint=False), 0.4**alpha, image=flat[..., 1:2])
+        agree(ob.AlphaNorm(alpha), 0.4**alpha, image=flat[..., 1:2])
+    agree(ob.AlphaNorm(2.0, joint=False), scores(ob.AlphaNorm(2.0)))
     for prior in (ob.L1(), ob.L2(), ob.AlphaNorm(), ob.CenterBias()):
         agree(prior, 0, image=np.full((1, 5, 4, 1), 0.5))
 

@@ -77,7 +77,7 @@ def test_nnx_submodules_are_layers_by_their_path(net):
         **{
             f"blocks_{i}{part}": (6, 8, 8)
             for i in range(2)
-            for part in ("/conv1", "/norm", "/dropout", "")
+            for part in ("/conv1", "/norm/input", "/norm", "/dropout", "")
         },
         "head": (5,),
         "logits": (5,),
@@ -133,7 +133,7 @@ def test_linen_submodules_are_layers_by_their_path(linen):
         *(
             f"blocks_{i}{part}"
             for i in range(2)
-            for part in ("/conv", "/BatchNorm_0", "/Dropout_0", "")
+            for part in ("/conv", "/BatchNorm_0/input", "/BatchNorm_0", "/Dropout_0", "")
         ),
         "head",
         "logits",

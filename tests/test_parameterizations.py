@@ -22,6 +22,7 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Upsampled,
 )
 
 ROW = (-0.4, -1.7, -1.2, 0.01)
@@ -29,6 +30,7 @@ ROW = (-0.4, -1.7, -1.2, 0.01)
 
 def cases(size=(9, 14), channels=3):
     """One of every kind, for an image of this shape."""
+    half = (size[0] + 1) // 2, (size[1] + 1) // 2
     return [
         Pixels(size, channels),
         BoundedPixels(size, channels),
@@ -41,6 +43,7 @@ def cases(size=(9, 14), channels=3):
         CPPN(size, channels, hidden=4, layers=2),
         MaCo(size, channels, template=(ROW,) * channels),
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
+        Upsampled(size, of=BoundedPixels(half, channels)),
     ]
 
 
@@ -55,9 +58,8 @@ def everything():
     """
     found = cases()
     for size, channels in [((7, 7), 3), ((8, 6), 3), ((1, 5), 3), ((9, 14), 1), ((9, 14), 5)]:
-        found += [
-            c for c in cases(size, channels) if isinstance(c, (Pixels, Fourier, Pyramid, MaCo))
-        ]
+        kinds = (Pixels, Fourier, Pyramid, MaCo, Upsampled)
+        found += [c for c in cases(size, channels) if isinstance(c, kinds)]
     return [
         pytest.param(c, id=f"{name(c)}-{c.size[0]}x{c.size[1]}x{c.channels}-{i}")
         for i, c in enumerate(found)
@@ -78,7 +80,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, MaCo))
+    free = not isinstance(case, (CPPN, MaCo, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
@@ -183,6 +185,8 @@ def test_numpy_and_list_arguments_become_literals():
         (lambda: BoundedPixels((8, 8), ball="l2"), "radius"),
         (lambda: BoundedPixels((8, 8), ball="l2", radius=0), "above 0"),
         (lambda: BoundedPixels((8, 8), radius=1), "radius"),
+        (lambda: BoundedPixels((8, 8), noise="flat"), "BoundedPixels: noise is one of 'normal', "),
+        (lambda: BoundedPixels((8, 8), noise=None), "'uniform', not None"),
         (lambda: Pyramid((8, 8), levels=0), "levels"),
         (lambda: CPPN((8, 8), hidden=0), "hidden"),
         (lambda: CPPN((8, 8), layers=0), "layers"),
@@ -293,6 +297,25 @@ def test_box_clips_the_value_but_not_the_gradient():
     np.testing.assert_array_equal(case.project(params)["pixels"], jnp.full(case.shape, 0.5))
 
 
+def test_uniform_noise_has_the_standard_deviation_and_its_bounds():
+    sd = 0.1
+    normal, uniform = (BoundedPixels((60, 80), sd=sd, noise=n) for n in ("normal", "uniform"))
+    drawn = np.asarray(uniform.init(jax.random.key(0))["pixels"])
+    assert drawn.shape == uniform.shape
+    assert drawn.std() == pytest.approx(sd, rel=0.02)
+    assert drawn.mean() == pytest.approx(0, abs=0.01)
+    assert np.abs(drawn).max() <= sd * math.sqrt(3)
+    # A quarter of the numbers in each quarter of the range, as no other noise has it.
+    edges = sd * math.sqrt(3) * np.linspace(-1, 1, 5)
+    shares = np.histogram(drawn, edges)[0] / drawn.size
+    np.testing.assert_allclose(shares, 0.25, atol=0.02)
+    assert np.abs(normal.init(jax.random.key(0))["pixels"]).max() > sd * math.sqrt(3)
+    wide = BoundedPixels((60, 80), sd=0.5, noise="uniform").init(jax.random.key(0))["pixels"]
+    assert np.abs(wide).max() == 0.5
+    assert repr(uniform).endswith("ball=None, radius=None, sd=0.1, noise='uniform')")
+    assert components.parameterization(repr(uniform), (1, 1)) == uniform
+
+
 def test_pyramid_levels_halve_upwards():
     grids = Pyramid((9, 14), 1, levels=4).init(jax.random.key(0))
     shapes = [(1, 9, 14), (1, 5, 7), (1, 3, 4), (1, 2, 2)]
@@ -400,3 +423,90 @@ def test_frozen_channels_are_the_given_ones():
 def test_frozen_channels_that_make_no_sense(fields, message):
     with pytest.raises(InputError, match=message):
         FrozenChannels((4, 4), 3, **fields)
+
+
+@pytest.mark.parametrize("of", [Pixels((4, 5)), BoundedPixels((3, 9)), Fourier((7, 9))], ids=name)
+def test_upsampled_keeps_a_constant_and_is_the_inner_one_at_its_own_size(of):
+    case = Upsampled((7, 9), of=of)
+    constant = jnp.full(case.shape, 0.3)
+    np.testing.assert_allclose(case.decode(case.encode(constant)), constant, atol=1e-6)
+    same, params = Upsampled(of.size, of=of), of.init(jax.random.key(0))
+    image = of.decode(params)
+    np.testing.assert_array_equal(same.decode(params), image)
+    assert_close(same.encode(image), of.encode(image), 1e-5)
+
+
+def test_upsampled_is_bilinear_between_half_pixel_centres_with_the_edge_repeated():
+    case = Upsampled((2, 8), of=BoundedPixels((1, 4), 1))
+    image = case.decode({"pixels": jnp.array([0.0, 0.4, 0.2, -0.4]).reshape(1, 4, 1) - 0.1})
+    row = np.array([0, 0.1, 0.3, 0.35, 0.25, 0.05, -0.25, -0.4]) + 0.4
+    np.testing.assert_allclose(image[..., 0], [row, row], atol=1e-6)
+
+
+def test_upsampled_white_is_no_whiter_than_white():
+    for length in range(1, 40):
+        white = Upsampled((40, 40), of=BoundedPixels((length, 41 - length), 1))
+        assert white.decode({"pixels": jnp.full((length, 41 - length, 1), 0.5)}).max() == 1
+
+
+def test_upsampled_pixels_are_linear():
+    case = Upsampled((9, 14), of=BoundedPixels((5, 6)))
+    a, b = (0.2 * np.random.default_rng(seed).uniform(-1, 1, (5, 6, 3)) for seed in (0, 1))
+    one, two, both = (case.decode({"pixels": p}) - 0.5 for p in (a, b, 2 * a - 0.5 * b))
+    np.testing.assert_allclose(both, 2 * one - 0.5 * two, atol=1e-6)
+
+
+def test_upsampled_starts_from_the_nearest_image_it_can_show():
+    case = Upsampled((16, 24), of=BoundedPixels((4, 6)))
+    y, x = np.mgrid[:16, :24]
+    # Linear up to the outermost half of a small pixel, where the edge is repeated.
+    ramp = np.clip((y + 0.5) / 16, 1 / 8, 7 / 8) * np.clip((x + 0.5) / 24, 1 / 12, 11 / 12)
+    ramp = jnp.asarray(np.stack([ramp, 1 - ramp, ramp], -1), jnp.float32)
+    np.testing.assert_allclose(case.decode(case.encode(ramp)), ramp, atol=1e-5)
+    # No small step of the parameters brings another image nearer.
+    target = jnp.asarray(random_image(case, 0.3, 0.7))
+
+    def distance(params):
+        return ((case.decode(params) - target) ** 2).sum()
+
+    gradient = jax.grad(distance)(case.encode(target))["pixels"]
+    np.testing.assert_allclose(gradient, 0, atol=1e-4)
+
+
+def test_upsampled_starts_within_the_range_of_intensities():
+    # Of sharp edges, the nearest image overshoots.
+    board = np.kron(np.indices((4, 6)).sum(0) % 2, np.ones((4, 4)))[..., None]
+    of = FrozenChannels((4, 6), 2, free=Pixels((4, 6), 1), frozen=(0,))
+    held = Upsampled((16, 24), of=of).encode(jnp.asarray(np.repeat(board, 2, -1)))["frozen"]
+    assert (held.min(), held.max()) == (0, 1)
+
+
+def test_upsampled_obeys_and_holds_what_the_inner_one_does():
+    ball = Upsampled((6, 6), of=BoundedPixels((3, 3), 2, ball="linf", radius=0.1))
+    assert ball.shape == (6, 6, 2)
+    projected = ball.project({"pixels": jnp.full((3, 3, 2), 0.4)})
+    np.testing.assert_allclose(projected["pixels"], 0.1)
+    frozen = FrozenChannels((3, 3), 2, free=Pixels((3, 3), 1), frozen=(1,))
+    assert Upsampled((6, 6), of=frozen).held == frozen.held == {"frozen"}
+
+
+def test_upsampled_text_fills_in_the_channels_of_both():
+    found = components.parameterization("Upsampled(of=Pixels((4, 4)), size=(8, 8))", (1, 1), 5)
+    assert found == Upsampled((8, 8), 5, Pixels((4, 4), 5))
+    assert components.parameterization("upsampled(of=pixels(size=(4, 4)))", (8, 8)).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, r"Upsampled: of is the parameterization .*, as Pixels\(\(56, 56\)\), not None"),
+        ({"of": (4, 4)}, r"not \(4, 4\)"),
+        ({"of": Pixels((9, 4))}, r"at most of size \(8, 8\), not Pixels\(size=\(9, 4\)"),
+        ({"of": Pixels((4, 9))}, r"at most of size \(8, 8\)"),
+        ({"of": Pixels((4, 4), 1), "channels": 3}, r"channels is 1, as of Pixels\(.*, not 3"),
+        ({"of": Pixels((4, 4)), "size": (8,)}, "size is"),
+    ],
+)
+def test_upsampled_that_makes_no_sense(fields, message):
+    with pytest.raises(InputError, match=message):
+        Upsampled(**{"size": (8, 8), **fields})

@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from featvis.redirect import redirected
+import featvis as fv
+from featvis.redirect import Leaky, leak_of, leaky, redirected, with_leak
 
 
 @pytest.mark.parametrize(
@@ -109,3 +111,194 @@ def test_keeps_names_nesting_and_rules_of_their_own():
     np.testing.assert_array_equal(out["a"][0], 0)
     gradient = jax.grad(lambda x: redirected(network, dead)(params, x)["b"].sum())(x)
     np.testing.assert_array_equal(gradient, 15.0)
+
+
+# ---- leaky gradients -----------------------------------------------------------------------
+
+
+def gradient_of(model, image, layer):
+    return jax.jit(jax.grad(lambda image: model.apply(model.params, image)[layer].sum()))(image)
+
+
+def two_layers(x):
+    hidden = jax.nn.relu(x @ jnp.array([[1.0, -1.0], [1.0, -1.0]]))
+    return jax.nn.relu(hidden @ jnp.array([[-1.0], [1.0]]))
+
+
+def test_the_leak_of_two_layers_is_that_by_hand():
+    # Before the first: 1.5 and -1.5; before the second: -1.5. Off, and so without a gradient.
+    image = jnp.array([[[[0.5, 1.0]]]])
+    model = fv.from_function(
+        lambda _, x: {"y": two_layers(x)}, None, input=fv.Input(size=(1, 1), channels=2, min_size=1)
+    )
+    np.testing.assert_array_equal(gradient_of(model, image, "y"), 0)
+    for slope in (0.0, 0.25, 0.5, 1.0):
+        found = leaky(model, "y", slope)
+        by_hand = np.full(image.shape, -slope - slope**2)
+        np.testing.assert_array_equal(gradient_of(found, image, "y"), by_hand)
+        np.testing.assert_array_equal(found(image)["y"], 0)
+    assert leak_of(leaky(model, "y")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "slopes"),
+    [
+        # At -1, 0, 3, 6 and 7; on the bounds, what the function itself says.
+        (jax.nn.relu, (0.25, 0.25, 1, 1, 1)),
+        (jax.nn.relu6, (0.25, 0.25, 1, 0.25, 0.25)),
+        (lambda x: jnp.maximum(x, 0), (0.25, 0.5, 1, 1, 1)),
+        (lambda x: jnp.maximum(0.0, x), (0.25, 0.5, 1, 1, 1)),
+        (lambda x: jnp.minimum(x, 6), (1, 1, 1, 0.5, 0.25)),
+        (lambda x: jnp.clip(x, 0, 6), (0.25, 0.5, 1, 0.5, 0.25)),
+        (jax.jit(jax.jit(jax.nn.relu6)), (0.25, 0.25, 1, 0.25, 0.25)),
+        # Not rectifiers, and not recognised.
+        (jnp.abs, None),
+        (lambda x: jnp.maximum(x, 1.0), None),
+        (lambda x: jnp.where(x > 0, x, 0), None),
+        (lambda x: jax.lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, x)[1], None),
+    ],
+)
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["up", "down"])
+def test_every_closed_rectifier_passes_the_slope(function, slopes, sign):
+    x = jnp.array([[-1.0, 0.0, 3.0, 6.0, 7.0]])
+    apply = Leaky(lambda params, x: {"y": sign * function(x)}, 0.25)
+    expected = jax.grad(lambda x: sign * function(x).sum())(x)
+    if slopes is not None:
+        expected = sign * jnp.array([slopes])
+    value, gradient = jax.value_and_grad(lambda x: apply(None, x)["y"].sum())(x)
+    assert value == sign * function(x).sum()
+    np.testing.assert_array_equal(gradient, expected)
+    # In forward mode too, and with an axis in front.
+    _, forward = jax.jvp(lambda x: apply(None, x)["y"], (x,), (jnp.ones_like(x),))
+    np.testing.assert_array_equal(forward, expected)
+    batch = jax.vmap(jax.grad(lambda x: apply(None, x)["y"].sum()))(jnp.stack([x, -x]))
+    np.testing.assert_array_equal(batch[0], expected)
+
+
+class Net(nnx.Module):
+    """Four rectifiers, one of them a ReLU6 in two equations; and one of the weights."""
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+        self.conv3 = nnx.Conv(4, 4, (1, 1), rngs=rngs)
+        # Off for every image.
+        self.conv4 = nnx.Conv(4, 4, (1, 1), bias_init=nnx.initializers.constant(-99.0), rngs=rngs)
+        self.gain = nnx.Param(jnp.full(4, 2.0))
+
+    def __call__(self, x):
+        one = nnx.relu(self.conv1(x)) * jnp.maximum(self.gain[...], 0)
+        two = jnp.clip(self.conv2(one), 0, 6)
+        side = jax.jit(nnx.relu)(self.conv3(one))
+        return {
+            "one": one,
+            "two": two,
+            "side": side,
+            "sum": two + side,
+            "dead": nnx.relu(self.conv4(two)),
+        }
+
+
+@pytest.fixture(scope="module")
+def net():
+    return fv.from_nnx(Net(nnx.Rngs(0)), input=fv.Input(size=(8, 10)))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jax.random.uniform(jax.random.key(0), (2, 8, 10, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "count"),
+    [("one", 1), ("conv2", 1), ("two", 2), ("side", 2), ("conv3", 1), ("sum", 3), ("dead", 3)],
+)
+def test_counts_the_rectifiers_between_image_and_layer(net, layer, count):
+    assert leak_of(leaky(net, layer)) == 1 / count
+
+
+def test_counts_those_of_a_network_of_the_zoo(lite0):
+    # One in the stem and in block 0, which does not expand; two in a block; one in the head.
+    assert leak_of(leaky(lite0, "block2")) == 1 / 6
+    assert leak_of(leaky(lite0, "block2/expand")) == 1 / 5
+    assert leak_of(leaky(lite0, "head")) == 1 / (1 + 1 + 15 * 2 + 1)
+
+
+def test_without_rectifiers_before_the_layer_it_is_the_model_itself(net):
+    assert leaky(net, "conv1") is net
+    assert leaky(net, "conv1", 0.5) is net
+    assert leak_of(net) is None
+    assert with_leak(net, None) is net
+
+
+def test_the_same_model_with_the_same_activations(net, images):
+    found = leaky(net, "dead", 0.05)
+    assert (found.name, found.digest, found.params) == (net.name, net.digest, net.params)
+    assert list(found.layers().items()) == list(net.layers().items())
+    ours, expected = found(images), net(images)
+    assert list(ours) == list(expected)
+    for layer, values in expected.items():
+        np.testing.assert_array_equal(ours[layer], values)
+
+
+def test_a_zoo_network_keeps_its_activations_to_the_bit(lite0):
+    image = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))
+    ours, expected = leaky(lite0, "head")(image), lite0(image)
+    for layer, values in expected.items():
+        np.testing.assert_array_equal(ours[layer], values)
+
+
+def test_a_slope_of_zero_is_the_true_gradient_and_another_reaches_a_dead_unit(net, images):
+    for layer in ("sum", "dead"):
+        plain = gradient_of(net, images, layer)
+        np.testing.assert_allclose(
+            gradient_of(leaky(net, layer, 0), images, layer), plain, rtol=1e-5, atol=1e-6
+        )
+    np.testing.assert_array_equal(plain, 0)
+    assert (gradient_of(leaky(net, "dead"), images, "dead") != 0).any((1, 2, 3)).all()
+
+
+def test_equal_slopes_are_equal_programs(net):
+    other = fv.from_nnx(Net(nnx.Rngs(1)), input=fv.Input(size=(8, 10)))
+    one, two = leaky(net, "two").apply, leaky(other, "side", np.float32(0.5)).apply
+    assert (one, hash(one)) == (two, hash(two))
+    assert one != net.apply
+    assert one != leaky(net, "two", 0.25).apply
+    # A second leak takes the place of the first.
+    assert leaky(leaky(net, "two", 0.25), "two").apply == one
+
+
+def test_an_axis_in_front_is_mapped(net, images):
+    apply = leaky(net, "sum").apply
+
+    gradient = jax.grad(lambda images: apply(net.params, images)["sum"].sum())
+    stacks = jnp.stack([images, images[::-1], images**2])
+    mapped, gradient = jax.jit(jax.vmap(gradient))(stacks), jax.jit(gradient)
+    for one, stack in zip(mapped, stacks, strict=True):
+        np.testing.assert_allclose(one, gradient(stack), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rectify", [jax.nn.relu, jax.nn.relu6, lambda x: jnp.maximum(0, x), lambda x: x.clip(0, 6)]
+)
+def test_redirected_for_the_dead_and_leaky_for_the_others(rectify):
+    leaking = Leaky(lambda params, x: {"y": rectify(x)}, 0.25)
+    dead = jnp.array([False, True, True])
+
+    def total(x):
+        return redirected(leaking, dead)(None, x)["y"].sum()
+
+    x = jnp.array([[-1.0, -2.0], [-1.0, -2.0], [-1.0, 2.0]])
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(x), [[0.25, 0.25], [1, 1], [0, 1]])
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.5, float("nan"), "1", True])
+def test_slopes_that_are_none(net, slope):
+    for layer in ("two", "conv1"):
+        with pytest.raises(fv.InputError, match="Leaky: slope is a number from 0 to 1, not"):
+            leaky(net, layer, slope)
+
+
+def test_an_unknown_layer_says_the_nearest(net):
+    with pytest.raises(fv.UnknownLayer, match="unknown layer 'conv9'; nearest: conv"):
+        leaky(net, "conv9", 0.5)

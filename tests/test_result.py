@@ -96,6 +96,17 @@ def test_an_optimizer_without_text_must_be_given_again(toy):
     np.testing.assert_array_equal(again.images, result.images)
 
 
+def test_an_optimizer_that_is_in_the_manifest_is_not_given_again(toy, one):
+    with pytest.raises(fv.InputError, match="the manifest has its optimizer"):
+        replayed(one.manifest, toy, optimizer=optax.sgd(0.1))
+
+
+def test_numbers_of_numpy_are_plain_in_the_manifest(toy):
+    four = np.int64(4)
+    result = run(toy, steps=four, draws=four, patience=four, batch=np.int64(1), seed=four)
+    assert json.loads(json.dumps(result.manifest)) == result.manifest
+
+
 def test_other_weights_are_refused(toy, one):
     other = {**one.manifest, "model": {"name": "toy", "digest": "f" * 64}}
     with pytest.raises(fv.InputError, match="made with toy of the digest ffffffffffff"):
@@ -120,7 +131,8 @@ BOMB = b"featvis\0\1\0\0\0" + zlib.compress(bytes(300 * 2**20), 9)
         (b"[1, 2]", "holds no featvis manifest"),
         (b'{"objective": "conv:1"}', "format None"),
         (b'{"objective": "conv:1", "format": 99}', "format 99"),
-        (b'{"objective": "conv:1", "format": 1}', "damaged: its model"),
+        (b'{"objective": "conv:1", "format": 1}', "format 1; expected 2"),
+        (b'{"objective": "conv:1", "format": 2}', "damaged: its model"),
         (PNG, "without a featvis manifest"),
         (PNG + b"\0\0\xff\xffiTXtfeatvis\0", "without a featvis manifest"),
         (PNG + chunk(b"iTXt", b"featvis\0\1\0\0\0garbage"), "damaged"),
@@ -152,6 +164,8 @@ def test_a_file_that_is_no_manifest_is_an_input_error(toy, tmp_path, content, me
         {"init": {"params": {"a": 1}}},
         {"init": {"image": {"shape": [10**9], "float32": base64.b64encode(b"x").decode()}}},
         {"init": 3},
+        {"draws": 0},
+        {"draws": "many"},
         {"snapshots": 3.5},
         {"versions": 3},
         {"member": 9},
@@ -163,7 +177,9 @@ def test_a_changed_manifest_is_an_error_of_ours(toy, one, change):
         replayed({**one.manifest, **change}, toy)
 
 
-@pytest.mark.parametrize("key", ["model", "objective", "seed", "steps", "batch", "optimizer"])
+@pytest.mark.parametrize(
+    "key", ["model", "objective", "targets", "seed", "steps", "draws", "batch", "optimizer"]
+)
 def test_a_manifest_that_lacks_something_is_an_input_error(toy, one, key):
     with pytest.raises(fv.InputError, match="damaged"):
         replayed({name: value for name, value in one.manifest.items() if name != key}, toy)

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -11,6 +12,7 @@ from networks import TOY_SIZE
 
 import featvis as fv
 from featvis import synthesis
+from featvis.transforms import Noise
 
 
 def run(model, objective, parameterization=None, **options):
@@ -83,6 +85,166 @@ def test_one_seed_an_image_gives_each_the_picture_of_its_seed(toy):
     together = run(toy, "conv:1", transform="affine", seed=[5, 9])
     alone = run(toy, "conv:1", transform="affine", seed=9)
     np.testing.assert_allclose(together.images[1], alone.images[0], atol=1e-4)
+
+
+# ---- several draws of the transform --------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_a_score_is_the_mean_over_the_draws_of_its_step(toy, draws):
+    # A linear unit: its score under noise is the clean one and its weights times the noise.
+    noise, ball = Noise(0.1), fv.BoundedPixels(TOY_SIZE)
+    options = {"steps": 3, "optimizer": "sgd(1e-4)", "seed": [5, 9]}
+    result = run(toy, "linear:1", ball, transform=noise, draws=draws, **options)
+    plain = run(toy, "linear:1", ball, **options)
+    np.testing.assert_allclose(result.images, plain.images, atol=1e-6)
+    w = np.asarray(toy.params["linear"][..., 1])
+    for image, key in enumerate(synthesis.image_keys([5, 9], 2)):
+        for step in range(3):
+            key_of_step = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+            keys = key_of_step[None] if draws == 1 else jax.random.split(key_of_step, draws)
+            drawn = jax.vmap(noise, (0, None))(keys, jnp.zeros((*TOY_SIZE, 3)))
+            wanted = plain.scores[step, image] + np.vdot(w, np.mean(drawn, axis=0))
+            np.testing.assert_allclose(result.scores[step, image], wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_the_gradient_is_the_mean_over_the_draws_too(toy):
+    # Mean square of the four linear units: its gradient is linear in the noise.
+    noise, ball = Noise(0.1), fv.BoundedPixels(TOY_SIZE)
+    start = np.random.default_rng(0).uniform(0.4, 0.6, (*TOY_SIZE, 3)).astype(np.float32)
+    options = {"steps": 1, "optimizer": "sgd(1e-4)", "init": start, "transform": noise}
+    found = run(toy, "layer('linear')", ball, draws=4, seed=7, **options)
+    (key,) = synthesis.image_keys(7, 1)
+    keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), 0), 4)
+    seen = np.asarray(jax.vmap(noise, (0, None))(keys, jnp.asarray(start - 0.5)))
+    w = np.asarray(toy.params["linear"], np.float64).reshape(-1, 4)
+    gradient = w @ (seen.mean(axis=0).ravel() @ w) / 2
+    wanted = start.ravel() + 1e-4 * gradient
+    np.testing.assert_allclose(found.images[0].ravel(), wanted, atol=1e-6)
+    score = np.mean((seen.reshape(4, -1) @ w) ** 2)
+    np.testing.assert_allclose(found.scores[0, 0], score, rtol=1e-4)
+
+
+def test_one_draw_is_the_default_and_the_evaluation_is_of_eight(toy):
+    options = {"transform": "Noise(0.3)", "optimizer": "sgd(0.0)", "steps": 2}
+    plain, one, four = (
+        run(toy, "conv:1", fv.BoundedPixels(TOY_SIZE), **options, **draws)
+        for draws in ({}, {"draws": 1}, {"draws": 4})
+    )
+    np.testing.assert_array_equal(one.scores, plain.scores)
+    assert (plain.manifest["draws"], four.manifest["draws"]) == (1, 4)
+    assert np.abs(four.scores - plain.scores).min() > 1e-5
+    np.testing.assert_allclose(four.transformed_scores, plain.transformed_scores, rtol=1e-6)
+
+
+def test_a_dead_unit_comes_to_life_under_several_draws(toy):
+    options = {"steps": 60, "optimizer": "adam(0.3)", "transform": "Noise(0.01)"}
+    assert run(toy, "dead:1", fv.Pixels(TOY_SIZE), draws=2, **options).clean_scores[0] > 0.1
+
+
+# ---- balanced gradients --------------------------------------------------------------------
+
+
+def test_the_step_of_a_balance_is_the_formula(toy):
+    # With linear units both gradients are known: w, and that of -|a - t|^2 / |t|^2.
+    wanted, weights = 1, np.array([0.0, 0.5, 3.0])
+    target = np.array([[1.0, -2.0, 0.5, 3.0]])
+    objective = fv.Balanced(
+        fv.Channel("linear", wanted), fv.FeatureMatch("linear", target), weights
+    )
+    ball, rate = fv.BoundedPixels(TOY_SIZE), 1e-3
+    start = np.random.default_rng(3).uniform(0.3, 0.7, (3, *TOY_SIZE, 3)).astype(np.float32)
+    result = run(toy, objective, ball, init=start, steps=2, optimizer=f"sgd({rate})")
+    w = np.asarray(toy.params["linear"], np.float64).reshape(-1, 4)
+    x, scores = start.reshape(3, -1).astype(np.float64) - 0.5, []
+    for _ in range(2):
+        scores.append(x @ w[:, wanted])
+        f, r = w[:, wanted], -2 * (x @ w - target) @ w.T / np.sum(target**2)
+        ratio = np.abs(f).sum() / np.abs(r).sum(axis=1)
+        x = x + rate * (f + (weights * ratio)[:, None] * r)
+    np.testing.assert_allclose(result.images.reshape(3, -1) - 0.5, x, atol=1e-6)
+    np.testing.assert_allclose(result.scores, scores, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(result.clean_scores, x @ w[:, wanted], rtol=1e-4, atol=1e-3)
+    one = run(toy, "linear:1", ball, init=start[0], steps=2, optimizer=f"sgd({rate})")
+    np.testing.assert_allclose(result.images[0], one.images[0], atol=1e-7)
+
+
+def test_a_balance_is_by_the_parameters_and_of_each_image_alone(toy):
+    # Fourier coefficients have other gradients than pixels: sums over all of an image's leaves.
+    parameterization = fv.Fourier(TOY_SIZE)
+    f, r = fv.Channel("linear", 1), -fv.L2(center=0.4)
+    options = {"steps": 1, "optimizer": "sgd(1e-3)", "seed": [3, 4]}
+    still = run(toy, f, parameterization, **{**options, "optimizer": "sgd(0.0)"}).params
+
+    def gradient(objective):
+        def total(params):
+            image = jax.vmap(parameterization.decode)(params)
+            return jnp.sum(objective(toy.apply(toy.params, image), image))
+
+        return jax.jit(jax.grad(total))(still)
+
+    def size(gradient, image):
+        return sum(np.abs(leaf[image]).sum() for leaf in jax.tree.leaves(gradient))
+
+    found = run(toy, fv.Balanced(f, r, 2.0), parameterization, **options).params
+    of_f, of_r = gradient(f), gradient(r)
+    for name, start in still.items():
+        for image in range(2):
+            ratio = 2 * size(of_f, image) / size(of_r, image)
+            step = of_f[name][image] + ratio * of_r[name][image]
+            np.testing.assert_allclose(found[name][image], start[image] + 1e-3 * step, atol=1e-5)
+
+
+def test_a_heavy_regularizer_returns_to_its_optimum(toy):
+    # Steps of the summed length 40, 32, 26...: more than the 115 from the start to the optimum.
+    options = {"steps": 60, "optimizer": "sgd(exponential_decay(8e-5, 1, 0.8))"}
+    f, r, ball = fv.Channel("linear", 1), -fv.L2(center=0.3), fv.BoundedPixels(TOY_SIZE)
+    heavy = run(toy, fv.Balanced(f, r, 1e3), ball, **options)
+    np.testing.assert_allclose(heavy.images, 0.3, atol=1e-3)
+    light = run(toy, fv.Balanced(f, r, 1e-3), ball, **options)
+    assert light.images.min() > 0.4
+
+
+def test_a_regularizer_without_a_gradient_leaves_the_objective_alone(toy):
+    grey = np.full((*TOY_SIZE, 3), 0.5, np.float32)
+    options = {"steps": 1, "optimizer": "sgd(1e-3)", "init": grey}
+    ball = fv.BoundedPixels(TOY_SIZE)
+    plain = run(toy, "linear:1", ball, **options)
+    found = run(toy, fv.Balanced(fv.Channel("linear", 1), fv.L2()), ball, **options)
+    np.testing.assert_allclose(found.images, plain.images, atol=1e-7)
+
+
+def test_the_units_of_a_balance_do_not_count(toy):
+    # Gradients of 1e8 and 1e-34 in all have a ratio that float32 cannot hold.
+    f, r, ball = fv.Channel("linear", 1), -fv.L2(center=0.3), fv.BoundedPixels(TOY_SIZE)
+    one = run(toy, fv.Balanced(f, r), ball, steps=3, optimizer="sgd(1e-3)")
+    same = run(toy, fv.Balanced(1e6 * f, 1e-34 * r), ball, steps=3, optimizer="sgd(1e-9)")
+    np.testing.assert_allclose(same.images, one.images, atol=1e-6)
+
+
+def test_a_regularizer_sees_the_image_without_transforms(toy):
+    target = np.array([[1.0, -2.0, 0.5, 3.0]])
+    objective = fv.Balanced(fv.Channel("linear", 1), fv.FeatureMatch("linear", target))
+    options = {"steps": 2, "optimizer": "sgd(1e-3)"}
+    still = run(toy, objective, fv.BoundedPixels(TOY_SIZE), **options)
+    noisy = run(toy, objective, fv.BoundedPixels(TOY_SIZE), transform=Noise(0.3), **options)
+    np.testing.assert_allclose(noisy.images, still.images, atol=1e-6)
+    # A map of the size of the image, which a padded one would not have.
+    maps = fv.FeatureMatch("conv", np.ones((1, *TOY_SIZE, 6)))
+    run(toy, fv.Balanced(fv.Channel("conv", 1), maps), transform="Pad(2)", steps=1)
+    with pytest.raises(fv.ObjectiveError, match="the target of FeatureMatch"):
+        run(toy, fv.Channel("conv", 1) + maps, transform="Pad(2)", steps=1)
+
+
+def test_balances_of_several_objectives_are_one_batch(toy):
+    r = fv.FeatureMatch("linear", np.ones((1, 4)))
+    both = [fv.Balanced(fv.Channel("linear", k), r, 0.5) for k in (1, 2)]
+    options = {"steps": 2, "optimizer": "sgd(1e-3)", "transform": "none", "progress": False}
+    ball = fv.BoundedPixels(TOY_SIZE)
+    ((places, result),) = fv.synthesize_many(toy, both, ball, **options)
+    assert places == (0, 1)
+    alone = run(toy, both[1], ball, steps=2, optimizer="sgd(1e-3)")
+    np.testing.assert_allclose(result.images[1:], alone.images, atol=1e-6)
 
 
 # ---- compiling -----------------------------------------------------------------------------
@@ -337,6 +499,8 @@ def test_a_bool_leaf_stays_a_bool(toy):
         ({"seed": []}, "seed must be"),
         ({"batch": 0}, "batch must be"),
         ({"patience": 0}, "patience must be"),
+        ({"draws": 0}, "draws must be an integer of at least 1; got 0"),
+        ({"draws": 2.0}, "draws must be an integer of at least 1; got 2.0"),
         ({"snapshots": [9]}, "steps from 1 to 8; got 9"),
         ({"snapshots": 99}, "snapshots must be 0 to 8"),
         ({"optimizer": "adm(0.1)"}, "nearest: adam"),

@@ -65,6 +65,14 @@ fuzzed = settings(
         ("neuron('block8', 3)", ob.Neuron("block8", 3)),
         ("neuron('block8', 3, (1, 2))", ob.Neuron("block8", 3, (1, 2))),
         ("probability(3)", ob.Probability(3)),
+        ("alpha_norm(3.0, joint=False)", ob.AlphaNorm(3.0, joint=False)),
+        ("caricature('a', [[1, 2]], positive=True)", ob.Caricature("a", [[1, 2]], positive=True)),
+        ("feature_match('a', [[1]], metric='log')", ob.FeatureMatch("a", [[1]], metric="log")),
+        ("balanced(block8:3, -tv)", ob.Balanced(ob.Channel("block8", 3), -ob.TotalVariation())),
+        (
+            "balanced(block8:3 - l2, layer('a'), weight=[0, 2])",
+            ob.Balanced(ob.Channel("block8", 3) - ob.L2(), ob.Layer("a"), [0, 2]),
+        ),
         ("direction('a', [1, 2])", ob.Direction("a", [1, 2])),
         ("direction('a', 2*[1, 2])", ob.Direction("a", [2, 4])),
         ("direction('a', [1, 2], power=2*2)", ob.Direction("a", [1, 2], power=4)),
@@ -299,6 +307,82 @@ def test_a_long_array_is_exact() -> None:
         assert len(str(objective)) < 2000
 
 
+# ---- arrays by name
+
+ROW = np.array([[1.0, 2.0]], np.float32)
+
+
+def test_a_named_array_is_written_by_its_name() -> None:
+    row = ob.NamedArray(ROW, "seen")
+    objective = ob.Channel("block8", 3) - 2 * ob.FeatureMatch("stem", row, metric="log")
+    assert str(objective) == "block8:3 - 2.0*feature_match('stem', seen, metric='log')"
+    assert "FeatureMatch('stem', seen, metric='log')" in repr(objective)
+    again = ob.parse(str(objective), seen=row)
+    assert again == objective
+    assert again.objectives[1].objective.target is row
+    assert ob.parse(str(objective), seen=ROW.tolist()) == objective
+    assert ob.parse(str(objective), seen=ob.NamedArray(ROW, "other")) == objective
+    # Another array of the same name is another objective.
+    assert ob.parse(str(objective), seen=2 * ROW) != objective
+    # Equal by value, whatever they are called.
+    assert ob.FeatureMatch("stem", row) == ob.FeatureMatch("stem", ROW)
+    assert hash(ob.FeatureMatch("stem", row)) == hash(ob.FeatureMatch("stem", ROW))
+
+
+def test_a_named_array_is_a_copy_of_32_bits_and_what_is_computed_has_no_name() -> None:
+    given = ROW.copy()
+    row = ob.NamedArray(given, "seen")
+    given[:] = 0
+    np.testing.assert_array_equal(row, ROW)
+    with pytest.raises(ValueError, match="read-only"):
+        row[0, 0] = 3
+    for values in (3, 3.0, [1, 2], np.arange(3), np.arange(3.0)):
+        assert ob.NamedArray(values, "seen").dtype == np.float32
+    for computed in (2 * row, row[:1], row.copy(), row.reshape(2)):
+        assert getattr(computed, "name", None) is None
+        assert "[1.0, 2.0]" in str(ob.FeatureMatch("a", row[:1]))
+
+
+@pytest.mark.parametrize("name", ["text", "blur", "channel", "sum", "array", "block8", "_", "a1"])
+def test_an_array_may_have_the_name_of_an_objective_a_layer_or_an_argument(name: str) -> None:
+    row = ob.NamedArray(ROW, name)
+    objective = ob.FeatureMatch("block8", row) + ob.Blur() + ob.Layer("block8")
+    assert ob.parse(str(objective), **{name: row}) == objective
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "1a", "a.b", "é", "lambda", "in", 3, None])
+def test_a_name_that_no_text_can_hold_is_refused(name) -> None:
+    with pytest.raises(ob.ObjectiveError, match="an array's name is of lower case letters"):
+        ob.NamedArray(ROW, name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([np.nan], "seen must be finite in float32"),
+        ([1e300], "seen must be finite in float32"),
+        (["a"], "seen must be a number or an array of numbers"),
+        (None, "seen must be a number or an array of numbers; got None"),
+        ([[1], [2, 3]], "seen must be a number or an array of numbers"),
+    ],
+)
+def test_values_that_no_array_can_hold_are_refused(values, message: str) -> None:
+    for build in (
+        lambda: ob.NamedArray(values, "seen"),
+        lambda: ob.parse("feature_match('a', seen)", seen=values),
+    ):
+        with pytest.raises(ob.ObjectiveError, match=message) as caught:
+            build()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_array_is_no_objective_and_a_missing_one_is_marked() -> None:
+    with pytest.raises(ob.ParseError, match="NamedArray is not an objective"):
+        ob.parse("seen", seen=ROW)
+    with pytest.raises(ob.ParseError, match="must be a number or an array of numbers; got Layer"):
+        ob.parse("feature_match('a', seen)")
+
+
 # ---- fuzzing
 
 names = st.sampled_from(["block8", "stem", "logits", "block7/expand", "features.3.conv", "tv"]) | (
@@ -322,6 +406,7 @@ targets = st.sampled_from([(1, 2), (3, 2), (1, 2, 2, 3), (3, 2, 2, 3)]).flatmap(
 indices = whole | arrays(whole, 3)
 positions = st.none() | arrays(whole, 2) | arrays(whole, 3, 2)
 vectors = arrays(finite, 2) | arrays(finite, 3, 2) | arrays(finite, 100)
+simple = st.builds(ob.Layer, names) | st.builds(lambda w, a: w * ob.Layer(a), finite, names)
 CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Channel: st.builds(ob.Channel, names, indices),
     ob.Neuron: st.builds(ob.Neuron, names, indices, positions),
@@ -332,20 +417,29 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Probability: st.builds(ob.Probability, indices, layer=names),
     ob.LogProbability: st.builds(ob.LogProbability, indices),
     ob.FeatureMatch: st.builds(
-        ob.FeatureMatch, names, targets, metric=st.sampled_from(["l2", "cosine"])
+        ob.FeatureMatch, names, targets, metric=st.sampled_from(["l2", "log", "cosine"])
     ),
-    ob.Caricature: st.builds(ob.Caricature, names, targets, positive),
+    ob.Caricature: st.builds(ob.Caricature, names, targets.map(abs), positive, st.booleans()),
     ob.Style: st.builds(ob.Style, names, targets),
     ob.Diversity: st.builds(ob.Diversity, names),
     ob.MinDistance: st.builds(ob.MinDistance, st.none() | names),
     ob.Alignment: st.builds(ob.Alignment, st.none() | names, st.floats(1, 9)),
+    ob.BatchStatistics: st.sampled_from([1, 3, 100]).flatmap(
+        lambda c: st.builds(ob.BatchStatistics, names, arrays(finite, c), arrays(positive, c))
+    ),
     ob.TotalVariation: st.builds(ob.TotalVariation, positive),
-    ob.AlphaNorm: st.builds(ob.AlphaNorm, st.floats(1, 9), finite),
+    ob.AlphaNorm: st.builds(ob.AlphaNorm, st.floats(1, 9), finite, st.booleans()),
     ob.L1: st.builds(ob.L1, finite),
     ob.L2: st.builds(ob.L2, finite),
     ob.Blur: st.builds(ob.Blur, positive),
     ob.CenterBias: st.builds(ob.CenterBias, positive),
     ob.Constant: st.builds(ob.Constant, finite | arrays(finite, 3)),
+    ob.Balanced: st.builds(
+        ob.Balanced,
+        st.builds(ob.Channel, names, indices) | st.builds(lambda a: a - ob.L2(), simple),
+        simple,
+        st.integers(0, 9) | positive | arrays(positive, 3),
+    ),
 }
 weights = st.floats(-1e6, 1e6) | st.integers(-9, 9) | arrays(finite, 3) | arrays(finite, 100)
 

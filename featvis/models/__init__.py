@@ -1,5 +1,6 @@
 """Networks: what they are to featvis, those known by name, and one's own."""
 
+from featvis.models.batch_norm import batch_norm_prior
 from featvis.models.input import Input
 from featvis.models.loading import available, entry, fetch, is_place, load, outline
 from featvis.models.model import Apply, Model, Prepared
@@ -12,6 +13,7 @@ __all__ = [
     "Model",
     "Prepared",
     "available",
+    "batch_norm_prior",
     "entry",
     "fetch",
     "from_function",

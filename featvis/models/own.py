@@ -39,8 +39,8 @@ def from_nnx(
     That is every one that is called as such, outside branches and while loops, and whose output's
     first axis is the images'. The path is that of the attributes, `encoder/conv1`, with the place
     in a list after an underscore, `blocks_3/conv2`. A module that is called twice has a second
-    layer, `relu.1`. A copy of the module runs in inference mode (`module.eval()`); the module
-    itself is not touched.
+    layer, `relu.1`. The input of a batch norm is a layer too, `blocks_3/norm/input`. A copy of the
+    module runs in inference mode (`module.eval()`); the module itself is not touched.
 
     Args:
         module: called as `module(image)` with what `input` declares.
@@ -79,6 +79,8 @@ def from_linen(
     call: Mapping[str, Any] | None = None,
 ) -> Model:
     """A Flax Linen module as a model; the output of every submodule is a layer by its path.
+
+    The input of a batch norm is a layer too, `BatchNorm_0/input`.
 
     Args:
         module: called as `module.apply(variables, image, **call)` with what `input` declares.
@@ -214,11 +216,24 @@ class _Linen:
 
 
 def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    result = next_fun(*args, **kwargs)
-    path = context.module.path
+    path = "/".join(context.module.path)
     if not path or context.method_name != "__call__":
-        return result
-    return tap_outputs(result, "/".join(path))
+        return next_fun(*args, **kwargs)
+    args, kwargs = _tap_input(context.module, args, kwargs, path)
+    return tap_outputs(next_fun(*args, **kwargs), path)
+
+
+def _tap_input(module: Any, args: Any, kwargs: Any, path: str) -> tuple[Any, Any]:
+    """The arguments of a call, those of a batch norm with its input named `path/input`.
+
+    Its running statistics are of its input, which no submodule's output need be.
+    """
+    if isinstance(module, (nnx.BatchNorm, flax.linen.BatchNorm)):
+        if args:
+            args = (tap_outputs(args[0], f"{path}/input"), *args[1:])
+        elif "x" in kwargs:
+            kwargs = {**kwargs, "x": tap_outputs(kwargs["x"], f"{path}/input")}
+    return args, kwargs
 
 
 @dataclass(frozen=True)
@@ -289,6 +304,7 @@ def _named(call: Callable[..., Any], running: set[int]) -> Callable[..., Any]:
             return call(self, *args, **kwargs)
         running.add(id(self))
         try:
+            args, kwargs = _tap_input(self, args, kwargs, path)
             result = call(self, *args, **kwargs)
         finally:
             running.discard(id(self))

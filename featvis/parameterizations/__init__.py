@@ -7,6 +7,7 @@ from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
+from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
     "CPPN",
@@ -17,4 +18,5 @@ __all__ = [
     "Parameterization",
     "Pixels",
     "Pyramid",
+    "Upsampled",
 ]

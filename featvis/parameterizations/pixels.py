@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -79,6 +80,7 @@ class BoundedPixels(Parameterization):
         radius: of the ball, in units of intensity (the box is [0, 1]), above 0; unused and None
             without a ball.
         sd: standard deviation of the initial offsets, before the projection.
+        noise: how they are drawn, "normal" or "uniform".
 
     Raises:
         InputError: at construction, for a field that is out of its range.
@@ -87,11 +89,13 @@ class BoundedPixels(Parameterization):
     ball: str | None = None
     radius: float | None = None
     sd: float = 0.01
+    noise: str = "normal"
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
         super().__post_init__()
         checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
+        checks.choice(self, "noise", self.noise, ("normal", "uniform"))
         if self.ball is None:
             if self.radius is not None:
                 raise checks.error(self, "radius", "given together with a ball", self.radius)
@@ -102,8 +106,12 @@ class BoundedPixels(Parameterization):
         checks.set_fields(self, radius=checks.positive(self, "radius", self.radius))
 
     def init(self, key: jax.Array) -> Params:
-        """Draw normal offsets of standard deviation `sd`, projected into the bounds."""
-        return self.project({"pixels": self.sd * draw_normal(key, [self.shape])[0]})
+        """Draw offsets of standard deviation `sd`, projected into the bounds."""
+        if self.noise == "normal":
+            return self.project({"pixels": self.sd * draw_normal(key, [self.shape])[0]})
+        # A uniform number within ±a has the standard deviation a / √3.
+        drawn = jax.random.uniform(key, (math.prod(self.shape),), jnp.float32, -1, 1)
+        return self.project({"pixels": self.sd * math.sqrt(3) * drawn.reshape(self.shape)})
 
     def decode(self, params: Params) -> jax.Array:
         """Turn (h, w, c) offsets into an image in [0, 1]."""

@@ -1,0 +1,401 @@
+"""Inversion, caricature, class models and accentuation: a few lines each over `synthesize`.
+
+Each takes images or classes in one batch, follows a preset of `featvis.presets` stage by stage, and
+returns a `Result` with what was measured on its pictures in `evidence`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from featvis import components, metrics, models
+from featvis.errors import InputError
+from featvis.images import read_images
+from featvis.models import Model
+from featvis.parameterizations import Parameterization
+from featvis.presets import (
+    CARICATURES,
+    CLASS_MODELS,
+    INVERSIONS,
+    Recipe,
+    accentuation,
+    preset_of,
+    scene,
+)
+from featvis.redirect import leaky
+from featvis.result import Result
+from featvis.synthesis import as_objective, attempt, snapshot_steps
+from featvis.targets import as_images, target
+from featvis.transforms import Transform
+from objectives import (
+    Activations,
+    Balanced,
+    Caricature,
+    FeatureMatch,
+    Logit,
+    LogProbability,
+    Objective,
+    Probability,
+)
+
+Images = ArrayLike | str | Path | Sequence[str | Path]
+"""Images (n, h, w, c) or (h, w, c) in [0, 1], or a picture file or several."""
+
+
+def invert(
+    model: Model | str,
+    layer: str,
+    images: Images,
+    *,
+    preset: str = "modern",
+    mask: ArrayLike | None = None,
+    seed: int | Sequence[int] = 0,
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Result:
+    """Natural pre-images: what else a layer sees as it sees the images, one for each.
+
+    Mahendran & Vedaldi, CVPR 2015 and IJCV 2016: maximises C times the likeness of the layer's
+    activations less the preset's prior, from noise.
+
+    Args:
+        model: a network, or the name of one.
+        layer: a layer of it.
+        images: arrays at their own size, or files, scaled and cropped to `size`.
+        preset: of `featvis.presets.INVERSIONS`: "modern", "ijcv2016", "cvpr2015", "plug_in",
+            "metamer".
+        mask: weights in [0, 1] over the layer's positions, (1, h, w) or (n, h, w): invert those
+            alone, as the paper's figures of receptive fields do with the central 5 x 5.
+        seed: as for `synthesize`.
+        size: of files, (height, width); by default the model's own.
+        **options: `steps`, in proportion by stage; `parameterization`, `optimizer`, `transform`,
+            `draws`, in place of every stage's; `init`, `patience`, `snapshots`, `progress` as for
+            `synthesize`.
+
+    Returns:
+        The pre-images. In `evidence`: `relative_error` √(‖y−y₀‖²/‖y₀‖²), `psnr` to the original in
+        dB, `spearman` and `signal_to_noise` (dB) of the activations, `naturalness` of the gradient
+        histogram, where the network has logits `same_class` (1 where the top class is still the
+        same), and for different images `pairwise_error` (CVPR 2015). See `featvis.metrics`.
+
+    Raises:
+        InputError: no such preset, images that the network does not take, or what `synthesize`
+            raises of its arguments.
+        UnknownLayer: no such layer.
+    """
+    model, images = _given(model, images, size)
+    aim = target(model, layer, images)
+    at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
+    recipe = preset_of(preset, INVERSIONS)(at)
+    objective = recipe.weight * FeatureMatch(layer, aim, mask, recipe.metric)
+    result = follow(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
+    return _measured(result, model, layer, images)
+
+
+def caricature(
+    model: Model | str,
+    layer: str,
+    images: Images,
+    *,
+    strength: float = 1.0,
+    preset: str = "modern",
+    seed: int | Sequence[int] = 0,
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Result:
+    """Caricatures: the images, with what a layer sees in them exaggerated.
+
+    Mahendran & Vedaldi 2016, section 6: maximises the inner product with the original's (positive)
+    activations, less a prior, from the original.
+
+    Args:
+        model: a network, or the name of one.
+        layer: a layer of it.
+        images: as for `invert`.
+        strength: of the exaggeration against the prior, above 0.
+        preset: "modern" or "ijcv2016".
+        seed: as for `synthesize`.
+        size: of files, (height, width).
+        **options: as for `invert`.
+
+    Returns:
+        The caricatures. In `evidence`: `agreement`, the projection on the original's activations,
+        as many times theirs, times the true cosine; `projection` and `cosine` apart; `psnr`, and
+        `same_class`.
+
+    Raises:
+        InputError: no such preset, or a strength that is not above 0.
+        UnknownLayer: no such layer.
+    """
+    if not strength > 0:
+        raise InputError(f"strength must be above 0; got {strength!r}")
+    model, images = _given(model, images, size)
+    aim = target(model, layer, images)
+    at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
+    recipe = preset_of(preset, CARICATURES)(at)
+    wanted = Caricature(layer, aim, recipe.power, recipe.positive)
+    objective = strength * recipe.weight * wanted
+    options = {"init": images, **options}
+    result = follow(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
+    found = model(result.images)
+    cosine = metrics.cosine(found[layer], aim)
+    projection = metrics.projection(found[layer], aim)
+    return result.with_evidence(
+        agreement=projection * cosine,
+        projection=projection,
+        cosine=cosine,
+        psnr=metrics.psnr(result.images, images),
+        **_same_class(found, model(images)),
+    )
+
+
+#: What a class model can maximise, by name.
+CLASS_OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
+    "score": Logit,
+    "probability": Probability,
+    "log_probability": LogProbability,
+}
+
+
+def class_model(
+    model: Model | str,
+    classes: int | str | Sequence[int | str],
+    *,
+    of: str | None = None,
+    preset: str = "modern",
+    seed: int | Sequence[int] = 0,
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Result:
+    """Class models: what the network takes for the most of a class, one picture a class.
+
+    Simonyan et al. 2013, section 2: maximises the class's score, not its posterior, less a prior.
+
+    Args:
+        model: a network with a layer `logits`, or the name of one.
+        classes: numbers or names of classes (`Model.class_index`).
+        of: "score", "probability" (Nguyen et al. 2015) or "log_probability"; by default what the
+            preset's paper maximises.
+        preset: "modern" (Fourier, the defaults of `synthesize`), "simonyan2013" (pixels from the
+            zero image less λ‖I‖²) or "plug_in".
+        seed: as for `synthesize`.
+        size: of the pictures, (height, width); by default the model's own.
+        **options: as for `invert`.
+
+    Returns:
+        The pictures. In `evidence`: `score`, `probability`, and `rank` of the class on the clean
+        picture, 1 where it is the top one.
+
+    Raises:
+        InputError: no such class, several of that name (it lists them), no such preset.
+    """
+    model = models.load(model) if isinstance(model, str) else model
+    several = [classes] if isinstance(classes, (int, np.integer, str)) else classes
+    wanted = np.array([model.class_index(one) for one in several])
+    if not len(wanted):
+        raise InputError("class_model takes at least one class; got none")
+    at = scene(model, "logits", size or model.input.size, options.pop("steps", None))
+    recipe = preset_of(preset, CLASS_MODELS)(at)
+    of = of or recipe.of
+    if of not in CLASS_OBJECTIVES:
+        raise InputError(f"of must be one of {', '.join(CLASS_OBJECTIVES)}; got {of!r}")
+    objective = recipe.weight * CLASS_OBJECTIVES[of](wanted if len(wanted) > 1 else wanted[0])
+    result = follow(model, objective, recipe, "logits", seed=seed, batch=len(wanted), **options)
+    logits = np.asarray(model(result.images)["logits"])
+    scores = logits[np.arange(len(wanted)), wanted]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return result.with_evidence(
+        score=scores,
+        probability=shifted[np.arange(len(wanted)), wanted] / shifted.sum(axis=1),
+        rank=1 + np.sum(logits > scores[:, None], axis=1),
+    )
+
+
+def accentuate(
+    model: Model | str,
+    objective: Objective | str,
+    images: Images,
+    *,
+    layer: str,
+    weight: float = 0.1,
+    seed: int | Sequence[int] = 0,
+    size: tuple[int, int] | None = None,
+    **options: Any,
+) -> Result:
+    """Feature accentuation: the images, changed towards what a unit looks for.
+
+    Hamblin et al. 2024: from the image's own Fourier coefficients, f − weight · (Σ|∇f|/Σ|∇r|) · r,
+    where r is the distance from the image at a layer, balanced anew at every step (`Balanced`).
+
+    Args:
+        model: a network, or the name of one.
+        objective: what is accentuated, or its text (`"logits:285"`).
+        images: as for `invert`.
+        layer: where the picture is to stay like the image.
+        weight: of staying against changing, as both pull with equal force at 1; a large one returns
+            the image.
+        seed: as for `synthesize`.
+        size: of files, (height, width).
+        **options: as for `invert`.
+
+    Returns:
+        The pictures; `clean_scores` are of the objective alone. In `evidence`: `original_score`,
+        that of the images, `distance`, the relative error at the layer, `psnr`, and `same_class`.
+
+    Raises:
+        InputError: images that the network does not take.
+        ObjectiveError: a weight below 0, or an objective that does not fit the network.
+        UnknownLayer: no such layer.
+    """
+    model, images = _given(model, images, size)
+    wanted = as_objective(objective)
+    aim = target(model, layer, images)
+    at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
+    whole = Balanced(wanted, FeatureMatch(layer, aim), weight)
+    options = {"init": images, **options}
+    recipe = accentuation(at)
+    result = follow(model, whole, recipe, layer, seed=seed, batch=len(images), **options)
+    before, after = model(images), model(result.images)
+    return result.with_evidence(
+        original_score=np.asarray(wanted(before, images)),
+        distance=metrics.relative_error(after[layer], aim),
+        psnr=metrics.psnr(result.images, images),
+        **_same_class(after, before),
+    )
+
+
+# ---- what they share -----------------------------------------------------------------------
+
+
+def follow(
+    model: Model,
+    objective: Objective,
+    recipe: Recipe,
+    layer: str,
+    *,
+    seed: int | Sequence[int],
+    batch: int,
+    init: Any = None,
+    parameterization: Parameterization | str | None = None,
+    optimizer: str | optax.GradientTransformation | None = None,
+    transform: Transform | str | None = None,
+    draws: int | None = None,
+    patience: int | None = None,
+    snapshots: int | Sequence[int] = 0,
+    progress: bool = True,
+) -> Result:
+    """Synthesizes along a recipe, each stage going on from the one before.
+
+    Args:
+        model: the network.
+        objective: what is wanted, without the recipe's prior.
+        recipe: the stages, with what the rest of the arguments put in place of all of theirs.
+        layer: the last one that the objective reads.
+        seed: as for `synthesize`.
+        batch: number of images.
+        init: what the first stage starts from.
+        parameterization: in place of every stage's.
+        optimizer: in place of every stage's.
+        transform: in place of every stage's.
+        draws: in place of every stage's.
+        patience: of each stage.
+        snapshots: steps of all stages together after which to keep the images, or their number.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The result of the last stage, with the way there; after an interrupt, what there is.
+
+    Raises:
+        InputError: what `synthesize` raises of its arguments.
+        NonFiniteError: a NaN or an infinity; the stages after it are not begun.
+    """
+    if isinstance(parameterization, str):
+        # At the recipe's size, which is not always the one that the network was trained at.
+        first, takes = recipe.stages[0].parameterization, model.input
+        own = components.parameterization(first, takes.size, takes.channels)
+        parameterization = components.parameterization(
+            parameterization, own.size, own.channels, fixed_size=True
+        )
+    instead: dict[str, Any] = {
+        "parameterization": parameterization,
+        "optimizer": optimizer,
+        "transform": transform,
+        "draws": draws,
+    }
+    instead = {name: value for name, value in instead.items() if value is not None}
+    stages = [dataclasses.replace(stage, **instead) for stage in recipe.stages]
+    if recipe.prior is not None:
+        objective = objective - recipe.prior
+    network = leaky(model, layer) if recipe.leaky else model
+    total = sum(stage.steps for stage in stages)
+    marks, begun = snapshot_steps(snapshots, total), 0
+    result = None
+    for stage in stages:
+        result = attempt(
+            network,
+            objective,
+            stage.parameterization,
+            seed=seed,
+            batch=batch,
+            steps=stage.steps,
+            optimizer=stage.optimizer,
+            transform=stage.transform,
+            draws=stage.draws,
+            init=init if result is None else result,
+            patience=patience,
+            snapshots=[m - begun for m in marks if begun < m <= begun + stage.steps],
+            progress=progress,
+        )
+        begun += stage.steps
+        if "interrupt" in result.stopped or any(result.failures):
+            break
+    assert result is not None
+    return result.or_raise()
+
+
+def _given(
+    model: Model | str, images: Images, size: tuple[int, int] | None
+) -> tuple[Model, np.ndarray]:
+    """The network, and the images (n, h, w, c) in [0, 1] that it is to see."""
+    model = models.load(model) if isinstance(model, str) else model
+    if isinstance(images, (str, Path)):
+        images = [images]
+    if isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
+        images = read_images(images, size or model.input.size, model.input.channels)
+    elif size is not None:
+        raise InputError(f"size is of picture files; arrays have their own: got size={size}")
+    return model, as_images(images, model)  # type: ignore[arg-type]
+
+
+def _same_class(found: Activations, original: Activations) -> dict[str, np.ndarray]:
+    """Whether the top class is still the original's, of networks that have classes."""
+    if "logits" not in found or np.ndim(found["logits"]) != 2:
+        return {}
+    same = metrics.same_class(found["logits"], original["logits"])
+    return {"same_class": same.astype(np.float32)}
+
+
+def _measured(result: Result, model: Model, layer: str, images: np.ndarray) -> Result:
+    """An inversion's result with what its pictures are like."""
+    found, original = model(result.images), model(images)
+    y, y0 = np.asarray(found[layer]), np.asarray(original[layer])
+    more = _same_class(found, original)
+    # Of several pre-images of one image there is none.
+    if np.any(y0 != y0[0]):
+        more["pairwise_error"] = metrics.pairwise_error(y, y0)
+    if images.shape[-1] in (1, 3):
+        more["naturalness"] = metrics.naturalness(result.images, images)
+    return result.with_evidence(
+        relative_error=metrics.relative_error(y, y0),
+        psnr=metrics.psnr(result.images, images),
+        spearman=metrics.spearman(y, y0),
+        signal_to_noise=metrics.signal_to_noise(y, y0),
+        **more,
+    )

@@ -1,0 +1,353 @@
+"""Recipes of the papers: how an image is written, moved and kept natural, stage by stage.
+
+A preset is a function of the run's size to a `Recipe`; what is maximised is the business of the
+drivers (`featvis.drivers`). Published constants are in levels of 0 to 255 about a mean; here
+images are in [0, 1] about mid-grey, so that a prior of power α has its weight times 255^α. Where
+the papers' images are free, ours are kept in [0, 1].
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import jax
+
+from featvis.errors import InputError
+from featvis.models import Model
+from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, _positive
+from objectives import L2, Activations, AlphaNorm, Objective, TotalVariation
+
+#: The texts of parts are written with these.
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of `synthesize`, in its arguments' text forms."""
+
+    parameterization: str
+    optimizer: str
+    transform: str
+    steps: int
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages, each going on from the one before, and what keeps the image natural.
+
+    Attributes:
+        stages: at least one.
+        metric: of the likeness that an inversion maximises, as `FeatureMatch` has it.
+        weight: C, of what is wanted against the prior.
+        prior: what is subtracted; None for none.
+        leaky: whether rectifiers pass a part of the gradient where they are closed.
+        of: what of a class is maximised, "score", "probability" or "log_probability".
+        positive: whether a caricature is of the positive activations alone.
+        power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
+    """
+
+    stages: tuple[Stage, ...]
+    metric: str = "l2"
+    weight: float = 1.0
+    prior: Objective | None = None
+    leaky: bool = False
+    of: str = "score"
+    positive: bool = False
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a recipe depends on.
+
+    Attributes:
+        size: (height, width) of the images in pixels.
+        channels: their number.
+        stride: pixels from one position of the layer to the next.
+        depth: of the layer, from 0 at the image to 1 at the last of the network's layers.
+        learned: whether the network has weights, as HOG has none.
+        steps: how many are asked for in all; None: the recipe's own number.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    stride: float
+    depth: float
+    learned: bool
+    steps: int | None
+
+    @property
+    def numbers(self) -> int:
+        """Pixels times channels."""
+        return math.prod(self.size) * self.channels
+
+    def shares(self, *counts: int) -> list[int]:
+        """A recipe's steps by stage; in proportion, and 1 at least, where others are asked for."""
+        if self.steps is None:
+            return list(counts)
+        left, found = self.steps, []
+        for place, count in enumerate(counts):
+            later = len(counts) - 1 - place
+            found.append(max(1, min(round(left * count / sum(counts[place:])), left - later)))
+            left -= found[-1]
+        return found
+
+
+def scene(model: Model, layer: str, size: tuple[int, int], steps: int | None) -> Scene:
+    """The scene of a layer of a model.
+
+    Raises:
+        InputError: a size that the model does not take, or a number of steps below 1.
+        UnknownLayer: no such layer.
+    """
+    if steps is not None:
+        _positive("steps", steps)
+    shapes = Activations(model.layers(size))
+    _ = shapes[layer]  # an unknown one says the nearest
+    place = list(shapes).index(layer)
+    until = list(shapes.values())[: place + 1]
+    # A vector or a map of one position has the stride of what it is made from.
+    rows = [shape[0] for shape in until if len(shape) == 3 and shape[0] > 1]
+    stride = size[0] / rows[-1] if rows else 1.0
+    return Scene(
+        size=size,
+        channels=model.input.channels,
+        stride=stride,
+        depth=(place + 1) / len(shapes),
+        learned=bool(jax.tree.leaves(model.params)),
+        steps=steps,
+    )
+
+
+Presets = Mapping[str, Callable[[Scene], Recipe]]
+"""Recipes by the names that drivers take."""
+
+
+# ---- Mahendran & Vedaldi -------------------------------------------------------------------
+
+#: Standard deviation of the pixels of an image of the norm σ = 27098.1 (227 x 227 x 3), in [0, 1].
+_DEVIATION = 27098.1 / _LEVELS / math.sqrt(227 * 227 * 3)
+#: B of IJCV 2016, the usual norm of a pixel's colours about the mean, in [0, 1].
+_PIXEL_NORM = 80 / _LEVELS
+
+
+def cvpr2015(at: Scene) -> Recipe:
+    """Mahendran & Vedaldi, CVPR 2015: α-norm, total variation, momentum that forgets at each rate.
+
+    E = ‖Φ−Φ₀‖²/‖Φ₀‖² + (λ_TV/2 · Σ(dx²+dy²) + λ_α/2 · Σx⁶)/σ², λ_α = 8e-10, σ the norm of a usual
+    image, from normal noise of the norm σ; rates 0.004, 0.0004, 0.00004 for 100, 200, 100 steps.
+    λ_TV is 1, 10 and 100 in CaffeNet's layers 1 to 6, 7 to 12 and 13 to 20: here in the first 30 %,
+    60 % and the rest of a network's layers. HOG and SIFT, without weights, have λ_TV = 1 and
+    rates from 0.004 to 0.000004, 200 steps each.
+    """
+    variation = 1.0 if at.depth <= 0.3 or not at.learned else 10.0 if at.depth <= 0.6 else 100.0
+    # Means over the numbers of an image, of which σ² has as many shares.
+    share = 1 / (2 * (_LEVELS * _DEVIATION) ** 2)
+    steps = at.shares(100, 200, 100) if at.learned else at.shares(200, 200, 200, 200)
+    falling = tuple(0.004 / 10**fall for fall in range(len(steps)))
+    sigma = _DEVIATION * math.sqrt(at.numbers)
+    # Σ over a pixel's colours of means over pixels: the α-norm's mean is of as many fewer.
+    alpha = 8e-10 * _LEVELS**6 * share / at.channels
+    rates = f"stepwise_schedule({falling}, {tuple(steps)})"
+    return Recipe(
+        (
+            Stage(
+                f"BoundedPixels({at.size}, {at.channels}, sd={_DEVIATION:.4g})",
+                f"preimage_momentum({rates}, {sigma:.6g})",
+                "none",
+                sum(steps),
+            ),
+        ),
+        prior=alpha * AlphaNorm(6.0, joint=False)
+        + variation * _LEVELS**2 * share * TotalVariation(2.0),
+    )
+
+
+def ijcv2016(at: Scene) -> Recipe:
+    """Mahendran & Vedaldi, IJCV 2016: C = 100, hard bound on a pixel's norm, jitter, AdaGrad.
+
+    E = C·ℓ + λ_α · mean‖x‖⁶ + λ_β · mean(dx²+dy²), λ_α = B⁻⁶, λ_β = (6.5/B)², B = 80, each pixel's
+    norm at most 2B, from uniform noise; 300 steps with jitter of a quarter of the layer's stride,
+    50 at a tenth of the rate without. Theirs shifts a window on a larger canvas; here the picture
+    is shifted and its edge goes on. As in their code, AdaGrad begins anew with the last 50 steps.
+    """
+    pixels = math.prod(at.size)
+    rate = pixels * 0.05 * 80**2 / 6
+    shift = math.ceil((max(round(at.stride / 4), 1) - 1) / 2)
+    jitter = f"Compose((Pad({shift}, 'edge'), Jitter({2 * shift})))" if shift else "none"
+    # Uniform within ±a, whose 95th percentile 0.9 a is B/√3, has the standard deviation a/√3.
+    sd = _PIXEL_NORM / 3 / 0.9
+    image = (
+        f"BoundedPixels({at.size}, {at.channels}, ball='pixel', radius={2 * _PIXEL_NORM:.6g}, "
+        f"sd={sd:.4g}, noise='uniform')"
+    )
+    moving, still = at.shares(300, 50)
+    return Recipe(
+        (
+            Stage(image, f"preimage_adagrad({rate:.6g})", jitter, moving),
+            Stage(image, f"preimage_adagrad({0.1 * rate:.6g})", "none", still),
+        ),
+        weight=100.0,
+        prior=_ijcv_prior(at.channels),
+    )
+
+
+def _ijcv_prior(channels: int) -> Objective:
+    # Their variation is summed over colours, ours is a mean.
+    variation = (6.5 / 80) ** 2 * _LEVELS**2 * channels
+    return _PIXEL_NORM**-6 * AlphaNorm(6.0) + variation * TotalVariation(2.0)
+
+
+# ---- others --------------------------------------------------------------------------------
+
+
+def modern(at: Scene) -> Recipe:
+    """Fourier coefficients, Adam in one cycle, the logarithm of the error, leaky rectifiers.
+
+    Ours: what measured best. On EfficientNet-Lite0 at 160 x 160, in 400 steps, each of the four
+    parts lowers the error (experiments/natural_preimages.py has the figures).
+    """
+    (steps,) = at.shares(400)
+    return Recipe(
+        (
+            Stage(
+                f"Fourier({at.size}, {at.channels}, decay=1.1)",
+                f"adam(cosine_onecycle_schedule({steps}, 0.1))",
+                "none",
+                steps,
+            ),
+        ),
+        metric="log",
+        leaky=True,
+    )
+
+
+def plug_in(at: Scene) -> Recipe:
+    """Ghiasi et al. 2022, "Plug-In Inversion": no prior, but zoom, colour shifts and an ensemble.
+
+    Seven stages of 400 steps at 2/8 to 8/8 of the side, magnified to the whole; shifts of up to 32
+    pixels around a torus and colour shifts, 8 draws a step; Adam of the rate 0.01. It works on
+    networks with attention too.
+    """
+    stages = []
+    for eighths, steps in zip(range(2, 9), at.shares(*[400] * 7), strict=True):
+        height, width = (max(1, round(side * eighths / 8)) for side in at.size)
+        image = f"BoundedPixels(({height}, {width}), {at.channels})"
+        if eighths < 8:
+            image = f"Upsampled(of={image}, size={at.size}, channels={at.channels})"
+        rate = f"cosine_decay_schedule(0.01, {steps})"
+        moved = f"Compose((Roll({min(32, min(at.size) // 2)}), ColorShift(1.0)))"
+        stages.append(Stage(image, f"adam({rate}, b1=0.5, b2=0.99)", moved, steps, draws=8))
+    return Recipe(tuple(stages), of="log_probability")
+
+
+def metamer(at: Scene) -> Recipe:
+    """Feather et al. 2023, "Model metamers": normalised steps, halved seven times, no prior.
+
+    24,000 steps along the gradient, of the length 1 for 224 x 224 x 3 and in proportion to the
+    norm of an image, halved every 3,000, from normal noise of 1/20 about mid-grey.
+    """
+    (steps,) = at.shares(24_000)
+    length = math.sqrt(at.numbers / (224 * 224 * 3))
+    rate = f"exponential_decay({length:.4g}, {math.ceil(steps / 8)}, 0.5, staircase=True)"
+    return Recipe(
+        (
+            Stage(
+                f"BoundedPixels({at.size}, {at.channels}, sd=0.05)",
+                f"chain(normalize_by_update_norm(eps=1e-12), sgd({rate}))",
+                "none",
+                steps,
+            ),
+        )
+    )
+
+
+# ---- class models, caricatures, accentuation -----------------------------------------------
+
+
+def visualization(at: Scene) -> Recipe:
+    """The defaults of `synthesize`: Fourier coefficients, NAdam, scale, rotation and shifts."""
+    (steps,) = at.shares(512)
+    image = f"Fourier({at.size}, {at.channels})"
+    return Recipe((Stage(image, DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, steps),))
+
+
+def simonyan2013(at: Scene) -> Recipe:
+    """Simonyan et al. 2013: pixels from the zero image (mid-grey), less λ‖I‖², no transform.
+
+    The paper states neither λ nor the rate: λ‖I‖² is 100 times the mean square here.
+    """
+    (steps,) = at.shares(256)
+    image = f"BoundedPixels({at.size}, {at.channels}, sd=0.0)"
+    return Recipe((Stage(image, "adam(0.01)", "none", steps),), prior=100.0 * L2())
+
+
+def ijcv2016_caricature(at: Scene) -> Recipe:
+    """Mahendran & Vedaldi, IJCV 2016, section 6: as their inversion, for the plain inner product.
+
+    ⟨Φ, max(Φ₀, 0)⟩/‖max(Φ₀, 0)‖² with the weight C = 1, 300 steps with jitter from the original.
+    """
+    (steps,) = at.shares(300)
+    recipe = ijcv2016(at)
+    moving = replace(recipe.stages[0], steps=steps)
+    return replace(recipe, stages=(moving,), weight=1.0, positive=True, power=0.0)
+
+
+def exaggeration(at: Scene) -> Recipe:
+    """Fourier coefficients of the original, Adam, and the prior of IJCV 2016."""
+    (steps,) = at.shares(200)
+    image = f"Fourier({at.size}, {at.channels}, decay=1.1)"
+    rate = f"cosine_decay_schedule(0.05, {steps})"
+    return Recipe(
+        (Stage(image, f"adam({rate})", "none", steps),),
+        weight=100.0,
+        prior=_ijcv_prior(at.channels),
+    )
+
+
+def accentuation(at: Scene) -> Recipe:
+    """Hamblin et al. 2024: Fourier coefficients of the image, Adam of 0.05, 16 draws a step.
+
+    Theirs passes the image through the same transforms at every step; here what is to stay is
+    compared without transforms, so that one pass more does.
+    """
+    (steps,) = at.shares(100)
+    image = f"Fourier({at.size}, {at.channels}, decay=1.0)"
+    return Recipe((Stage(image, "adam(0.05)", DEFAULT_TRANSFORM, steps, draws=16),))
+
+
+INVERSIONS: Presets = {
+    "modern": modern,
+    "ijcv2016": ijcv2016,
+    "cvpr2015": cvpr2015,
+    "plug_in": plug_in,
+    "metamer": metamer,
+}
+"""Recipes of `invert` by name."""
+
+CARICATURES: Presets = {"modern": exaggeration, "ijcv2016": ijcv2016_caricature}
+"""Recipes of `caricature` by name."""
+
+CLASS_MODELS: Presets = {
+    "modern": visualization,
+    "simonyan2013": simonyan2013,
+    "plug_in": plug_in,
+}
+"""Recipes of `class_model` by name."""
+
+
+def preset_of(name: str, among: Presets) -> Callable[[Scene], Recipe]:
+    """A recipe's function by its name.
+
+    Raises:
+        InputError: none of that name; says the nearest and all there are.
+    """
+    if name not in among:
+        near = difflib.get_close_matches(str(name), among, n=1, cutoff=0.3)
+        hint = f"nearest: {near[0]}; " if near else ""
+        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(among)}")
+    return among[name]

@@ -1,0 +1,497 @@
+"""Inversion, caricature, class models and accentuation on networks whose answers are known."""
+
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import TOY_SIZE
+from objective_cases import quick_to_compile  # noqa: F401
+from PIL import Image
+
+import featvis as fv
+from featvis import drivers, metrics, presets, synthesis
+from featvis.manifest import runs_of
+
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
+def drive(driver, *args, **options):
+    return driver(*args, **{"progress": False, **options})
+
+
+def photographs(count=2, size=TOY_SIZE, seed=0):
+    """Smooth images of little contrast, (n, h, w, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : size[0], 0 : size[1]]
+    phase = rng.uniform(0, 6, (count, 1, 1, 3))
+    waves = np.sin(y[..., None] / 3 + x[..., None] / 4 + phase)
+    return (0.5 + 0.2 * waves + rng.uniform(-0.1, 0.1, waves.shape)).astype(np.float32)
+
+
+PHOTOGRAPHS = photographs()
+SIZE = (6, 8)
+NUMBERS = 6 * 8 * 3
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Class scores w of an image about mid-grey."""
+    w = np.random.default_rng(1).normal(size=(NUMBERS, 4)).astype(np.float32)
+
+    def apply(params, image):
+        return {"logits": (image - 0.5).reshape(len(image), -1) @ params["w"]}
+
+    return fv.from_function(apply, {"w": w}, input=fv.Input(SIZE))
+
+
+@pytest.fixture(scope="module")
+def invertible():
+    """An orthogonal mixture of all numbers."""
+    w = np.linalg.qr(np.random.default_rng(2).normal(size=(NUMBERS, NUMBERS)))[0]
+
+    def apply(params, image):
+        return {"mixed": (image - 0.5).reshape(len(image), -1) @ params["w"]}
+
+    return fv.from_function(apply, {"w": w.astype(np.float32)}, input=fv.Input(SIZE))
+
+
+def cosine(a, b):
+    return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+# ---- ground truths -------------------------------------------------------------------------
+
+
+def test_class_model_of_a_linear_score_in_a_ball_is_its_weights(linear):
+    result = drive(
+        fv.class_model, linear, 2, parameterization="BoundedPixels(ball='l2', radius=1.0)",
+        optimizer="sgd(0.1)", transform="none", steps=200,
+    )  # fmt: skip
+    found = result.images[0] - 0.5
+    assert cosine(found, linear.params["w"][:, 2]) > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found), 1, rtol=1e-4)
+
+
+def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
+    at = presets.scene(linear, "logits", SIZE, None)
+    off = jnp.full((1, *SIZE, 3), 0.6)
+    # Our prior is λ times a mean over all numbers about mid-grey.
+    weight = float(presets.simonyan2013(at).prior({}, off)[0]) / 0.1**2
+    lam = weight / NUMBERS
+    # Within the box.
+    w = np.asarray(linear.params["w"])
+    w = w * 0.3 * 2 * lam / np.abs(w).max()
+    model = dataclasses.replace(linear, params={"w": w})
+    result = drive(fv.class_model, model, 1, preset="simonyan2013")
+    np.testing.assert_allclose(result.images[0].ravel() - 0.5, w[:, 1] / (2 * lam), atol=1e-3)
+    best = np.sum(w[:, 1] ** 2) / (4 * lam)
+    np.testing.assert_allclose(result.clean_scores[0], best, rtol=1e-3)
+    np.testing.assert_allclose(result.evidence["score"][0], 2 * best, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("modern", None), ("metamer", 400)])
+def test_inversion_of_an_invertible_network_is_the_image(invertible, preset, steps):
+    image = np.random.default_rng(0).uniform(0.1, 0.9, (*SIZE, 3)).astype(np.float32)
+    result = drive(fv.invert, invertible, "mixed", image, preset=preset, steps=steps)
+    assert result.evidence["relative_error"][0] < 0.01
+    assert result.evidence["psnr"][0] > 30
+    np.testing.assert_allclose(result.images[0], image, atol=0.01)
+
+
+def test_inversion_under_a_mask_is_of_its_receptive_field(toy):
+    # The field of 3 x 3 positions of a convolution of 3 x 3 is 5 x 5 pixels.
+    mask = np.zeros((1, *TOY_SIZE), np.float32)
+    mask[:, 4:7, 6:9] = 1
+    start = np.full((*TOY_SIZE, 3), 0.5, np.float32)
+    result = drive(
+        fv.invert, toy, "conv", PHOTOGRAPHS[0], mask=mask, preset="metamer", steps=300, init=start
+    )
+    moved = np.abs(result.images[0] - start).max(-1) > 0
+    assert moved[3:8, 5:10].all()
+    assert moved.sum() == 25
+    inside = (slice(None), slice(4, 7), slice(6, 9))
+    wanted = np.asarray(toy(PHOTOGRAPHS[:1])["conv"])[inside]
+    found = np.asarray(toy(result.images)["conv"])[inside]
+    assert metrics.relative_error(found, wanted)[0] < 0.01
+
+
+def test_caricature_exaggerates_more_with_strength(toy):
+    found = [
+        drive(fv.caricature, toy, "relu", PHOTOGRAPHS, strength=strength, steps=40).evidence
+        for strength in (0.01, 0.1, 1.0)
+    ]
+    agreements = np.array([evidence["agreement"] for evidence in found])
+    assert np.all(np.diff(agreements, axis=0) > 0.05)
+    assert np.all(agreements[-1] > 1.2)
+    # Away from the picture.
+    assert np.all(found[-1]["psnr"] < 30)
+
+
+@pytest.mark.parametrize("preset", ["modern", "ijcv2016"])
+def test_caricature_starts_from_the_image(toy, preset):
+    result = drive(
+        fv.caricature, toy, "relu", PHOTOGRAPHS, preset=preset, steps=1, optimizer="sgd(0.0)"
+    )
+    np.testing.assert_allclose(result.images, PHOTOGRAPHS, atol=1e-5)
+    np.testing.assert_allclose(result.evidence["agreement"], 1, atol=1e-4)
+    np.testing.assert_allclose(result.evidence["cosine"], 1, atol=1e-4)
+
+
+ACCENTUATED = {"layer": "relu", "steps": 40, "draws": 2}
+
+
+def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
+    result = drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, weight=0.0, **ACCENTUATED)
+    plain = fv.synthesize(
+        toy, "logits:1", fv.Fourier(TOY_SIZE, decay=1.0), init=PHOTOGRAPHS, steps=40, draws=2,
+        optimizer="adam(0.05)", progress=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(result.images, plain.images, atol=1e-4)
+    np.testing.assert_allclose(result.clean_scores, plain.clean_scores, rtol=1e-3)
+
+
+def test_accentuation_is_between_the_image_and_the_unit(toy):
+    found = [
+        drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, weight=weight, **ACCENTUATED)
+        for weight in (0.0, 1.0, 100.0)
+    ]
+    original = np.asarray(toy(PHOTOGRAPHS)["logits"])[:, 1]
+    distances = np.array([one.evidence["distance"] for one in found])
+    assert np.all(np.diff(distances, axis=0) < -0.1)
+    for one, free in zip(found, (True, True, False), strict=True):
+        np.testing.assert_allclose(one.evidence["original_score"], original, rtol=1e-5)
+        logits = np.asarray(toy(one.images)["logits"])[:, 1]
+        np.testing.assert_allclose(one.clean_scores, logits, rtol=1e-4)
+        assert np.all(logits > original + 0.1) == free
+    # A large weight gives the image back, within a step of Adam.
+    assert np.all(found[-1].evidence["psnr"] > 45)
+    assert np.all(distances[-1] < 0.02)
+
+
+# ---- evidence ------------------------------------------------------------------------------
+
+
+def test_evidence_of_an_inversion_is_that_of_the_metrics(toy):
+    result = drive(fv.invert, toy, "relu", PHOTOGRAPHS, steps=20)
+    found, original = toy(result.images), toy(PHOTOGRAPHS)
+    y, y0 = np.asarray(found["relu"]), np.asarray(original["relu"])
+    wanted = {
+        "relative_error": metrics.relative_error(y, y0),
+        "psnr": metrics.psnr(result.images, PHOTOGRAPHS),
+        "spearman": metrics.spearman(y, y0),
+        "signal_to_noise": metrics.signal_to_noise(y, y0),
+        "naturalness": metrics.naturalness(result.images, PHOTOGRAPHS),
+        "pairwise_error": metrics.pairwise_error(y, y0),
+        "same_class": metrics.same_class(found["logits"], original["logits"]),
+    }
+    assert set(result.evidence) == set(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(result.evidence[name], values, rtol=1e-6, err_msg=name)
+    assert 0 < result.evidence["relative_error"].max() < 1
+    # The likeness is the logarithm of it, and nothing is subtracted.
+    np.testing.assert_allclose(
+        result.clean_scores, -np.log(result.evidence["relative_error"]), rtol=1e-4
+    )
+    assert set(result[1].evidence) == set(wanted)
+
+
+def test_several_pre_images_of_one_image(toy):
+    same = np.repeat(PHOTOGRAPHS[:1], 2, 0)
+    result = drive(fv.invert, toy, "relu", same, steps=20, seed=[3, 4])
+    assert "pairwise_error" not in result.evidence
+    assert np.abs(result.images[0] - result.images[1]).max() > 0.01
+
+
+def test_evidence_of_a_network_without_classes(invertible):
+    image = np.full((*SIZE, 3), 0.4, np.float32)
+    result = drive(fv.invert, invertible, "mixed", image, preset="metamer", steps=400)
+    assert set(result.evidence) == {
+        "relative_error", "psnr", "spearman", "signal_to_noise", "naturalness"
+    }  # fmt: skip
+
+
+# ---- classes -------------------------------------------------------------------------------
+
+QUICK = {"preset": "simonyan2013", "steps": 12}
+
+
+def test_classes_by_number_by_name_and_several(toy):
+    number = drive(fv.class_model, toy, 2, **QUICK)
+    name = drive(fv.class_model, toy, "c", **QUICK)
+    np.testing.assert_array_equal(number.images, name.images)
+    assert number.manifest["objective"].startswith("1.0*logits:2 ")
+    several = drive(fv.class_model, toy, ["e", 2, "0"], **QUICK)
+    assert len(several) == 3
+    np.testing.assert_allclose(several.images[1], number.images[0], atol=1e-5)
+    logits = np.asarray(toy(several.images)["logits"], np.float64)
+    wanted = [4, 2, 0]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for i, index in enumerate(wanted):
+        assert several.evidence["score"][i] == pytest.approx(logits[i, index], rel=1e-4)
+        assert several.evidence["probability"][i] == pytest.approx(shares[i, index], rel=1e-4)
+        assert several.evidence["rank"][i] == 1 + np.sum(logits[i] > logits[i, index])
+    start = drive(fv.class_model, toy, [0, 1, 2, 3, 4], **QUICK, optimizer="sgd(0.0)")
+    # At mid-grey all scores are 0: nothing is above.
+    np.testing.assert_array_equal(start.evidence["rank"], 1)
+    np.testing.assert_allclose(start.evidence["probability"], 0.2, rtol=1e-5)
+
+
+def test_rank_counts_the_classes_above(toy):
+    image = PHOTOGRAPHS[0]
+    logits = np.asarray(toy(image[None])["logits"])[0]
+    options = {**QUICK, "steps": 1, "init": image, "optimizer": "sgd(0.0)"}
+    ranks = [drive(fv.class_model, toy, i, **options).evidence["rank"][0] for i in range(5)]
+    assert ranks == [1 + np.sum(logits > score) for score in logits]
+    assert sorted(ranks) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("of", "preset", "kind"),
+    [
+        (None, "simonyan2013", "logits:1"),
+        ("probability", "simonyan2013", "probability(1)"),
+        ("log_probability", "simonyan2013", "log_probability(1)"),
+    ],
+)
+def test_what_of_a_class_is_maximised(toy, of, preset, kind):
+    result = drive(fv.class_model, toy, 1, of=of, preset=preset, steps=12)
+    assert kind in result.manifest["objective"]
+
+
+def test_a_name_of_several_classes_lists_them(toy):
+    model = dataclasses.replace(toy, labels=("tiger cat", "tabby cat", "dog", "fox", "crab"))
+    with pytest.raises(fv.InputError, match=r"2 classes .* 0 'tiger cat', 1 'tabby cat'"):
+        fv.class_model(model, "cat")
+    with pytest.raises(fv.InputError, match=r"nearest: .*'crab'"):
+        fv.class_model(model, ["dog", "crabs"])
+
+
+# ---- compiling -----------------------------------------------------------------------------
+
+
+def programs():
+    return tuple(
+        part._cache_size()
+        for part in (synthesis._start, synthesis._advance, synthesis._decode, synthesis._evaluate)
+    )
+
+
+def test_another_class_image_or_strength_compiles_nothing(toy):
+    others = photographs(seed=9)
+    steps = {"steps": 3, "progress": False}
+    runs = [
+        lambda images, i: fv.class_model(toy, i, **QUICK, progress=False),
+        lambda images, i: fv.class_model(toy, [i, 3], **QUICK, progress=False),
+        lambda images, i: fv.invert(toy, "relu", images, preset="ijcv2016", seed=i, **steps),
+        lambda images, i: fv.invert(toy, "relu", images, **steps),
+        lambda images, i: fv.caricature(toy, "relu", images, strength=1.0 + i, **steps),
+        lambda images, i: fv.accentuate(
+            toy, f"logits:{i}", images, layer="relu", weight=1.0 + i, draws=2, **steps
+        ),
+    ]
+    for run in runs:
+        first = run(PHOTOGRAPHS, 0)
+        before = programs()
+        second = run(others, 1)
+        assert programs() == before
+        assert np.abs(first.images - second.images).max() > 1e-3
+    run(PHOTOGRAPHS[:1], 0)
+    assert programs() != before
+
+
+# ---- stages, snapshots, replay -------------------------------------------------------------
+
+
+def test_stages_go_on_from_each_other_and_replay_to_the_bit(toy, tmp_path):
+    result = drive(
+        fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", steps=7, snapshots=7, seed=5
+    )
+    assert sorted(result.snapshots) == [1, 2, 3, 4, 5, 6, 7]
+    np.testing.assert_array_equal(result.snapshots[7], result.images)
+    assert result.scores.shape == (7, 2)
+    assert result.steps.tolist() == [7, 7]
+    assert result.stopped == ("steps", "steps")
+    # 6 steps, and 1 at a tenth of the rate.
+    assert [run["steps"] for run in runs_of(result.manifest)] == [6, 1]
+    moves = [np.abs(result.snapshots[s + 1] - result.snapshots[s]).max() for s in (1, 6)]
+    assert moves[1] > 0
+    again = fv.replay(result.save(tmp_path / "both"), model=toy, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+    np.testing.assert_array_equal(again.scores, result.scores)
+    np.testing.assert_array_equal(again.snapshots[3], result.snapshots[3])
+    alone = fv.replay(result[1].save(tmp_path / "one"), model=toy, progress=False)
+    np.testing.assert_array_equal(alone.images, result.images[1:])
+    few = drive(fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", steps=7, snapshots=[2, 7])
+    assert sorted(few.snapshots) == [2, 7]
+    with pytest.raises(fv.InputError, match="snapshots must be 0 to 7"):
+        drive(fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", steps=7, snapshots=8)
+
+
+def test_plug_in_replays_over_all_its_sizes(toy, tmp_path, monkeypatch):
+    whole = presets.plug_in
+
+    def short(at):
+        recipe = whole(at)
+        return dataclasses.replace(recipe, stages=recipe.stages[::3])
+
+    monkeypatch.setitem(presets.INVERSIONS, "plug_in", short)
+    result = drive(fv.invert, toy, "relu", PHOTOGRAPHS[0], preset="plug_in", steps=14)
+    monkeypatch.undo()
+    assert len(result.scores) == 6
+    for run, size in zip(runs_of(result.manifest), [(3, 4), (8, 10), (12, 16)], strict=True):
+        assert f"BoundedPixels(size={size}" in run["parameterization"]
+    again = fv.replay(result.save(tmp_path / "a"), model=toy, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+
+
+def test_others_replay_to_the_bit(toy, tmp_path):
+    mask = np.zeros((1, *TOY_SIZE), np.float32)
+    mask[:, 3:8, 5:10] = 1
+    eight_bits = (np.round(PHOTOGRAPHS * 255) / np.float32(255)).astype(np.float32)
+    results = [
+        drive(fv.invert, toy, "relu", eight_bits, mask=mask, steps=3),
+        drive(fv.caricature, toy, "relu", PHOTOGRAPHS, steps=3),
+        drive(fv.accentuate, toy, "logits:0", PHOTOGRAPHS, layer="relu", steps=3, draws=2),
+        drive(fv.class_model, toy, ["a", "b"], **QUICK),
+    ]
+    # A leaky gradient, of one rectifier before the layer.
+    assert results[0].manifest["model"]["leak"] == 1
+    for i, result in enumerate(results):
+        again = fv.replay(result.save(tmp_path / f"{i}"), model=toy, progress=False)
+        np.testing.assert_array_equal(again.images, result.images)
+        np.testing.assert_array_equal(again.clean_scores, result.clean_scores)
+
+
+def test_an_interrupt_ends_the_run_and_not_its_stage_alone(toy, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(synthesis, "_interruptible", lambda: contextlib.nullcontext(lambda: True))
+        result = drive(fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", snapshots=[3, 340])
+    assert result.stopped == ("interrupt", "interrupt")
+    assert 0 < len(result.scores) < 300
+    assert len(runs_of(result.manifest)) == 1
+    assert sorted(result.snapshots) == [3]
+    assert np.all(result.evidence["relative_error"] > 0)
+    again = fv.replay(result.save(tmp_path / "a"), model=toy, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+
+
+def test_a_nan_ends_the_run_with_what_there_was():
+    def apply(params, image):
+        return {"root": jnp.sqrt(0.6 - image)}
+
+    model = fv.from_function(apply, {}, input=fv.Input(SIZE))
+    near = np.full((*SIZE, 3), 0.59, np.float32)
+    far = np.full((*SIZE, 3), 0.4, np.float32)
+    with pytest.raises(fv.NonFiniteError, match=r"at step \d+ of image 0: the term") as caught:
+        drive(fv.invert, model, "root", near, preset="ijcv2016", init=far)
+    result = caught.value.result
+    assert result.stopped == ("non-finite",)
+    assert 0 < len(result.scores) < 300
+    assert np.all(np.isfinite(result.images))
+    assert len(runs_of(result.manifest)) == 1
+
+
+def test_options_go_to_every_stage(toy):
+    result = drive(
+        fv.invert, toy, "relu", PHOTOGRAPHS[0], preset="ijcv2016", steps=7, draws=2,
+        transform="Jitter(2)", optimizer="sgd(0.1)", parameterization="pixels", patience=5,
+    )  # fmt: skip
+    for run in runs_of(result.manifest):
+        assert (run["draws"], run["transform"]) == (2, "Jitter(shift=2)")
+        assert (run["optimizer"], run["patience"]) == ("sgd(0.1)", 5)
+        assert run["parameterization"].startswith("Pixels(")
+
+
+# ---- images and mistakes -------------------------------------------------------------------
+
+
+def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
+    levels = np.round(photographs(2, (12, 16)) * 255).astype(np.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path, picture in zip(paths, levels, strict=True):
+        Image.fromarray(picture).save(path)
+    quick = {"preset": "metamer", "steps": 2}
+    arrays = drive(fv.invert, toy, "relu", levels / np.float32(255), **quick)
+    files = drive(fv.invert, toy, "relu", paths, **quick)
+    np.testing.assert_array_equal(files.images, arrays.images)
+    one = drive(fv.invert, toy, "relu", str(paths[1]), **quick)
+    np.testing.assert_allclose(one.evidence["psnr"], files.evidence["psnr"][1:], atol=3)
+    smaller = drive(fv.invert, toy, "relu", paths[0], size=(9, 11), **quick)
+    assert smaller.images.shape == (1, 9, 11, 3)
+    other = photographs(1, (9, 11))
+    # A text has the size of the images, not the network's own.
+    text = drive(fv.invert, toy, "relu", other[0], parameterization="pixels", **quick)
+    assert text.images.shape == (1, 9, 11, 3)
+    with pytest.warns(fv.ConversionWarning, match="enlarged from 12x16"):
+        drive(fv.invert, toy, "relu", paths[0], size=(13, 20), **quick)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x: fv.invert(m, "relu", x, size=(9, 9)), fv.InputError, "size is of picture"),
+        (lambda m, x: fv.invert(m, "relu", "none.png"), fv.InputError, "no file none.png"),
+        (lambda m, x: fv.invert(m, "relu", []), fv.InputError, "no file to read"),
+        (lambda m, x: fv.invert(m, "relu", x + 1), fv.InputError, r"images are in \[0, 1\]"),
+        (lambda m, x: fv.invert(m, "relu", x[..., :1]), fv.InputError, "3 channels"),
+        (lambda m, x: fv.invert(m, "rlu", x), fv.UnknownLayer, "nearest: relu"),
+        (lambda m, x: fv.invert(m, "relu", x, preset="plugin"), fv.InputError, "nearest: plug_in"),
+        (lambda m, x: fv.invert(m, "relu", x, steps=0), fv.InputError, "steps must be an integer"),
+        (lambda m, x: fv.invert(m, "relu", x, seed=-1), fv.InputError, "seed must be"),
+        (
+            lambda m, x: fv.invert(m, "relu", x, parameterization="Pixels((8, 8))"),
+            fv.InputError,
+            r"has the size \(8, 8\), and \(12, 16\)",
+        ),
+        (
+            lambda m, x: fv.invert(m, "relu", x, mask=np.ones((1, 3, 3))),
+            fv.ObjectiveError,
+            "the mask has shape",
+        ),
+        (lambda m, x: fv.invert(m, "relu", x, seed=[1, 2, 3]), fv.InputError, "different numbers"),
+        (lambda m, x: fv.caricature(m, "relu", x, strength=0), fv.InputError, "strength must be"),
+        (
+            lambda m, x: fv.caricature(m, "relu", x, strength=float("nan")),
+            fv.InputError,
+            "strength must be above 0; got nan",
+        ),
+        (
+            lambda m, x: fv.caricature(m, "relu", x, preset="metamer"),
+            fv.InputError,
+            "known: modern, ijcv2016",
+        ),
+        (lambda m, x: fv.class_model(m, []), fv.InputError, "at least one class"),
+        (lambda m, x: fv.class_model(m, 5), fv.InputError, "classes 0 to 4, not 5"),
+        (lambda m, x: fv.class_model(m, 1, of="odds"), fv.InputError, "of must be one of score"),
+        (lambda m, x: fv.class_model(m, 1, size=(4, 4)), fv.InputError, "at least 8x8"),
+        (lambda m, x: fv.class_model(m, 1, preset="simonyan"), fv.InputError, "simonyan2013"),
+        (
+            lambda m, x: fv.accentuate(m, "logits:1", x, layer="relu", weight=-1),
+            fv.ObjectiveError,
+            "weight must be at least 0",
+        ),
+        (lambda m, x: fv.accentuate(m, "logts:1", x, layer="relu"), fv.UnknownLayer, "logits"),
+        (lambda m, x: fv.accentuate(m, "logits:1", x, layer="rel"), fv.UnknownLayer, "relu"),
+        (lambda m, x: fv.accentuate(m, 3, x, layer="relu"), fv.InputError, "must be an Objective"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_runs(toy, monkeypatch, call, error, message):
+    monkeypatch.setattr(synthesis, "_advance", None)
+    with pytest.raises(error, match=message) as caught:
+        call(toy, PHOTOGRAPHS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_labels_and_no_logits_says_so(invertible):
+    model = dataclasses.replace(invertible, labels=("a", "b"))
+    with pytest.raises(fv.UnknownLayer, match="unknown layer 'logits'"):
+        fv.class_model(model, "a")
+
+
+def test_drivers_take_a_networks_name():
+    with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
+        drivers.invert("efficientnet_lite", "block1", PHOTOGRAPHS)

@@ -1,0 +1,504 @@
+"""The recipes against their papers: in the papers' units, levels of 0 to 255 about a mean."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from objective_cases import quick_to_compile  # noqa: F401
+
+import featvis as fv
+from featvis import components, presets
+from featvis.presets import CARICATURES, CLASS_MODELS, INVERSIONS, Scene
+from featvis.transforms import ColorShift, Compose, Roll
+from featvis.zoo.vit import VisionTransformer
+
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+#: Mahendran & Vedaldi, CVPR 2015: σ, the norm of a usual image of 227 x 227 x 3, and λ_α.
+SIGMA, LAMBDA_ALPHA = 27098.1, 8e-10
+#: IJCV 2016: B and C.
+B, C = 80, 100
+
+
+class _Linear:
+    """Ten layers of linear features each, as CaffeNet has twenty."""
+
+    def __call__(self, params, image):
+        flat = (image - 0.5).reshape(len(image), -1)
+        return {f"layer{i + 1}": flat @ params["w"][i] for i in range(10)}
+
+
+def linear(size, channels, learned=True):
+    """The network and its weights (10, numbers, 6), for images in [0, 1] about mid-grey."""
+    w = np.random.default_rng(3).normal(size=(10, math.prod(size) * channels, 6))
+    w = w.astype(np.float32) / math.sqrt(w.shape[1])
+    if learned:
+        model = fv.from_function(_Linear(), {"w": w}, input=fv.Input(size, channels))
+    else:
+        model = fv.from_function(lambda _, x: _Linear()({"w": w}, x), {}, input=fv.Input(size, 1))
+    return model, w.astype(np.float64)
+
+
+def levels(image):
+    """An image in the papers' units."""
+    return 255 * np.asarray(image, np.float64) - 127.5
+
+
+def differences(x):
+    """dx and dy, 0 out of the image."""
+    dx, dy = np.zeros_like(x), np.zeros_like(x)
+    dx[:, :-1] = x[:, 1:] - x[:, :-1]
+    dy[:-1] = x[1:] - x[:-1]
+    return dx, dy
+
+
+def ijcv_energy(x, w, target):
+    dx, dy = differences(x)
+    pixels = x.shape[0] * x.shape[1]
+    error = (x.ravel() / 255) @ w - target
+    loss = C * (error @ error) / (target @ target)
+    alpha = (1 / B) ** 6 * np.sum(np.sum(x**2, -1) ** 3) / pixels
+    return loss + alpha + (6.5 / B) ** 2 * np.sum(dx**2 + dy**2) / pixels
+
+
+def cvpr_energy(x, w, target, variation):
+    dx, dy = differences(x)
+    sigma = SIGMA * math.sqrt(x.size / (227 * 227 * 3))
+    error = (x.ravel() / 255) @ w - target
+    loss = (error @ error) / (target @ target)
+    prior = variation / 2 * np.sum(dx**2 + dy**2) + LAMBDA_ALPHA / 2 * np.sum(x**6)
+    return loss + prior / sigma**2
+
+
+def adjoint(dx, dy):
+    """Gradient of Σ(dx² + dy²)/2 by the image."""
+    found = np.zeros_like(dx)
+    found[:, :-1] -= dx[:, :-1]
+    found[:, 1:] += dx[:, :-1]
+    found[:-1] -= dy[:-1]
+    found[1:] += dy[:-1]
+    return found
+
+
+def ijcv_gradient(x, w, target):
+    pixels = x.shape[0] * x.shape[1]
+    error = (x.ravel() / 255) @ w - target
+    loss = 2 * C / (target @ target) / 255 * (w @ error).reshape(x.shape)
+    alpha = 6 * (1 / B) ** 6 / pixels * np.sum(x**2, -1, keepdims=True) ** 2 * x
+    return loss + alpha + 2 * (6.5 / B) ** 2 / pixels * adjoint(*differences(x))
+
+
+def cvpr_gradient(x, w, target, variation):
+    sigma = SIGMA * math.sqrt(x.size / (227 * 227 * 3))
+    error = (x.ravel() / 255) @ w - target
+    loss = 2 / (target @ target) / 255 * (w @ error).reshape(x.shape)
+    prior = variation * adjoint(*differences(x)) + 3 * LAMBDA_ALPHA * x**5
+    return loss + prior / sigma**2
+
+
+def images(size, channels, spread=0.15):
+    """Two images about mid-grey, (2, h, w, c)."""
+    rng = np.random.default_rng(5)
+    offsets = rng.uniform(-spread, spread, (2, *size, channels))
+    return (0.5 + offsets).astype(np.float32)
+
+
+def recipe_of(name, model, layer="layer10", steps=None, among=INVERSIONS):
+    at = presets.scene(model, layer, model.input.size, steps)
+    return presets.preset_of(name, among)(at)
+
+
+def energy(recipe, model, layer, start, aim):
+    """What is minimised, as the drivers put it together."""
+    target = np.asarray(model(aim[None])[layer])
+    objective = recipe.weight * fv.FeatureMatch(layer, target, None, recipe.metric)
+    objective = objective - recipe.prior
+    return -float(objective(model(start[None]), jnp.asarray(start[None]))[0])
+
+
+# ---- Mahendran & Vedaldi -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"), [((12, 16), 1), ((12, 16), 3), ((7, 5), 3), ((227, 227), 3)]
+)
+def test_energies_are_the_papers(size, channels):
+    model, w = linear(size, channels)
+    start, aim = images(size, channels, 0.45)
+    x = levels(start)
+    target = (levels(aim).ravel() / 255) @ w[9]
+    # A sum of 10^5 numbers of float32 is a little worse.
+    near = {"rtol": 1e-5 if x.size < 1000 else 3e-5}
+    found = energy(recipe_of("ijcv2016", model), model, "layer10", start, aim)
+    np.testing.assert_allclose(found, ijcv_energy(x, w[9], target), **near)
+    # 1, 10 and 100 in the first 30 %, 60 % and the rest of CaffeNet's layers.
+    layers = [(10, 100)] if x.size > 1000 else [(3, 1), (4, 10), (6, 10), (7, 100), (10, 100)]
+    for layer, variation in layers:
+        name, weights = f"layer{layer}", w[layer - 1]
+        found = energy(recipe_of("cvpr2015", model, name), model, name, start, aim)
+        wanted = cvpr_energy(x, weights, (levels(aim).ravel() / 255) @ weights, variation)
+        np.testing.assert_allclose(found, wanted, **near)
+
+
+def test_a_network_without_weights_has_the_variation_and_the_rates_of_hog():
+    model, w = linear((12, 16), 1, learned=False)
+    start, aim = images((12, 16), 1)
+    target = (levels(aim).ravel() / 255) @ w[9]
+    found = energy(recipe_of("cvpr2015", model), model, "layer10", start, aim)
+    np.testing.assert_allclose(found, cvpr_energy(levels(start), w[9], target, 1), rtol=1e-5)
+    assert recipe_of("cvpr2015", model).stages[0].steps == 800
+
+
+def test_the_gradients_of_the_transcriptions_are_theirs():
+    # By differences: the steps below are no better than these.
+    _, w = linear((4, 5), 3)
+    x, aim = levels(images((4, 5), 3))
+    target = (aim.ravel() / 255) @ w[9]
+    direction = np.random.default_rng(1).normal(size=x.shape)
+    for value, gradient in [
+        (lambda x: ijcv_energy(x, w[9], target), ijcv_gradient(x, w[9], target)),
+        (lambda x: cvpr_energy(x, w[9], target, 10), cvpr_gradient(x, w[9], target, 10)),
+    ]:
+        rise = (value(x + 1e-4 * direction) - value(x - 1e-4 * direction)) / 2e-4
+        np.testing.assert_allclose(rise, np.sum(gradient * direction), rtol=1e-6)
+
+
+def follow_paper(start, gradient, rates, rule):
+    """Images after each step in the paper's units; what a rule keeps begins anew with a rate."""
+    x, path = levels(start), []
+    momentum, squares, before = 0.0, 0.0, None
+    for rate in rates:
+        if rate != before:
+            momentum, squares, before = 0.0, 0.0, rate
+        g = gradient(x)
+        squares = 0.9 * squares + g**2
+        momentum = 0.9 * momentum - rule(g, rate, squares)
+        x = x + momentum
+        path.append(x)
+    # Where something is clipped, ours goes another way.
+    assert np.abs(path).max() < 127.5
+    return np.array(path)
+
+
+def test_steps_of_ijcv2016_are_the_papers():
+    size, channels = (12, 16), 3
+    model, w = linear(size, channels)
+    start, aim = images(size, channels)
+    target = (levels(aim).ravel() / 255) @ w[9]
+    rate = math.prod(size) * 0.05 * B**2 / 6
+    # 20 steps in proportion to 300 and 50; a layer without positions has no jitter.
+    rates = [rate] * 17 + [0.1 * rate] * 3
+    path = follow_paper(
+        start,
+        lambda x: ijcv_gradient(x, w[9], target),
+        rates,
+        lambda g, rate, squares: g / (1 / rate + np.sqrt(squares)),
+    )
+    result = fv.invert(
+        model, "layer10", aim, preset="ijcv2016", steps=20, init=start, snapshots=20,
+        progress=False,
+    )  # fmt: skip
+    for step, image in result.snapshots.items():
+        np.testing.assert_allclose(levels(image[0]), path[step - 1], atol=0.02)
+    assert np.abs(path[-1] - levels(start)).max() > 20
+
+
+@pytest.mark.parametrize(("channels", "learned"), [(3, True), (1, False)])
+def test_steps_of_cvpr2015_are_the_papers(channels, learned):
+    size = (12, 16)
+    model, w = linear(size, channels, learned)
+    # Of the usual norm, as the rates are made for.
+    start, aim = images(size, channels)[0], images(size, channels, 0.45)[1]
+    target = (levels(aim).ravel() / 255) @ w[4]
+    sigma = SIGMA * math.sqrt(math.prod(size) * channels / (227 * 227 * 3))
+    # 20 steps in proportion to 100, 200, 100 and to four times 200.
+    rates = np.repeat([0.004, 0.0004, 0.00004], [5, 10, 5])
+    if not learned:
+        rates = np.repeat([0.004, 0.0004, 0.00004, 0.000004], 5)
+    path = follow_paper(
+        start,
+        lambda x: cvpr_gradient(x, w[4], target, 10 if learned else 1),
+        rates,
+        lambda g, rate, squares: rate * sigma**2 * g,
+    )
+    result = fv.invert(
+        model, "layer5", aim, preset="cvpr2015", steps=20, init=start, snapshots=20,
+        progress=False,
+    )  # fmt: skip
+    assert len(result.snapshots) == 20
+    for step, image in result.snapshots.items():
+        np.testing.assert_allclose(levels(image[0]), path[step - 1], atol=2e-3)
+    assert np.abs(path[-1] - levels(start)).max() > 2
+
+
+def first_images(recipe, model, count=4):
+    image = components.parameterization(
+        recipe.stages[0].parameterization, model.input.size, model.input.channels
+    )
+    keys = jax.random.split(jax.random.key(0), count)
+    return image, levels(jax.vmap(lambda key: image.decode(image.init(key)))(keys))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_first_images_have_the_papers_spread(channels):
+    model, _ = linear((60, 70), channels)
+    # IJCV 2016: uniform, and the 95th percentile is B/√3.
+    _, x = first_images(recipe_of("ijcv2016", model), model)
+    np.testing.assert_allclose(np.quantile(x, [0.5, 0.95]), [0, B / math.sqrt(3)], atol=1)
+    np.testing.assert_allclose(
+        np.quantile(x, [0.25, 0.75]), np.array([-0.5, 0.5]) * x.max(), atol=1
+    )
+    # CVPR 2015: normal of the norm σ, in proportion at this size, as far as [0, 1] goes.
+    _, x = first_images(recipe_of("cvpr2015", model), model)
+    deviation = SIGMA / math.sqrt(227 * 227 * 3)
+    inside = [0.1587, 0.5, 0.8413]
+    np.testing.assert_allclose(np.quantile(x, inside), [-deviation, 0, deviation], atol=2)
+    assert np.mean(np.abs(x) > 127.49) == pytest.approx(
+        math.erfc(127.5 / deviation / math.sqrt(2)), abs=0.01
+    )
+    # Feather et al. 2023: normal of 1/20.
+    _, x = first_images(recipe_of("metamer", model), model)
+    assert np.std(x) == pytest.approx(255 / 20, rel=0.02)
+
+
+def test_ijcv2016_keeps_the_norm_of_a_pixels_colours():
+    model, _ = linear((6, 7), 3)
+    image, _ = first_images(recipe_of("ijcv2016", model), model)
+    drawn = 2.0 * np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+    x = levels(image.decode(image.project({"pixels": drawn})))
+    norms = np.linalg.norm(x, axis=-1)
+    np.testing.assert_allclose(norms.max(), 2 * B, rtol=1e-5)
+    assert np.mean(norms > 2 * B - 0.01) > 0.5
+    small = image.decode(image.project({"pixels": 0.1 * drawn / np.abs(drawn).max()}))
+    np.testing.assert_allclose(small, 0.5 + 0.1 * drawn / np.abs(drawn).max(), atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1.0, 2.0, 4.0, 8.0, 15.5, 16.0, 24.0, 32.0])
+def test_jitter_is_a_quarter_of_the_stride(stride):
+    size = (45, 61)
+    stage, still = presets.ijcv2016(Scene(size, 1, stride, 0.5, True, None)).stages
+    transform = components.transform(stage.transform, size)
+    # A picture of its own places.
+    places = jnp.stack(jnp.meshgrid(jnp.arange(45.0), jnp.arange(61.0), indexing="ij"), -1)
+    keys = jax.random.split(jax.random.key(1), 300)
+    moved = np.asarray(jax.jit(jax.vmap(lambda key: transform(key, places)))(keys))
+    assert moved.shape == (300, *places.shape)
+    offsets = moved[:, 22, 30] - [22, 30]
+    wanted = max(round(stride / 4), 1)
+    reach = np.ptp(offsets, axis=0)
+    # Theirs has `wanted` places on each axis; ours is about the middle, so an odd number.
+    assert np.all((wanted - 1 <= reach) & (reach <= wanted))
+    assert (wanted == 1) == (stage.transform == "none")
+    assert np.all(np.abs(offsets) <= np.ceil(wanted / 2))
+    assert still.transform == "none"
+
+
+# ---- other recipes -------------------------------------------------------------------------
+
+
+def test_metamer_steps_have_a_length_that_halves_seven_times():
+    size = (12, 16)
+    model, w = linear(size, 3)
+    start, aim = images(size, 3, 0.02)
+    result = fv.invert(
+        model, "layer10", aim, preset="metamer", steps=20, init=start, snapshots=20,
+        progress=False,
+    )  # fmt: skip
+    path = np.stack([start, *(result.snapshots[step][0] for step in range(1, 21))])
+    steps = np.diff(path.astype(np.float64), axis=0)
+    length = math.sqrt(math.prod(size) * 3 / (224 * 224 * 3))
+    # 20 steps in eight parts: three each at most.
+    wanted = length / 2.0 ** (np.arange(20) // 3)
+    np.testing.assert_allclose(np.linalg.norm(steps.reshape(20, -1), axis=1), wanted, rtol=1e-3)
+    error = (start - 0.5).ravel() @ w[9] - (aim - 0.5).ravel() @ w[9]
+    descent = -(w[9] @ error).reshape(start.shape)
+    cosine = np.sum(steps[0] * descent) / np.linalg.norm(steps[0]) / np.linalg.norm(descent)
+    assert cosine > 0.99999
+    lengths = recipe_of("metamer", linear((224, 224), 3)[0]).stages[0].optimizer
+    assert "exponential_decay(1, 3000, 0.5" in lengths
+
+
+def test_plug_in_has_the_papers_stages():
+    stages = presets.plug_in(Scene((224, 160), 3, 1.0, 1.0, True, None)).stages
+    parts = [components.parameterization(s.parameterization, (224, 160)) for s in stages]
+    assert [p.size for p in parts] == [(224, 160)] * 7
+    small = [p.of.size for p in parts[:-1]]
+    assert small == [(28 * k, 20 * k) for k in range(2, 8)]
+    gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+    def path(rule):
+        params, state = jnp.zeros(3), rule.init(jnp.zeros(3))
+        for gradient in gradients:
+            updates, state = rule.update(jnp.asarray(gradient), state, params)
+            params = optax.apply_updates(params, updates)
+        return np.asarray(params)
+
+    rate = optax.cosine_decay_schedule(0.01, 400)
+    theirs = path(optax.adam(rate, b1=0.5, b2=0.99))
+    for stage in stages:
+        assert (stage.steps, stage.draws) == (400, 8)
+        assert components.transform(stage.transform, (224, 160)) == Compose(
+            (Roll(32), ColorShift(1.0))
+        )
+    np.testing.assert_allclose(path(components.optimizer(stages[0].optimizer)), theirs, rtol=1e-6)
+
+
+#: Steps, stage by stage, that the papers and we have.
+STEPS = {
+    presets.modern: [400],
+    presets.ijcv2016: [300, 50],
+    presets.cvpr2015: [400],
+    presets.plug_in: [400] * 7,
+    presets.metamer: [24_000],
+    presets.visualization: [512],
+    presets.exaggeration: [200],
+    presets.ijcv2016_caricature: [300],
+    presets.accentuation: [100],
+}
+
+
+@pytest.mark.parametrize("preset", STEPS, ids=lambda preset: preset.__name__)
+def test_steps_are_in_proportion(preset):
+    def counts(steps):
+        recipe = preset(Scene((12, 16), 3, 4.0, 0.5, True, steps))
+        return [stage.steps for stage in recipe.stages]
+
+    whole = STEPS[preset]
+    assert counts(None) == counts(sum(whole)) == whole
+    for steps in (7, 10, 35, 100, 1001):
+        found = counts(steps)
+        assert sum(found) == steps
+        np.testing.assert_allclose(found, np.array(whole) * steps / sum(whole), atol=1)
+    assert min(counts(1)) >= 1
+
+
+def test_caricature_of_ijcv2016_is_the_plain_inner_product():
+    # exp_enhance.m of the authors' code: max(Φ₀, 0) / ‖max(Φ₀, 0)‖², and C = 1.
+    model, w = linear((12, 16), 3)
+    start, aim = images((12, 16), 3)
+    recipe = recipe_of("ijcv2016", model, among=CARICATURES)
+    result = fv.caricature(
+        model, "layer10", aim, preset="ijcv2016", strength=2.0, steps=1, init=start,
+        optimizer="sgd(0.0)", progress=False,
+    )  # fmt: skip
+    x, target = levels(start), (levels(aim).ravel() / 255) @ w[9]
+    positive = np.maximum(target, 0)
+    inner = (x.ravel() / 255) @ w[9] @ positive / (positive @ positive)
+    # The rest of the energy, without what it says of the likeness.
+    prior = ijcv_energy(x, np.zeros_like(w[9]), target) - C
+    np.testing.assert_allclose(result.clean_scores[0], 2 * inner - prior, rtol=1e-4)
+    assert len(recipe.stages) == 1
+
+
+def test_an_unknown_preset_says_the_nearest_and_all():
+    with pytest.raises(fv.InputError, match="unknown preset 'ijcv'; nearest: ijcv2016; known: mod"):
+        presets.preset_of("ijcv", INVERSIONS)
+    with pytest.raises(fv.InputError, match=r"preset 'zzz'; known: modern, ijcv2016$"):
+        presets.preset_of("zzz", CARICATURES)
+    with pytest.raises(fv.InputError, match="nearest: simonyan2013"):
+        presets.preset_of("simonyan", CLASS_MODELS)
+
+
+# ---- every recipe on every kind of network -------------------------------------------------
+
+GREY_SIZE = (13, 18)
+
+
+class _Grey:
+    def __call__(self, params, image):
+        out = {"map": jnp.tanh(image - 0.5) * params["gain"]}
+        seen = out["map"][:, ::2, ::2]
+        return {**out, "half": seen, "logits": seen.mean((1, 2)) @ params["logits"]}
+
+
+@pytest.fixture(scope="module")
+def grey():
+    params = {"gain": np.array([1.0, -2.0], np.float32), "logits": np.eye(2, 4, dtype=np.float32)}
+    return fv.from_function(_Grey(), params, input=fv.Input(GREY_SIZE, 1), labels=list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    network = VisionTransformer(patch=4, width=4, depth=1, heads=1, hidden=4, grid=3, outputs=5)
+    given = fv.Input(size=(12, 12), fixed_size=True)
+    return fv.from_function(network, network.random_params(), input=given, name="tiny_vit")
+
+
+@pytest.fixture
+def short_plug_in(monkeypatch):
+    """Two of its seven stages: each is a program of its own to compile."""
+
+    def short(at):
+        recipe = presets.plug_in(at)
+        return dataclasses.replace(recipe, stages=recipe.stages[::6])
+
+    monkeypatch.setitem(INVERSIONS, "plug_in", short)
+    monkeypatch.setitem(CLASS_MODELS, "plug_in", short)
+
+
+def check(result, model):
+    assert result.images.shape == (1, *model.input.size, model.input.channels)
+    assert np.all(np.isfinite(result.images))
+    assert 0 <= result.images.min() <= result.images.max() <= 1
+    assert np.ptp(result.images) > 0
+
+
+#: A map of an odd size and tokens; the steps above are at a vector.
+MAP, TOKENS = ("grey", "half"), ("tokens", "block0")
+
+
+@pytest.mark.parametrize(
+    ("preset", "network", "layer"),
+    [
+        *(
+            (preset, *where)
+            for preset in INVERSIONS
+            for where in (MAP, TOKENS)
+            if (preset, where) != ("plug_in", MAP)
+        ),
+        ("modern", "grey", "logits"),
+    ],
+)
+def test_every_inversion_works_everywhere(preset, network, layer, request, short_plug_in):
+    model = request.getfixturevalue(network)
+    aim = images(model.input.size, model.input.channels)[0]
+    result = fv.invert(model, layer, aim, preset=preset, steps=7, progress=False)
+    check(result, model)
+    assert result.evidence["relative_error"].shape == (1,)
+
+
+@pytest.mark.parametrize("preset", CLASS_MODELS)
+def test_every_class_model_works_on_a_grey_network(preset, grey, short_plug_in):
+    check(fv.class_model(grey, 1, preset=preset, steps=7, progress=False), grey)
+
+
+@pytest.mark.parametrize(("preset", "network", "layer"), [("ijcv2016", *MAP), ("modern", *TOKENS)])
+def test_caricatures_work_on_maps_and_tokens(preset, network, layer, request):
+    model = request.getfixturevalue(network)
+    aim = images(model.input.size, model.input.channels)[0]
+    check(fv.caricature(model, layer, aim, preset=preset, steps=2, progress=False), model)
+
+
+def test_accentuation_works_on_tokens(tokens):
+    aim = images(tokens.input.size, 3)[0]
+    options = {"layer": "block0", "steps": 2, "transform": "none", "progress": False}
+    check(fv.accentuate(tokens, "logits:1", aim, **options), tokens)
+
+
+def test_scene_of_a_layer(grey, tokens):
+    at = presets.scene(grey, "half", GREY_SIZE, 5)
+    assert at == Scene(GREY_SIZE, 1, 13 / 7, 2 / 3, True, 5)
+    # A vector has the stride of the map that it is made from.
+    assert presets.scene(grey, "logits", GREY_SIZE, None).stride == 13 / 7
+    assert presets.scene(tokens, "block0/map", (12, 12), None).stride == 4
+    assert not presets.scene(linear((4, 4), 1, learned=False)[0], "layer1", (4, 4), None).learned
+    for steps in (0, -3, 2.5, True):
+        with pytest.raises(fv.InputError, match="steps must be an integer of at least 1"):
+            presets.scene(grey, "half", GREY_SIZE, steps)
+    with pytest.raises(fv.UnknownLayer, match="nearest: half"):
+        presets.scene(grey, "haf", GREY_SIZE, None)
