@@ -569,7 +569,8 @@ def _drive(
 ) -> None:
     """Runs a driver and writes a picture for each of its subjects, and a sheet of several."""
     _use_cache()
-    texts = [f"{what} {Path(subject).stem}" for subject in subjects]
+    stems = [Path(one).stem if Path(one).is_file() else one for one in subjects]
+    texts = [f"{what} {stem}" for stem in stems]
     paths, sheet = _plan(files.output, _file_name(network.name), texts, files.force)
     film = None
     if files.animate is not None:

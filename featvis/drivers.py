@@ -94,9 +94,11 @@ def invert(
     aim = target(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
     recipe = preset_of(preset, INVERSIONS)(at)
+    if mask is not None and not (np.min(mask) >= 0 and np.max(mask) <= 1):
+        raise InputError(f"mask is of weights in [0, 1]; got {np.min(mask)} to {np.max(mask)}")
     objective = recipe.weight * FeatureMatch(layer, aim, mask, recipe.metric)
     result = follow(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
-    return _measured(result, model, layer, images)
+    return _measured(result, lambda: _inverted(result, model, layer, images, mask))
 
 
 def caricature(
@@ -134,8 +136,8 @@ def caricature(
         InputError: no such preset, or a strength that is not above 0.
         UnknownLayer: no such layer.
     """
-    if not strength > 0:
-        raise InputError(f"strength must be above 0; got {strength!r}")
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength > 0:
+        raise InputError(f"strength must be a number above 0; got {strength!r}")
     model, images = _given(model, images, size)
     aim = target(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
@@ -144,16 +146,20 @@ def caricature(
     objective = strength * recipe.weight * wanted
     options = {"init": images, **options}
     result = follow(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
-    found = model(result.images)
-    cosine = metrics.cosine(found[layer], aim)
-    projection = metrics.projection(found[layer], aim)
-    return result.with_evidence(
-        agreement=projection * cosine,
-        projection=projection,
-        cosine=cosine,
-        psnr=metrics.psnr(result.images, images),
-        **_same_class(found, model(images)),
-    )
+
+    def measure() -> Mapping[str, Any]:
+        found = model(result.images)
+        cosine = metrics.cosine(found[layer], aim)
+        projection = metrics.projection(found[layer], aim)
+        return {
+            "agreement": projection * cosine,
+            "projection": projection,
+            "cosine": cosine,
+            "psnr": metrics.psnr(result.images, images),
+            **_same_class(found, model(images)),
+        }
+
+    return _measured(result, measure)
 
 
 #: What a class model can maximise, by name.
@@ -190,7 +196,7 @@ def class_model(
         **options: as for `invert`.
 
     Returns:
-        The pictures. In `evidence`: `score`, `probability`, and `rank` of the class on the clean
+        The pictures. In `evidence`: `logit`, `probability`, and `rank` of the class on the clean
         picture, 1 where it is the top one.
 
     Raises:
@@ -208,14 +214,18 @@ def class_model(
         raise InputError(f"of must be one of {', '.join(CLASS_OBJECTIVES)}; got {of!r}")
     objective = recipe.weight * CLASS_OBJECTIVES[of](wanted if len(wanted) > 1 else wanted[0])
     result = follow(model, objective, recipe, "logits", seed=seed, batch=len(wanted), **options)
-    logits = np.asarray(model(result.images)["logits"])
-    scores = logits[np.arange(len(wanted)), wanted]
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return result.with_evidence(
-        score=scores,
-        probability=shifted[np.arange(len(wanted)), wanted] / shifted.sum(axis=1),
-        rank=1 + np.sum(logits > scores[:, None], axis=1),
-    )
+
+    def measure() -> Mapping[str, Any]:
+        logits = np.asarray(model(result.images)["logits"])
+        scores = logits[np.arange(len(wanted)), wanted]
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return {
+            "logit": scores,
+            "probability": shifted[np.arange(len(wanted)), wanted] / shifted.sum(axis=1),
+            "rank": 1 + np.sum(logits > scores[:, None], axis=1),
+        }
+
+    return _measured(result, measure)
 
 
 def accentuate(
@@ -262,13 +272,17 @@ def accentuate(
     options = {"init": images, **options}
     recipe = accentuation(at)
     result = follow(model, whole, recipe, layer, seed=seed, batch=len(images), **options)
-    before, after = model(images), model(result.images)
-    return result.with_evidence(
-        original_score=np.asarray(wanted(before, images)),
-        distance=metrics.relative_error(after[layer], aim),
-        psnr=metrics.psnr(result.images, images),
-        **_same_class(after, before),
-    )
+
+    def measure() -> Mapping[str, Any]:
+        before, after = model(images), model(result.images)
+        return {
+            "original_score": np.asarray(wanted(before, images)),
+            "distance": metrics.relative_error(after[layer], aim),
+            "psnr": metrics.psnr(result.images, images),
+            **_same_class(after, before),
+        }
+
+    return _measured(result, measure)
 
 
 # ---- what they share -----------------------------------------------------------------------
@@ -310,19 +324,21 @@ def follow(
         progress: show a progress bar on a terminal.
 
     Returns:
-        The result of the last stage, with the way there; after an interrupt, what there is.
+        The result of the last stage, with the way there; after an interrupt, what there is. A NaN
+        or an infinity is in its `failures`.
 
     Raises:
         InputError: what `synthesize` raises of its arguments.
-        NonFiniteError: a NaN or an infinity; the stages after it are not begun.
     """
+    first, takes = recipe.stages[0].parameterization, model.input
+    own = components.parameterization(first, takes.size, takes.channels)
     if isinstance(parameterization, str):
         # At the recipe's size, which is not always the one that the network was trained at.
-        first, takes = recipe.stages[0].parameterization, model.input
-        own = components.parameterization(first, takes.size, takes.channels)
         parameterization = components.parameterization(
             parameterization, own.size, own.channels, fixed_size=True
         )
+    elif isinstance(parameterization, Parameterization) and parameterization.shape != own.shape:
+        raise InputError(f"the pictures are {own.shape}; {parameterization} is of another shape")
     instead: dict[str, Any] = {
         "parameterization": parameterization,
         "optimizer": optimizer,
@@ -354,10 +370,11 @@ def follow(
             progress=progress,
         )
         begun += stage.steps
-        if "interrupt" in result.stopped or any(result.failures):
+        # An image that failed keeps what it was before; the others go on.
+        if "interrupt" in result.stopped or all(result.failures):
             break
     assert result is not None
-    return result.or_raise()
+    return result
 
 
 def _given(
@@ -382,20 +399,37 @@ def _same_class(found: Activations, original: Activations) -> dict[str, np.ndarr
     return {"same_class": same.astype(np.float32)}
 
 
-def _measured(result: Result, model: Model, layer: str, images: np.ndarray) -> Result:
-    """An inversion's result with what its pictures are like."""
+def _measured(result: Result, measure: Callable[[], Mapping[str, Any]]) -> Result:
+    """The result with what is measured on it; without after a Ctrl-C meanwhile.
+
+    Raises:
+        NonFiniteError: one image did not stay finite; the error holds the result.
+    """
+    try:
+        result = result.with_evidence(**measure())
+    except KeyboardInterrupt:
+        result = dataclasses.replace(result, stopped=("interrupt",) * len(result))
+    return result.or_raise()
+
+
+def _inverted(
+    result: Result, model: Model, layer: str, images: np.ndarray, mask: ArrayLike | None
+) -> Mapping[str, Any]:
+    """What an inversion's pictures are like, its activations where the mask has them."""
     found, original = model(result.images), model(images)
     y, y0 = np.asarray(found[layer]), np.asarray(original[layer])
+    if mask is not None:
+        y, y0 = (a * np.asarray(mask, np.float32)[..., None] for a in (y, y0))
     more = _same_class(found, original)
     # Of several pre-images of one image there is none.
     if np.any(y0 != y0[0]):
         more["pairwise_error"] = metrics.pairwise_error(y, y0)
     if images.shape[-1] in (1, 3):
         more["naturalness"] = metrics.naturalness(result.images, images)
-    return result.with_evidence(
-        relative_error=metrics.relative_error(y, y0),
-        psnr=metrics.psnr(result.images, images),
-        spearman=metrics.spearman(y, y0),
-        signal_to_noise=metrics.signal_to_noise(y, y0),
+    return {
+        "relative_error": metrics.relative_error(y, y0),
+        "psnr": metrics.psnr(result.images, images),
+        "spearman": metrics.spearman(y, y0),
+        "signal_to_noise": metrics.signal_to_noise(y, y0),
         **more,
-    )
+    }

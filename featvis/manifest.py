@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import json
+import math
 import platform
 import struct
 import zlib
@@ -168,6 +169,8 @@ def unpack_array(packed: Any) -> np.ndarray:
     try:
         shape = tuple(int(length) for length in packed["shape"])
         kind = "uint8" if "uint8" in packed else "float32"
+        if min(shape, default=1) < 0 or 4 * math.prod(shape) > _LARGEST:
+            raise ValueError(f"an array of the shape {shape}")
         inflate = zlib.decompressobj()
         raw = inflate.decompress(base64.b64decode(packed[kind], validate=True), _LARGEST)
         array = np.frombuffer(raw, kind).reshape(shape)

@@ -81,17 +81,17 @@ def leaky(model: Model, layer: str, slope: float | None = None) -> Model:
     """
     count = _rectifiers_before(model, layer)
     changed = with_leak(model, 1 / max(count, 1) if slope is None else slope)
-    return changed if count else model
+    return changed if count else with_leak(model, None)
 
 
 def with_leak(model: Model, slope: float | None) -> Model:
-    """The model with this slope, as `leak_of` gives it; with None itself.
+    """The model with this slope, as `leak_of` gives it; with None the one with true gradients.
 
     Raises:
         InputError: a slope out of its range.
     """
     if slope is None:
-        return model
+        return dataclasses.replace(model, apply=_network(model))
     return dataclasses.replace(model, apply=Leaky(_network(model), slope))
 
 

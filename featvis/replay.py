@@ -19,6 +19,9 @@ from featvis.synthesis import attempt
 from featvis.targets import target
 from objectives import Objective, UnknownLayer, parse
 
+#: More targets than an objective has: what is unpacked for them is bounded.
+_MOST_TARGETS = 16
+
 
 class VersionWarning(UserWarning):
     """The picture was made with other versions: it may differ in its last bits, or more."""
@@ -72,6 +75,8 @@ def objective_of(manifest: Mapping[str, Any], model: Model) -> Objective:
     """
     arrays: dict[str, Any] = {}
     try:
+        if len(manifest["targets"]) > _MOST_TARGETS:
+            raise InputError(f"the manifest has {len(manifest['targets'])} targets, too many")
         for name, packed in manifest["targets"].items():
             if "values" in packed:
                 arrays[name] = unpack_array(packed["values"])

@@ -110,6 +110,13 @@ class Result:
                 **{len(self.scores) + step: images for step, images in later.snapshots.items()},
             },
             steps=self.steps + later.steps,
+            stopped=tuple(
+                "non-finite" if failed else why
+                for failed, why in zip(self.failures, later.stopped, strict=True)
+            ),
+            failures=tuple(
+                first or second for first, second in zip(self.failures, later.failures, strict=True)
+            ),
             seconds=self.seconds + later.seconds,
         )
 

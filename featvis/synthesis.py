@@ -3,7 +3,8 @@
 One compiled program holds a step and its loop. It is called in chunks, between which progress is
 shown, snapshots are taken and an interrupt is obeyed; how the steps are cut into chunks does not
 change the picture. The weights, the objective's indices and the number of steps are arguments, so
-another unit of the same layer, or another number of steps, compiles nothing.
+another unit of the same layer, or another number of steps, compiles nothing (a schedule of the
+optimizer that is written for a number of steps does).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import functools
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -259,10 +260,10 @@ def attempt(
             stopped=tuple(
                 "non-finite"
                 if not finite[i]
-                else "plateau"
-                if patience is not None and since[i] >= patience
                 else "interrupt"
                 if interrupted()
+                else "plateau"
+                if patience is not None and since[i] >= patience
                 else "steps"
                 for i in range(count)
             ),
@@ -340,15 +341,22 @@ def _scores(
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
     apply = redirected(program.apply, dead) if program.redirect else program.apply
 
-    def once(keys: jax.Array) -> jax.Array:
-        return objective(
-            Activations(apply(weights, jax.vmap(program.transform)(keys, seen))), image
-        )
+    return objective(Activations(apply(weights, jax.vmap(program.transform)(keys, seen))), image)
 
-    if program.draws == 1:
-        return once(keys)
-    drawn = jax.vmap(lambda key: jax.random.split(key, program.draws), out_axes=1)(keys)
-    return jnp.mean(jax.vmap(once)(drawn), axis=0)
+
+def _mean_of_draws(function: Callable[[jax.Array], Any], keys: jax.Array, draws: int) -> Any:
+    """The mean over draws of what a function of the images' keys (n,) gives."""
+    if draws == 1:
+        return function(keys)
+    drawn = jax.vmap(lambda key: jax.random.split(key, draws), out_axes=1)(keys)
+    # One after the other: all at once take as many times the memory.
+    nothing = jax.tree.map(
+        lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(function, keys)
+    )
+    total, _ = jax.lax.scan(
+        lambda total, keys: (jax.tree.map(jnp.add, total, function(keys)), None), nothing, drawn
+    )
+    return jax.tree.map(lambda value: value / draws, total)
 
 
 @functools.partial(jax.jit, static_argnames=("program",))
@@ -386,12 +394,15 @@ def _advance(
         drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
         image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
 
-        def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-            scores = _scores(program, weights, objective, drawn, dead, seen, image)
-            return jnp.sum(scores), scores
+        def of_draw(keys: jax.Array) -> Any:
+            def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+                scores = _scores(program, weights, objective, keys, dead, seen, image)
+                return jnp.sum(scores), scores
 
-        # By way of the network and directly, to tell a dead unit under a living prior.
-        (by_network, by_prior), scores = jax.grad(total, (0, 1), has_aux=True)(image, image)
+            # By way of the network and directly, to tell a dead unit under a living prior.
+            return jax.grad(total, (0, 1), has_aux=True)(image, image)
+
+        (by_network, by_prior), scores = _mean_of_draws(of_draw, drawn, program.draws)
         (gradient,) = decode_vjp(by_network + by_prior)
         if isinstance(objective, Balanced):
 
@@ -492,9 +503,8 @@ def _evaluate(
     clean = objective(Activations(program.apply(weights, images)), images)
     drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
     nobody = jnp.zeros(len(images), bool)
-    once = program._replace(draws=1)
     draws = jax.lax.map(
-        lambda keys: _scores(once, weights, objective, keys, nobody, images, images), drawn
+        lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
     )
     return clean, jnp.mean(draws, axis=0)
 

@@ -713,6 +713,9 @@ class Balanced(Objective):
             value = getattr(self, name)
             if not _is_objective(value):
                 raise ObjectiveError(f"balanced takes two objectives; {name} is {_short(value)}")
+        if isinstance(self.weight, int):
+            # As a float it is the same compiled program.
+            object.__setattr__(self, "weight", float(self.weight))
         super().__post_init__()
         if not _is_traced(self.weight) and np.any(np.asarray(self.weight) < 0):
             raise ObjectiveError(f"weight must be at least 0; got {_short(self.weight)}")

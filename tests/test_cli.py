@@ -379,3 +379,202 @@ def test_fetch_of_what_is_here(capsys):
     code, lines, errors = call(capsys, "fetch", "efficientnet_lite0", "--json")
     assert (code, errors) == (0, "")
     assert json.loads(lines[0])["weights"].endswith("efficientnet-lite0-57934424.pth")
+
+
+DRIVEN = """
+import jax.numpy as jnp
+import numpy as np
+import featvis as fv
+
+LABELS = ["tiger cat", "tabby cat", "dog", "fox", "crab"]
+
+def apply(params, image):
+    seen = jnp.tanh((image - 0.5) @ params["kernel"])
+    return {"map": seen, "large": 1000 * seen, "logits": seen.mean((1, 2))}
+
+def factory(weights=None):
+    kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    given = fv.Input(size=(8, 12), min_size=4)
+    return fv.from_function(apply, {"kernel": kernel}, input=given, labels=LABELS)
+"""
+
+
+@pytest.fixture
+def driven(tmp_path):
+    """The options of a network of one's own with classes; pictures a.png and b.png are beside."""
+    place = f"driven_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{place}.py").write_text(DRIVEN)
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        picture = rng.integers(64, 192, (8, 12, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    return ["--model", f"{place}:factory", "--steps", "3", "--quiet"]
+
+
+def test_invert_gives_a_picture_for_each_and_a_grid(capsys, driven, tmp_path):
+    arguments = ["invert", "map", "a.png", "b.png", *driven, "-o", "inverse.png"]
+    code, lines, errors = call(capsys, *arguments, "--json", "--animate", "way.webp")
+    assert (code, errors) == (0, "")
+    records = [json.loads(line) for line in lines]
+    assert [record["image"] for record in records] == [
+        "inverse-invert-map-a.png", "inverse-invert-map-b.png"
+    ]  # fmt: skip
+    for record, name in zip(records, ("a.png", "b.png"), strict=True):
+        assert record["objective"] == f"invert map {name}"
+        assert record["steps"] == 3
+        assert record["stopped"] == "steps"
+        assert {"relative_error", "psnr", "spearman", "same_class"} <= set(record)
+        assert 0 < record["relative_error"] < 2
+        with Image.open(record["image"]) as picture:
+            assert picture.size == (12, 8)
+    with Image.open(tmp_path / "inverse.png") as sheet:
+        assert sheet.size[0] > 24
+    with Image.open(tmp_path / "way.webp") as film:
+        assert film.n_frames > 1
+    # The same without --json: a line a picture, and one for the grid.
+    code, lines, _ = call(capsys, *arguments, "--force")
+    assert code == 0
+    assert lines[0].startswith("invert map a.png  clean score ")
+    assert "relative error" in lines[0]
+    assert lines[-1] == "grid  inverse.png"
+    # One of the two again, from what is in its picture.
+    code, lines, _ = call(
+        capsys, "replay", records[1]["image"], *driven[:2], "-o", "again.png", "--quiet"
+    )
+    assert code == 0
+    assert "identical to the original" in lines
+
+
+def test_stages_of_a_preset_replay_from_their_picture(capsys, driven):
+    code, lines, errors = call(
+        capsys, "invert", "map", "a.png", *driven, "--preset", "ijcv2016", "--animate", "a.gif",
+        "-o", "first.png", "--json",
+    )  # fmt: skip
+    assert (code, errors) == (0, "")
+    first = json.loads(lines[0])
+    code, lines, _ = call(capsys, "replay", "first.png", *driven[:2], "--json", "--quiet")
+    again = json.loads(lines[0])
+    assert again["identical"] is True
+    assert again["clean_score"] == first["clean_score"]
+
+
+def test_parts_of_a_run_have_the_size_of_the_picture(capsys, driven):
+    code, lines, errors = call(
+        capsys, "invert", "map", "a.png", *driven, "--preset", "metamer", "--size", "6x7",
+        "--param", "pixels", "--transform", "Roll(1)", "--draws", "2", "--optimizer", "adam(0.1)",
+        "--patience", "2", "--seed", "4", "-o", "out.png", "--json",
+    )  # fmt: skip
+    assert (code, errors) == (0, "")
+    assert json.loads(lines[0])["seed"] == 4
+    manifest = read_manifest("out.png")
+    assert manifest["parameterization"].startswith("Pixels(size=(6, 7)")
+    assert (manifest["transform"], manifest["draws"]) == ("Roll(shift=1)", 2)
+    assert (manifest["optimizer"], manifest["patience"]) == ("adam(0.1)", 2)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_conversion_is_said_once(capsys, driven, tmp_path):
+    for name in ("small", "smaller"):
+        Image.new("RGB", (5, 5), "teal").save(tmp_path / f"{name}.png")
+    code, _, errors = call(
+        capsys, "invert", "map", "small.png", "smaller.png", *driven, "--preset", "metamer"
+    )
+    assert code == 0
+    assert errors.splitlines() == [
+        "warning: 2 of 2 pictures were converted; the first is small.png: "
+        "enlarged from 5x5 to cover 8x12"
+    ]
+
+
+def test_caricature_and_accentuate(capsys, driven):
+    code, lines, errors = call(
+        capsys, "caricature", "map", "a.png", *driven, "--strength", "2", "--json"
+    )
+    assert (code, errors) == (0, "")
+    record = json.loads(lines[0])
+    assert record["objective"] == "caricature map a.png"
+    assert record["image"].endswith("_caricature-map-a.png")
+    assert record["agreement"] == pytest.approx(record["projection"] * record["cosine"], rel=1e-5)
+    # After the weight of the preset, which strength multiplies.
+    assert read_manifest(record["image"])["objective"].startswith("200.0*caricature(")
+    code, lines, errors = call(
+        capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--weight", "0.5",
+        "--draws", "2", "--json",
+    )  # fmt: skip
+    assert (code, errors) == (0, "")
+    record = json.loads(lines[0])
+    assert record["image"].endswith("_accentuate-logits-1-a.png")
+    assert record["clean_score"] > record["original_score"]
+    assert {"distance", "psnr", "same_class"} <= set(record)
+
+
+def test_class_models_by_number_and_by_name(capsys, driven):
+    quick = ["--preset", "simonyan2013", "--of", "probability", "--json"]
+    code, lines, errors = call(
+        capsys, "class-model", "2", "tabby cat", *driven, *quick, "-o", "classes"
+    )
+    assert (code, errors) == (0, "")
+    records = [json.loads(line) for line in lines]
+    assert [record["objective"] for record in records] == ["class 2", "class tabby cat"]
+    for record in records:
+        assert 0 < record["probability"] < 1
+        assert 1 <= record["rank"] <= 5
+        assert os.path.exists(record["image"])
+    first, second = (read_manifest(record["image"]) for record in records)
+    assert first["objective"].startswith("1.0*probability([2, 1]) ")
+    assert (first.get("member", 0), second["member"]) == (0, 1)
+    assert os.path.basename(records[1]["image"]).endswith("_class-tabby-cat.png")
+
+
+def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
+    code, lines, errors = call(
+        capsys, "accentuate", "3e38*layer('large')", "a.png", *driven, "--layer", "map",
+        "--draws", "2", "--animate", "a.webp", "-o", "out.png", "--json",
+    )  # fmt: skip
+    assert code == 2
+    assert errors.startswith("error: NaN or infinity at step 0 of image 0")
+    assert json.loads(lines[0])["stopped"] == "non-finite"
+    assert os.path.exists("out.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["invert", "map", "none.png"], "there is no file none.png"),
+        (["invert", "map", "bad.png"], "bad.png is not a picture that can be read"),
+        (["invert", "mop", "a.png"], "unknown layer 'mop'; nearest: map"),
+        (["invert", "map"], "invert takes a network, a layer and pictures"),
+        (["invert"], "got nothing"),
+        (["invert", "map", "a.png", "--preset", "plugin"], "nearest: plug_in; known: modern, "),
+        (["invert", "map", "a.png", "--steps", "0"], "--steps must be 1 or more; got 0"),
+        (["invert", "map", "a.png", "--size", "2"], "at least 4x4"),
+        (["invert", "map", "a.png", "--size", "6x7", "--param", "Pixels((8, 8))"], "(6, 7)"),
+        (["invert", "map", "a.png", "--param", "Pixels((6, 7))"], "has the size (6, 7)"),
+        (["invert", "map", "a.png", "--param", "furier"], "nearest: fourier"),
+        (["invert", "map", "a.png", "--draws", "0"], "draws must be an integer of at least 1"),
+        (["invert", "map", "a.png", "-o", "no/such/a.png"], "there is no folder no/such"),
+        (["invert", "map", "a.png", "--animate", "a.mp4"], "should end in .webp or .gif"),
+        (["caricature", "map", "a.png", "--strength", "0"], "strength must be above 0"),
+        (["caricature", "map", "a.png", "--preset", "cvpr2015"], "known: modern, ijcv2016"),
+        (["class-model"], "class-model takes a network and a class"),
+        (["class-model", "cat"], ":factory match 'cat'"),
+        (["class-model", "5"], "has classes 0 to 4, not 5"),
+        (["class-model", "dog", "--of", "odds"], "of must be one of score, probability"),
+        (["accentuate", "logits:1", "a.png"], "accentuate takes --layer"),
+        (["accentuate", "logits:1", "a.png", "--layer", "mop"], "nearest: map"),
+        (["accentuate", "logits:7", "a.png", "--layer", "map"], "logits has units 0 to 4"),
+        (["accentuate", "logits:1", "a.png", "--layer", "map", "--weight", "-1"], "at least 0"),
+        (["accentuate", "a.png"], "accentuate takes a network, an objective and pictures"),
+    ],
+)
+def test_a_mistake_with_a_driver_is_one_clear_error(capsys, driven, tmp_path, arguments, message):
+    (tmp_path / "bad.png").write_text("no picture")
+    before = set(tmp_path.iterdir())
+    # What is said last counts.
+    code, lines, errors = call(capsys, arguments[0], *driven, *arguments[1:])
+    assert (code, lines) == (2, [])
+    assert errors.startswith("error: ")
+    assert message in errors
+    # One line, or three where the place is marked.
+    assert len(errors.splitlines()) in (1, 3)
+    assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} == before

@@ -90,6 +90,8 @@ IMAGES = np.zeros((3, 28, 28), np.uint8)
         (gzip.compress(b""), "starts with 0x00000000"),
         (gzip.compress(idx(IMAGES[:0])), "no image"),
     ],
+    # A compressed file holds the time: as its own id a case would be another in each process.
+    ids=["none", "no gzip", "cut", "a pixel less", "labels", "empty", "no image"],
 )
 def test_a_bad_mnist_folder_is_said_in_one_line(erhan, tmp_path, content, message):
     folder = tmp_path if content is None else write(tmp_path, content)

@@ -81,6 +81,8 @@ def test_spread_over_seeds_is_that_of_the_runs(toy):
         ("2*(conv:1 - tv) + conv:2 + 3", "2*conv:1 + conv:2"),
         ("conv:1 + 5*diversity('conv')", "conv:1"),
         ("tv - 3*l2 + min_distance()", None),
+        ("balanced(2*conv:1 - tv, layer('relu') - l2, weight=3)", "2*conv:1"),
+        ("balanced(tv, conv:1)", None),
     ],
 )
 def test_units_of(text, wanted):

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 from objective_cases import quick_to_compile  # noqa: F401
+from scipy import optimize
 
 import featvis as fv
 from featvis import components, presets
 from featvis.presets import CARICATURES, CLASS_MODELS, INVERSIONS, Scene
 from featvis.transforms import ColorShift, Compose, Roll
 from featvis.zoo.vit import VisionTransformer
-
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -206,6 +206,31 @@ def test_steps_of_ijcv2016_are_the_papers():
     for step, image in result.snapshots.items():
         np.testing.assert_allclose(levels(image[0]), path[step - 1], atol=0.02)
     assert np.abs(path[-1] - levels(start)).max() > 20
+
+
+def test_ijcv2016_ends_near_the_minimum_of_the_papers_energy():
+    # An orthogonal mixture, which an image is known from, up to the prior.
+    size = (6, 7)
+    w = np.linalg.qr(np.random.default_rng(0).normal(size=(126, 126)))[0]
+
+    def apply(params, image):
+        return {"mixed": (image - 0.5).reshape(len(image), -1) @ params["w"]}
+
+    model = fv.from_function(apply, {"w": w.astype(np.float32)}, input=fv.Input(size))
+    y, x = np.mgrid[0:6, 0:7]
+    aim = 0.5 + 0.3 * np.sin(y[..., None] / 3 + x[..., None] / 4 + np.arange(3))
+    target = (levels(aim).ravel() / 255) @ w
+    best = optimize.minimize(
+        lambda x: ijcv_energy(x.reshape(aim.shape), w, target),
+        levels(aim).ravel(),
+        jac=lambda x: ijcv_gradient(x.reshape(aim.shape), w, target).ravel(),
+    )
+    assert np.abs(best.x).max() < 127
+    result = fv.invert(model, "mixed", aim, preset="ijcv2016", progress=False)
+    np.testing.assert_allclose(-result.clean_scores[0], best.fun, rtol=0.01)
+    np.testing.assert_allclose(levels(result.images[0]).ravel(), best.x, atol=3)
+    # Its noise is far from there, and the prior pulls it a little from the image.
+    assert 0.05 < result.evidence["relative_error"][0] < 0.2
 
 
 @pytest.mark.parametrize(("channels", "learned"), [(3, True), (1, False)])

@@ -231,9 +231,10 @@ def test_a_regularizer_sees_the_image_without_transforms(toy):
     np.testing.assert_allclose(noisy.images, still.images, atol=1e-6)
     # A map of the size of the image, which a padded one would not have.
     maps = fv.FeatureMatch("conv", np.ones((1, *TOY_SIZE, 6)))
-    run(toy, fv.Balanced(fv.Channel("conv", 1), maps), transform="Pad(2)", steps=1)
+    padded = {"transform": "Pad(2)", "steps": 1}
+    run(toy, fv.Balanced(fv.Channel("conv", 1), maps), fv.BoundedPixels(TOY_SIZE), **padded)
     with pytest.raises(fv.ObjectiveError, match="the target of FeatureMatch"):
-        run(toy, fv.Channel("conv", 1) + maps, transform="Pad(2)", steps=1)
+        run(toy, fv.Channel("conv", 1) + maps, fv.BoundedPixels(TOY_SIZE), **padded)
 
 
 def test_balances_of_several_objectives_are_one_batch(toy):
