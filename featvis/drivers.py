@@ -137,7 +137,7 @@ def caricature(
         UnknownLayer: no such layer.
     """
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not strength > 0:
-        raise InputError(f"strength must be a number above 0; got {strength!r}")
+        raise InputError(f"strength must be above 0; got {strength!r}")
     model, images = _given(model, images, size)
     aim = target(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
@@ -409,6 +409,10 @@ def _measured(result: Result, measure: Callable[[], Mapping[str, Any]]) -> Resul
         result = result.with_evidence(**measure())
     except KeyboardInterrupt:
         result = dataclasses.replace(result, stopped=("interrupt",) * len(result))
+    except InputError:
+        # Of a picture whose activations are not finite nothing is measured.
+        result.or_raise()
+        raise
     return result.or_raise()
 
 

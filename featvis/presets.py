@@ -300,7 +300,7 @@ def ijcv2016_caricature(at: Scene) -> Recipe:
     ⟨Φ, max(Φ₀, 0)⟩/‖max(Φ₀, 0)‖² with the weight C = 1, 300 steps with jitter from the original.
     """
     (steps,) = at.shares(300)
-    recipe = ijcv2016(at)
+    recipe = ijcv2016(replace(at, steps=None))
     moving = replace(recipe.stages[0], steps=steps)
     return replace(recipe, stages=(moving,), weight=1.0, positive=True, power=0.0)
 

@@ -89,7 +89,7 @@ def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
     np.testing.assert_allclose(result.images[0].ravel() - 0.5, w[:, 1] / (2 * lam), atol=1e-3)
     best = np.sum(w[:, 1] ** 2) / (4 * lam)
     np.testing.assert_allclose(result.clean_scores[0], best, rtol=1e-3)
-    np.testing.assert_allclose(result.evidence["score"][0], 2 * best, rtol=1e-3)
+    np.testing.assert_allclose(result.evidence["logit"][0], 2 * best, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("preset", "steps"), [("modern", None), ("metamer", 400)])
@@ -230,7 +230,7 @@ def test_classes_by_number_by_name_and_several(toy):
     wanted = [4, 2, 0]
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for i, index in enumerate(wanted):
-        assert several.evidence["score"][i] == pytest.approx(logits[i, index], rel=1e-4)
+        assert several.evidence["logit"][i] == pytest.approx(logits[i, index], rel=1e-4)
         assert several.evidence["probability"][i] == pytest.approx(shares[i, index], rel=1e-4)
         assert several.evidence["rank"][i] == 1 + np.sum(logits[i] > logits[i, index])
 

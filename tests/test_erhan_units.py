@@ -19,7 +19,6 @@ PATH = Path(__file__).parent.parent / "experiments" / "erhan_units.py"
 
 @pytest.fixture(scope="module")
 def erhan():
-    pytest.importorskip("matplotlib")
     spec = importlib.util.spec_from_file_location("erhan_units", PATH)
     module = importlib.util.module_from_spec(spec)
     sys.modules["erhan_units"] = module  # a dataclass looks up its module

@@ -399,7 +399,12 @@ def test_steps_are_in_proportion(preset):
         found = counts(steps)
         assert sum(found) == steps
         np.testing.assert_allclose(found, np.array(whole) * steps / sum(whole), atol=1)
-    assert min(counts(1)) >= 1
+    # Each stage, and each rate of CVPR 2015, has a step.
+    parts = {presets.cvpr2015: 3}.get(preset, len(whole))
+    assert sum(counts(parts)) == parts
+    if parts > 1:
+        with pytest.raises(fv.InputError, match=f"{parts} stages and needs a step for each; got 1"):
+            counts(1)
 
 
 def test_caricature_of_ijcv2016_is_the_plain_inner_product():
