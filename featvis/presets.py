@@ -212,9 +212,10 @@ def _ijcv_prior(channels: int) -> Objective:
 def modern(at: Scene) -> Recipe:
     """Fourier coefficients, Adam in one cycle, the logarithm of the error, leaky rectifiers.
 
-    Ours: what measured best. On EfficientNet-Lite0 at 160 x 160, in 400 steps, each of the four
-    parts lowers the error (experiments/natural_preimages.py has the figures). HOG and SIFT do not
-    leak.
+    Ours: what measured best. On EfficientNet-Lite0 at 160 x 160, in 400 steps, the error at block6
+    of 4 photographs is 5.2 %; 12.6 % without the logarithm, 7.5 % without the cycle, 6.3 % without
+    leaks, 5.0 to 5.7 % for a decay of 1.25 or 1 (experiments/natural_preimages.py). HOG and SIFT do
+    not leak.
     """
     (steps,) = at.shares(400)
     return Recipe(
