@@ -90,6 +90,8 @@ def with_leak(model: Model, slope: float | None) -> Model:
     Raises:
         InputError: a slope out of its range.
     """
+    if slope == leak_of(model):
+        return model
     if slope is None:
         return dataclasses.replace(model, apply=_network(model))
     return dataclasses.replace(model, apply=Leaky(_network(model), slope))

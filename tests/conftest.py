@@ -1,10 +1,15 @@
 import tempfile
 
+import hypothesis
 import jax
 import networks
 import pytest
 
 import featvis.models
+
+# A busy machine is no failure: nothing is timed in a test.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Many tests compile the same program under another name: a sixth of the suite's time.
 _cache = tempfile.TemporaryDirectory(prefix="featvis-tests-")
