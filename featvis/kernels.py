@@ -11,13 +11,14 @@ gradient of a strided one 17 times as long as a matrix product whose columns are
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-__all__ = ["Padding", "conv", "same_padding"]
+__all__ = ["Padding", "compiled", "compiler_options", "conv", "kept", "same_padding", "take"]
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 """Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
@@ -26,11 +27,60 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 #: Of the images whose convolution is a matrix product of copied windows: above it, XLA's is faster.
 _FEW_CHANNELS = 4
+#: Channels of a block of a depthwise convolution: a register of 64 bytes.
+_BLOCK = 16
+#: Bytes from which on a depthwise kernel is used by blocks: a third of the innermost cache.
+_LARGE_KERNEL = 2**14
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
     """Whether to use the kernels of this file: the one place where this is decided."""
     return jax.default_backend() == "cpu"
+
+
+def kept(values: Any) -> Any:
+    """The same values, written to memory on a CPU: what reads them does not make them again.
+
+    XLA would merge what makes them into each of its readers. For this, programs are compiled with
+    `compiler_options`.
+
+    Args:
+        values: any pytree of arrays.
+    """
+    return lax.optimization_barrier(values) if on_cpu() else values
+
+
+def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
+    """`jax.jit` with the options that these kernels are for.
+
+    Args:
+        function: to compile, at its first call: importing featvis starts no device.
+        static: names of its arguments that are no arrays.
+    """
+
+    @functools.cache
+    def program() -> Any:
+        options = compiler_options()
+        return jax.jit(function, static_argnames=tuple(static), compiler_options=options)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return program()(*args)
+
+    call._cache_size = lambda: program()._cache_size()  # type: ignore[attr-defined]
+    return call
+
+
+def compiler_options() -> dict[str, str | int]:
+    """XLA's options for programs that run a network, by platform."""
+    if not on_cpu():
+        return {}
+    return {
+        # A barrier then holds until the code is written; XLA drops them before it fuses.
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+        # Measured on AVX-512 (depthwise convolutions 3/4 of the time of 256); others have no such.
+        "xla_cpu_prefer_vector_width": 512,
+    }
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -77,7 +127,7 @@ def conv(
     if (rows, columns, groups) == (1, 1, 1) and pads == ((0, 0), (0, 0)):
         # Elsewhere too: a matrix product is what a convolution with a 1 x 1 kernel is.
         return x[:, ::stride, ::stride] @ kernel[0, 0]
-    if _on_cpu() and rows == columns >= stride:
+    if on_cpu() and rows == columns >= stride:
         if inputs == 1 and groups == filters == x.shape[-1]:
             return _depthwise(x, kernel[:, :, 0], stride, pads)
         if groups == 1 and inputs <= _FEW_CHANNELS:
@@ -131,15 +181,35 @@ def _window(x: Array, row: int, column: int, height: int, width: int, stride: in
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
-    k = kernel.shape[0]
-    _, h, w, _ = x.shape
-    padded = _pad(x, *pads)
-    height, width = _outputs(h, pads[0], k, stride), _outputs(w, pads[1], k, stride)
-    return _sum(
-        _weighted(_window(padded, i, j, height, width, stride), kernel, i, j)
-        for i in range(k)
-        for j in range(k)
-    )
+    def taps(x: Array, kernel: Array) -> Array:
+        k = kernel.shape[0]
+        height, width = (
+            _outputs(size, pad, k, stride) for size, pad in zip(x.shape[1:3], pads, strict=True)
+        )
+        padded = _pad(x, *pads)
+        return _sum(
+            _weighted(_window(padded, i, j, height, width, stride), kernel, i, j)
+            for i in range(k)
+            for j in range(k)
+        )
+
+    return _by_blocks(taps, x, kernel)
+
+
+def _by_blocks(function: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
+    """A depthwise function of images (n, h, w, c) and a kernel (k, k, c), by blocks of channels.
+
+    Where the kernel is no small part of the innermost cache, as the channels of one place would
+    push each other out of it.
+    """
+    k, _, channels = kernel.shape
+    if channels % _BLOCK or kernel.size * kernel.dtype.itemsize < _LARGE_KERNEL:
+        return function(x, kernel)
+    blocks = channels // _BLOCK
+    images = jnp.moveaxis(x.reshape(*x.shape[:3], blocks, _BLOCK), 3, 0)
+    kernels = jnp.moveaxis(kernel.reshape(k, k, blocks, _BLOCK), 2, 0)
+    out = kept(jax.vmap(function)(images, kernels))
+    return jnp.moveaxis(out, 0, 3).reshape(*out.shape[1:4], channels)
 
 
 def _depthwise_fwd(
@@ -152,46 +222,49 @@ def _depthwise_bwd(
     stride: int, pads: _Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    k = kernel.shape[0]
     _, h, w, _ = x.shape
-    (top, _), (left, _) = pads
-    height, width = -(-h // stride), -(-w // stride)
-    # Input row r = stride·a + phase was read by output row (r + top - i) / stride at tap i.
-    margin = k // stride + 1
 
-    def spare(size: int, before: int, outputs: int) -> int:
-        return size + (stride - 1 + before) // stride - outputs
+    def transposed(gradient: Array, kernel: Array) -> Array:
+        return _depthwise_transposed(gradient, kernel, stride, pads, (h, w))
 
-    padded = _pad(
-        gradient,
-        (margin, max(margin, spare(height, top, gradient.shape[1]))),
-        (margin, max(margin, spare(width, left, gradient.shape[2]))),
-    )
-
-    def phase(row: int, column: int) -> Array:
-        above, before = row + top, column + left
-        return _sum(
-            _weighted(
-                _window(
-                    padded,
-                    margin + (above - i) // stride,
-                    margin + (before - j) // stride,
-                    height,
-                    width,
-                ),
-                kernel,
-                i,
-                j,
-            )
-            for i in range(above % stride, k, stride)
-            for j in range(before % stride, k, stride)
-        )
-
-    phases = [[phase(row, column) for column in range(stride)] for row in range(stride)]
-    x_gradient = _interleave(phases)[:, :h, :w]
+    x_gradient = _by_blocks(transposed, gradient, kernel)
     # XLA drops this when nobody asks for it; then it costs nothing.
     _, pullback = jax.vjp(lambda kernel: _plain_depthwise(x, kernel, stride, pads), kernel)
     return x_gradient, pullback(gradient)[0]
+
+
+def _depthwise_transposed(
+    gradient: Array, kernel: Array, stride: int, pads: _Pads, size: tuple[int, int]
+) -> Array:
+    """The gradient by images of a size (h, w) from that by their depthwise convolution."""
+    k = kernel.shape[0]
+    (top, _), (left, _) = pads
+    height, width = -(-size[0] // stride), -(-size[1] // stride)
+
+    def reads(remainder: int, before: int) -> list[tuple[int, int]]:
+        # Input place stride·a + remainder was read by output (that + before - tap) / stride.
+        place = remainder + before
+        return [(tap, (place - tap) // stride) for tap in range(place % stride, k, stride)]
+
+    def margins(before: int, length: int, outputs: int) -> tuple[int, int]:
+        firsts = [first for r in range(stride) for _, first in reads(r, before)]
+        return max(0, -min(firsts)), max(0, max(firsts) + length - outputs)
+
+    above = margins(top, height, gradient.shape[1])
+    aside = margins(left, width, gradient.shape[2])
+    padded = _pad(gradient, above, aside)
+
+    def phase(row: int, column: int) -> Array:
+        return _sum(
+            _weighted(
+                _window(padded, above[0] + first, aside[0] + across, height, width), kernel, i, j
+            )
+            for i, first in reads(row, top)
+            for j, across in reads(column, left)
+        )
+
+    phases = [[phase(row, column) for column in range(stride)] for row in range(stride)]
+    return _interleave(phases)[:, : size[0], : size[1]]
 
 
 def _interleave(phases: list[list[Array]]) -> Array:
@@ -271,3 +344,79 @@ def _conv_bwd(
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+# ---- gathering -----------------------------------------------------------------------------
+
+
+def take(values: Array, index: Array, offset: int = 0) -> Array:
+    """`values` (m,) at `index + offset`, which is from 0 to m - 1 and not checked.
+
+    Several at once (`jax.vmap`) are one gather of one long row: with an axis for the images, XLA's
+    CPU code makes an array of coordinates first.
+
+    Args:
+        values: (m,).
+        index: integers of any shape.
+        offset: the same for all.
+    """
+    if not on_cpu():
+        return values.at[index + offset].get(mode="promise_in_bounds")
+    return _take(offset, values, index)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _take(offset: int, values: Array, index: Array) -> Array:
+    return _gather(offset)(values, index)
+
+
+@functools.cache
+def _gather(offset: int) -> Callable[[Array, Array], Array]:
+    @jax.custom_batching.custom_vmap
+    def gather(values: Array, index: Array) -> Array:
+        return values.at[index + offset].get(mode="promise_in_bounds")
+
+    @gather.def_vmap
+    def several(count: int, batched: list[bool], values: Array, index: Array) -> tuple[Array, bool]:
+        return gather(*_in_one_row(count, batched, values, index)), True
+
+    return gather
+
+
+@functools.cache
+def _scatter(offset: int) -> Callable[[Array, Array, Array], Array]:
+    @jax.custom_batching.custom_vmap
+    def scatter(zeros: Array, index: Array, gradient: Array) -> Array:
+        return zeros.at[index + offset].add(gradient, mode="promise_in_bounds")
+
+    @scatter.def_vmap
+    def several(
+        count: int, batched: list[bool], zeros: Array, index: Array, gradient: Array
+    ) -> tuple[Array, bool]:
+        row, index = _in_one_row(count, batched[:2], zeros, index)
+        if not batched[2]:
+            gradient = jnp.broadcast_to(gradient, (count, *gradient.shape))
+        return scatter(row, index, gradient).reshape(count, -1), True
+
+    return scatter
+
+
+def _in_one_row(count: int, batched: list[bool], row: Array, index: Array) -> tuple[Array, Array]:
+    """Rows (count, m) as one (count·m,), and the indices into them."""
+    row, index = (
+        value if has_axis else jnp.broadcast_to(value, (count, *value.shape))
+        for value, has_axis in zip((row, index), batched, strict=True)
+    )
+    firsts = row.shape[1] * jnp.arange(count, dtype=index.dtype)
+    return row.reshape(-1), index + firsts.reshape(-1, *[1] * (index.ndim - 1))
+
+
+def _take_fwd(offset: int, values: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _take(offset, values, index), (jnp.zeros_like(values), index)
+
+
+def _take_bwd(offset: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
+    return _scatter(offset)(*residuals, gradient), None
+
+
+_take.defvjp(_take_fwd, _take_bwd)

@@ -9,6 +9,7 @@ optimizer that is written for a number of steps does).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import signal
 import threading
@@ -21,8 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
-from featvis import components, models
+from featvis import components, kernels, memory, models
 from featvis.errors import InputError
 from featvis.manifest import describe_run, runs_of
 from featvis.models import Model
@@ -31,7 +40,16 @@ from featvis.redirect import redirected
 from featvis.result import Result
 from featvis.targets import named_arrays
 from featvis.transforms import Transform
-from objectives import Activations, Balanced, Objective, parse, signature, stack, units_of
+from objectives import (
+    Activations,
+    Balanced,
+    Objective,
+    images_of,
+    parse,
+    signature,
+    stack,
+    units_of,
+)
 
 #: Steps in one call of the compiled program at most: the length of its score buffer.
 _CHUNK = 64
@@ -55,6 +73,7 @@ class _Program(NamedTuple):
     transform: Transform
     optimizer: str | optax.GradientTransformation
     draws: int = 1
+    at_a_time: int | None = None  # images that go through the network together; None: all
     redirect: bool = False
 
 
@@ -178,17 +197,21 @@ def attempt(
         # A run that failed at once has no steps to make again: what it holds is a start.
         before = before if before.manifest["steps"] else None
     count = _batch_size(objective, seed, batch, init, parameterization)
-    _check_fit(model, objective, parameterization, transform, count)
+    seen = _check_fit(model, objective, parameterization, transform, count)
     _check_optimizer(optimizer, parameterization)
     marks = snapshot_steps(snapshots, steps)
 
-    plain = _Program(model.apply, parameterization, transform, optimizer, draws)
+    layout = _layout(model.params, count)
+    together = memory.images_at_a_time(model, objective, seen) if layout.whole is None else None
+    plain = _Program(model.apply, parameterization, transform, optimizer, draws, together)
     program = plain
-    leaves = _as_arrays(objective)
-    keys = _run_keys(image_keys(seed, count), before)
+    model = dataclasses.replace(model, params=layout.shared(model.params))
+    leaves = layout.shared(_as_arrays(objective))
+    keys = layout.images(_run_keys(image_keys(seed, count), before))
     started = time.perf_counter()
-    first = _start(parameterization, optimizer, keys, *_initial(init, parameterization, count))
-    state, dead = first, jnp.zeros(count, bool)
+    start, kind = _initial(init, parameterization, count)
+    first = layout.state(_start(parameterization, optimizer, keys, layout.images(start), kind))
+    state, dead = first, layout.images(jnp.zeros(count, bool))
     # A dead unit is one whose network gives no gradient; priors alone have no unit.
     redirects = _REDIRECTED_STEPS if units_of(objective) is not None else 0
     scores: list[np.ndarray] = []
@@ -202,11 +225,13 @@ def attempt(
             state, rows, alive = _advance(
                 program, model.params, leaves, keys, state, dead, jnp.int32(stop), limit
             )
+            state = layout.state(state)
             reached = int(state.step)
             taken = reached - done
             if program is plain and done < redirects and not np.all(alive):
                 # Start again, with redirected gradients for the images that got none.
-                program, dead = plain._replace(redirect=True), ~jnp.all(alive, axis=0)
+                program = plain._replace(redirect=True)
+                dead = layout.images(~jnp.all(alive, axis=0))
                 state, done, scores, frames = first, 0, [], {}
                 redirects = min(redirects, steps)
                 bar.reset()
@@ -273,6 +298,49 @@ def attempt(
         return result if before is None else before.followed_by(result)
 
 
+# ---- devices -------------------------------------------------------------------------------
+
+
+class _Layout(NamedTuple):
+    """Where a run is: XLA partitions its programs by where their arguments are."""
+
+    whole: Sharding | None = None  # of what the images share; None: wherever JAX puts it
+    parts: Sharding | None = None  # of arrays whose first axis is the images'
+
+    def shared(self, tree: Any) -> Any:
+        """What each device has all of."""
+        return tree if self.whole is None else jax.device_put(tree, self.whole)
+
+    def images(self, tree: Any) -> Any:
+        """Arrays of which each device has its images' part."""
+        return tree if self.parts is None else jax.device_put(tree, self.parts)
+
+    def state(self, state: _State) -> _State:
+        """A state, always laid out alike: another layout would be another compiled program."""
+        return _State(self.shared(state.step), *self.images(state[1:]))
+
+
+def _layout(weights: Any, count: int) -> _Layout:
+    """Equal parts for as many of the local devices as divide the images.
+
+    Nothing leaves where somebody put it: `jax.default_device`, or weights on a device.
+    """
+    arrays = [w for w in jax.tree.leaves(weights) if isinstance(w, jax.Array) and w.committed]
+    placed = set[Any]().union(*(array.devices() for array in arrays))
+    if len(placed) == 1:
+        there = SingleDeviceSharding(placed.pop())
+        return _Layout(there, there)
+    local = jax.local_devices()
+    number = max(n for n in range(1, len(local) + 1) if count % n == 0)
+    default = jax.config.jax_default_device  # type: ignore[attr-defined]
+    if placed or number == 1 or default is not None:
+        return _Layout()
+    mesh = Mesh(np.asarray(local[:number]), ("images",), axis_types=(AxisType.Auto,))
+    return _Layout(
+        NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("images"))
+    )
+
+
 # ---- the compiled parts --------------------------------------------------------------------
 
 
@@ -329,6 +397,30 @@ def _start(
     )
 
 
+def _by_parts(
+    program: _Program, function: Callable[..., Any], objective: Objective, *images: Any
+) -> Any:
+    """`function(objective, *images)`, for as many images at a time as the program has it.
+
+    Args:
+        program: says how many.
+        function: gives arrays whose first axis is the images'.
+        objective: of all images.
+        *images: pytrees of arrays whose first axis is the images'.
+    """
+    count = len(jax.tree.leaves(images)[0])
+    size = program.at_a_time
+    if size is None or size >= count:
+        return function(objective, *images)
+
+    def part(start: jax.Array) -> Any:
+        some = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, size), images)
+        return function(images_of(objective, start, size), *some)
+
+    out = jax.lax.map(part, jnp.arange(0, count, size))
+    return jax.tree.map(lambda a: a.reshape(count, *a.shape[2:]), out)
+
+
 def _scores(
     program: _Program,
     weights: Any,
@@ -359,7 +451,7 @@ def _mean_of_draws(function: Callable[[jax.Array], Any], keys: jax.Array, draws:
     return jax.tree.map(lambda value: value / draws, total)
 
 
-@functools.partial(jax.jit, static_argnames=("program",))
+@functools.partial(kernels.compiled, static=("program",))
 def _advance(
     program: _Program,
     weights: Any,
@@ -394,7 +486,9 @@ def _advance(
         drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
         image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
 
-        def of_draw(keys: jax.Array) -> Any:
+        def gradients(
+            objective: Objective, keys: jax.Array, dead: jax.Array, image: jax.Array
+        ) -> Any:
             def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
                 scores = _scores(program, weights, objective, keys, dead, seen, image)
                 return jnp.sum(scores), scores
@@ -402,15 +496,19 @@ def _advance(
             # By way of the network and directly, to tell a dead unit under a living prior.
             return jax.grad(total, (0, 1), has_aux=True)(image, image)
 
+        def of_draw(keys: jax.Array) -> Any:
+            return _by_parts(program, gradients, objective, keys, dead, image)
+
         (by_network, by_prior), scores = _mean_of_draws(of_draw, drawn, program.draws)
         (gradient,) = decode_vjp(by_network + by_prior)
         if isinstance(objective, Balanced):
 
-            def kept(image: jax.Array) -> jax.Array:
+            def kept(balanced: Balanced, image: jax.Array) -> jax.Array:
                 acts = Activations(program.apply(weights, image))
-                return jnp.sum(objective.regularizer(acts, image))
+                return jnp.sum(balanced.regularizer(acts, image))
 
-            (keeping,) = decode_vjp(jax.grad(kept)(image))
+            by_regularizer = _by_parts(program, jax.grad(kept, 1), objective, image)
+            (keeping,) = decode_vjp(by_regularizer)
             gradient = _balance(gradient, keeping, objective.weight)
 
         def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
@@ -495,18 +593,24 @@ def _decode(parameterization: Parameterization, params: Any) -> jax.Array:
     return jax.vmap(parameterization.decode)(params)
 
 
-@functools.partial(jax.jit, static_argnames=("program",))
+@functools.partial(kernels.compiled, static=("program",))
 def _evaluate(
     program: _Program, weights: Any, objective: Objective, keys: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Scores of the clean images (n,), and their mean scores under transforms (n,)."""
-    clean = objective(Activations(program.apply(weights, images)), images)
-    drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
-    nobody = jnp.zeros(len(images), bool)
-    draws = jax.lax.map(
-        lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
-    )
-    return clean, jnp.mean(draws, axis=0)
+
+    def scores(
+        objective: Objective, keys: jax.Array, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        clean = objective(Activations(program.apply(weights, images)), images)
+        drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
+        nobody = jnp.zeros(len(images), bool)
+        draws = jax.lax.map(
+            lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
+        )
+        return clean, jnp.mean(draws, axis=0)
+
+    return _by_parts(program, scores, objective, keys, images)
 
 
 # ---- arguments -----------------------------------------------------------------------------
@@ -612,8 +716,12 @@ def _check_fit(
     parameterization: Parameterization,
     transform: Transform,
     count: int,
-) -> None:
-    """Dry run: shapes through the transform and the model, then the objective's own checks."""
+) -> tuple[int, ...]:
+    """Dry run: shapes through the transform and the model, then the objective's own checks.
+
+    Returns:
+        The shape of what the model sees, (n, h, w, c).
+    """
     model.check_image_shape(*parameterization.shape)
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
@@ -625,6 +733,7 @@ def _check_fit(
         if isinstance(objective, Balanced) and shape != image.shape:
             part = objective.objective  # its regularizer sees no transformed image
         part.check(acts, image.shape)
+    return tuple(seen.shape)
 
 
 def _check_optimizer(

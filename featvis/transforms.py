@@ -18,6 +18,7 @@ which the gradient's scatter adds is fixed on a CPU; on a GPU it is fixed only w
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,8 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import checks
+from featvis import checks, kernels
 from featvis.errors import InputError
+
+#: Pixels from which on the gradient of an affine map is scattered: (2·3 + 1)² reads are too many.
+_LARGEST_REACH = 2
 
 BORDERS = ("edge", "reflect", "constant")
 """What a transform can find outside the picture."""
@@ -239,7 +243,9 @@ class Roll(Transform):
 
 @dataclass(frozen=True)
 class RandomAffine(Transform):
-    """Scale, rotate and shift at random about the centre, in one resampling; the size is kept.
+    """Scale, rotate and shift at random about the centre, in one resampling.
+
+    The size is kept, or grows by a frame: (h, w, c) to (h + 2 frame, w + 2 frame, c).
 
     Args:
         scale: (lowest, highest) magnification, uniform, above 0; 1.1 enlarges.
@@ -248,6 +254,7 @@ class RandomAffine(Transform):
         shift: largest shift in pixels on each axis, uniform and not rounded, at least 0.
         border: what is outside the picture, `"edge"`, `"reflect"` or `"constant"`.
         value: the intensity outside, for `"constant"`.
+        frame: pixels of the outside that the output shows on each side, at least 0.
 
     Raises:
         InputError: at construction, for a field out of its range.
@@ -258,6 +265,7 @@ class RandomAffine(Transform):
     shift: float = 8.0
     border: str = "edge"
     value: float = 0.5
+    frame: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
@@ -268,7 +276,12 @@ class RandomAffine(Transform):
             shift=checks.number(self, "shift", self.shift, 0),
             border=checks.choice(self, "border", self.border, BORDERS),
             value=checks.number(self, "value", self.value),
+            frame=checks.integer(self, "frame", self.frame, 0),
         )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (h + 2 frame, w + 2 frame, c)."""
+        return shape[0] + 2 * self.frame, shape[1] + 2 * self.frame, shape[2]
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         # One draw, as each costs a compile.
@@ -283,6 +296,8 @@ class RandomAffine(Transform):
             shift=(down, right),
             border=self.border,
             value=self.value,
+            frame=self.frame,
+            largest=self.scale[1],
         )
 
 
@@ -321,7 +336,7 @@ class RandomScale(Transform):
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         scale = _uniform(key, (self.low, self.high))
-        return _affine(image, scale=scale, border=self.border, value=self.value)
+        return _affine(image, scale=scale, border=self.border, value=self.value, largest=self.high)
 
 
 @dataclass(frozen=True)
@@ -540,26 +555,104 @@ def _affine(
     scale: jax.Array | float = 1.0,
     degrees: jax.Array | float = 0.0,
     shift: tuple[jax.Array | float, jax.Array | float] = (0.0, 0.0),
+    frame: int = 0,
+    largest: float = 1.0,
 ) -> jax.Array:
-    """Scale and rotate about the centre, then shift by (down, right) pixels; the size is kept."""
-    height, width, _ = image.shape
+    """Scale and rotate about the centre, then shift by (down, right) pixels; adds a frame.
+
+    `largest` is the upper bound of `scale`.
+    """
     angle = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
     cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     turn = jnp.array([[cosine, -sine], [sine, cosine]])
-    centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    offsets = np.indices((height, width)).reshape(2, -1).T - centre
+    moved = jnp.stack([jnp.float32(s) for s in shift])
+    # A pixel reaches outputs less than its half diagonal, enlarged, away, which were rounded.
+    reach = math.floor(math.sqrt(2) * largest + 0.5)
+    if border != "constant" or reach > _LARGEST_REACH:
+        return _sample(image, _places(image.shape, turn, moved, frame), border, value)
+    # Outside is 0: what is there sends no gradient back.
+    return value + _affine_on_zero(image - value, turn, moved, frame, reach)
+
+
+def _places(shape: Shape, turn: jax.Array, moved: jax.Array, frame: int) -> jax.Array:
+    """Where in an image each output of an affine map is, (h2, w2, 2) of (y, x) in pixels."""
+    offsets, centre = _offsets(shape[0] + 2 * frame, shape[1] + 2 * frame)
     # As a matrix product, which XLA computes once. Multiplied out, it is repeated within several
     # kernels, and a place that is nearly whole can round to one side where its index is made and
     # to the other where its weight is.
-    places = (
-        jnp.matmul(
-            jnp.asarray(offsets, jnp.float32) - jnp.stack([jnp.float32(s) for s in shift])[None],
-            turn,
-            precision=jax.lax.Precision.HIGHEST,
+    turned = jnp.matmul(offsets - moved[None, None], turn, precision=jax.lax.Precision.HIGHEST)
+    return turned + jnp.asarray(centre - frame, jnp.float32)[None, None]
+
+
+def _offsets(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places of pixels from the centre of an image, (h, w, 2), and the centre."""
+    centre = np.array([(height - 1) / 2, (width - 1) / 2])
+    return (np.moveaxis(np.indices((height, width)), 0, -1) - centre).astype(np.float32), centre
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _affine_on_zero(
+    image: jax.Array, turn: jax.Array, moved: jax.Array, frame: int, reach: int
+) -> jax.Array:
+    """An affine map of an image with nothing around, whose gradient is gathered.
+
+    Each pixel collects from the outputs around its place, at most `reach` pixels from the nearest
+    one: half the time of a scatter on a CPU, and always in one order on a GPU.
+    """
+    return _sample(image, _places(image.shape, turn, moved, frame), "constant", 0.0)
+
+
+def _affine_on_zero_fwd(
+    image: jax.Array, turn: jax.Array, moved: jax.Array, frame: int, reach: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    return _affine_on_zero(image, turn, moved, frame, reach), (image, turn, moved)
+
+
+def _affine_on_zero_bwd(
+    frame: int,
+    reach: int,
+    residuals: tuple[jax.Array, jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, None, None]:
+    image, turn, moved = residuals
+    height, width, channels = gradient.shape
+    offsets, _ = _offsets(*image.shape[:2])
+    back = turn.T / (turn[0, 0] ** 2 + turn[1, 0] ** 2)
+    ends = np.array([height - 1, width - 1], np.float32)[None, None]
+    place = jnp.matmul(offsets, back, precision=jax.lax.Precision.HIGHEST)
+    # Beyond this, nothing but the margin of zeros is within reach.
+    margin = 2 * reach + 1
+    place = jnp.clip(place + moved[None, None] + ends / 2, -1 - reach, ends + 1 + reach)
+    nearest = jnp.round(place)
+    row = width + 2 * margin
+    first = nearest.astype(jnp.int32) + margin
+    index = first[..., 0] * row + first[..., 1]
+    index, down, right = kernels.kept((index, *jnp.moveaxis(nearest - place, -1, 0)))
+    steps = range(-reach, reach + 1)
+    (cosine, minus_sine), (sine, _) = turn
+
+    def weight(i: int, j: int) -> jax.Array:
+        y, x = down + i, right + j
+        return _tent(y * cosine + x * sine) * _tent(y * minus_sine + x * cosine)
+
+    weights = kernels.kept({(i, j): weight(i, j) for i in steps for j in steps})
+
+    def gathered(plane: jax.Array) -> jax.Array:
+        flat = kernels.kept(jnp.pad(plane, margin).reshape(-1))
+        parts = (
+            share * kernels.take(flat, index, i * row + j) for (i, j), share in weights.items()
         )
-        + jnp.asarray(centre, jnp.float32)[None]
-    )
-    return _sample(image, places.reshape(height, width, 2), border, value)
+        return kernels.kept(sum(parts))
+
+    planes = [gathered(gradient[:, :, channel]) for channel in range(channels)]
+    return jnp.stack(planes, axis=-1), None, None
+
+
+_affine_on_zero.defvjp(_affine_on_zero_fwd, _affine_on_zero_bwd)
+
+
+def _tent(distance: jax.Array) -> jax.Array:
+    return jnp.maximum(0, 1 - jnp.abs(distance))
 
 
 def _sample(image: jax.Array, places: jax.Array, border: str, value: float) -> jax.Array:
@@ -569,36 +662,33 @@ def _sample(image: jax.Array, places: jax.Array, border: str, value: float) -> j
         image = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=value)
         places = places + 1
     height, width, channels = image.shape
-    top, bottom, below = _neighbours(places[..., 0], height, border)
-    left, right, beyond = _neighbours(places[..., 1], width, border)
-    corners = [
-        (top * width + left, (1 - below) * (1 - beyond)),
-        (top * width + right, (1 - below) * beyond),
-        (bottom * width + left, below * (1 - beyond)),
-        (bottom * width + right, below * beyond),
-    ]
+    top, below = _before(places[..., 0], height, border)
+    left, beyond = _before(places[..., 1], width, border)
+    corner, below, beyond = kernels.kept((top * width + left, below, beyond))
+    # An axis of one pixel has no second neighbour.
+    down, right = width * (height > 1), int(width > 1)
+
+    def interpolated(plane: jax.Array) -> jax.Array:
+        def at(offset: int) -> jax.Array:
+            return kernels.take(plane, corner, offset)
+
+        upper = (1 - beyond) * at(0) + beyond * at(right)
+        lower = (1 - beyond) * at(down) + beyond * at(down + right)
+        return kernels.kept((1 - below) * upper + below * lower)
+
     # Channel by channel: gathering rows of `c` numbers takes twice as long on a CPU.
-    planes = [image[:, :, c].reshape(-1) for c in range(channels)]
-    return jnp.stack(
-        [
-            sum(weight * plane.at[index].get(mode="promise_in_bounds") for index, weight in corners)
-            for plane in planes
-        ],
-        axis=-1,
-    )
+    planes = [kernels.kept(image[:, :, channel].reshape(-1)) for channel in range(channels)]
+    return jnp.stack([interpolated(plane) for plane in planes], axis=-1)
 
 
-def _neighbours(
-    place: jax.Array, length: int, border: str
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Indices of the pixels before and after each place on an axis, and the latter's weight."""
+def _before(place: jax.Array, length: int, border: str) -> tuple[jax.Array, jax.Array]:
+    """Index of the pixel before each place on an axis, and the weight of the one after it."""
     last = length - 1
     if border == "reflect" and length > 1:
         place = last - jnp.abs(place % (2 * last) - last)
     place = jnp.clip(place, 0, last)
-    before = jnp.floor(place)
-    index = before.astype(jnp.int32)
-    return index, jnp.minimum(index + 1, last), place - before
+    before = jnp.minimum(jnp.floor(place), max(last - 1, 0))
+    return before.astype(jnp.int32), place - before
 
 
 def _resize_matrix(start: jax.Array, side: jax.Array, outputs: int, inputs: int) -> jax.Array:
@@ -628,9 +718,9 @@ def _in_proportion(pixels: int, size: tuple[int, int]) -> float:
 
 
 def _standard(size: tuple[int, int]) -> Transform:
-    frame, moved = round(_in_proportion(8, size)), _in_proportion(4, size)
-    affine = RandomAffine((0.9, 1.1), (-10.0, 10.0), moved)
-    return Compose((Pad(frame), affine, Jitter(round(moved))))
+    moved = _in_proportion(6, size)
+    frame = round(moved)
+    return RandomAffine((0.9, 1.1), (-10.0, 10.0), moved, "constant", frame=frame)
 
 
 def _affine_preset(size: tuple[int, int]) -> Transform:
@@ -657,11 +747,11 @@ PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
 """Named transforms, for images of a size (height, width) in pixels.
 
 - `standard`: lucid's, a frame of 12 grey pixels, jitter 8, scale 0.9 to 1.1, rotation within 10
-  degrees, jitter 4; (h, w) becomes (h + 12, w + 12). The first jitter would cut 8 pixels off the
-  frame, 4 to 12 being left on a side; here a frame of 8 is moved by up to 4, in the one resampling
-  that also scales and turns, in 3.6 ms rather than 6.5 for 4 images of 160x160. Lucid draws
-  the scale and angle from lists (an angle of 0 more often) and resizes the canvas with the
-  picture; here both are uniform, the canvas is fixed and the grey goes on outside it.
+  degrees, jitter 4; (h, w) becomes (h + 12, w + 12), as there, for the jitters cut off 12 of the
+  frame's 24 pixels. Here they are one shift of up to 6 pixels, in the one resampling that also
+  scales and turns. Lucid draws the scale and angle from lists (an angle of 0 more often) and
+  resizes the canvas with the picture; here both are uniform, the canvas is fixed and the grey goes
+  on outside it.
 - `affine`: scale, rotation and a shift of up to 8 pixels with the picture's edge continued and its
   size kept.
 - `maco`: one crop of 5 to 50 % of the sides, and noise of 0.08 (Fel et al. 2023).

@@ -821,6 +821,31 @@ def _image_shape(field: dataclasses.Field[Any], value: Any) -> tuple[int, ...]:
     return shape[1:] if ndim is None else shape[len(shape) - ndim :]
 
 
+def images_of(objective: Objective, start: jax.Array | int, count: int) -> Objective:
+    """The objective of `count` images from the position `start` on; that of all where it is shared.
+
+    Args:
+        objective: whose images do not depend on each other: see `separable`.
+        start: a position in the batch, which may be traced.
+        count: of images.
+    """
+
+    def part(value: Any, field: dataclasses.Field[Any] | None) -> Any:
+        if field is None or _images_of(field, value) is None:
+            return value
+        return jax.lax.dynamic_slice_in_dim(jnp.asarray(value), start, count)
+
+    leaves, structure = jax.tree_util.tree_flatten(objective)
+    parts = [part(v, f) for v, f in zip(leaves, _leaf_fields(objective), strict=True)]
+    sliced: Objective = jax.tree_util.tree_unflatten(structure, parts)
+    return sliced
+
+
+def separable(objective: Objective) -> bool:
+    """Whether each image's score depends on that image alone, wherever it is in the batch."""
+    return not _reads_the_batch(objective)
+
+
 def stack(objectives: Sequence[Objective]) -> Objective:
     """Several objectives of one kind as one objective with an image for each.
 

@@ -330,7 +330,7 @@ def test_the_smallest_image_goes_through():
 
 
 @pytest.mark.parametrize(
-    ("size", "shift", "frame"), [((160, 160), 8.0, 12), ((512, 300), 8.0, 12), ((32, 64), 1.6, 3)]
+    ("size", "shift", "frame"), [((160, 160), 8.0, 12), ((512, 300), 8.0, 12), ((32, 64), 1.6, 2)]
 )
 def test_presets_are_in_proportion_to_small_images(size, shift, frame):
     assert PRESETS["affine"](size).shift == pytest.approx(shift)

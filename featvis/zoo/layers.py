@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ __all__ = [
     "adaptive_average_pool",
     "average_pool",
     "max_pool",
+    "relu6",
 ]
 
 
@@ -89,6 +91,25 @@ class LayerNorm(nnx.Module):
         x = x - x.mean(-1, keepdims=True)
         variance = jnp.mean(x * x, -1, keepdims=True)
         return x * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def relu6(x: jax.Array, keep: bool = False) -> jax.Array:
+    """min(max(x, 0), 6), whose gradient is read off the result; 0 at 0 and at 6.
+
+    Args:
+        x: of any shape.
+        keep: whether the result is one to keep (`kernels.kept`): of a depthwise convolution, which
+            takes longer to make again than to read.
+    """
+    return jnp.minimum(jnp.maximum(x, 0), 6)
+
+
+@relu6.defjvp
+def _relu6_jvp(keep: bool, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> Any:
+    y = relu6(*primals, keep)
+    y = kernels.kept(y) if keep else y
+    return y, lax.select((y > 0) & (y < 6), *tangents, jnp.zeros_like(y))
 
 
 def max_pool(

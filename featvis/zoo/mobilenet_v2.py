@@ -18,7 +18,7 @@ from featvis.sources import Hub, Local, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
-from featvis.zoo.layers import Convolution, Linear
+from featvis.zoo.layers import Convolution, Linear, relu6
 
 # Expansion, channels, repeats, stride (Table 2).
 _STAGES = (
@@ -103,8 +103,8 @@ class _Block(nnx.Module):
     def __call__(self, x: jax.Array, name: str, out: dict[str, jax.Array]) -> jax.Array:
         inputs = x
         if self.shape.expansion > 1:
-            out[f"{name}/expand"] = x = nnx.relu6(self.expand(x))
-        out[f"{name}/depthwise"] = x = nnx.relu6(self.depthwise(x))
+            out[f"{name}/expand"] = x = relu6(self.expand(x))
+        out[f"{name}/depthwise"] = x = relu6(self.depthwise(x), keep=True)
         out[f"{name}/project"] = x = self.project(x)
         if self.shape.stride == 1 and self.shape.inputs == self.shape.outputs:
             x = x + inputs
@@ -135,10 +135,10 @@ class InvertedResiduals(nnx.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         """Activations by layer name, in forward order, of prepared images (n, h, w, 3)."""
         out: dict[str, jax.Array] = {}
-        out["stem"] = x = nnx.relu6(self.stem(x))
+        out["stem"] = x = relu6(self.stem(x))
         for i in range(self.depth):
             x = getattr(self, f"block{i}")(x, f"block{i}", out)
-        out["head"] = x = nnx.relu6(self.head(x))
+        out["head"] = x = relu6(self.head(x))
         out["pool"] = x = x.mean((1, 2))
         out["logits"] = self.logits(x)
         return out
