@@ -1,0 +1,130 @@
+"""Where a step of ours spends its time, and how near its network is to what the machine can do."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import featvis as fv
+from featvis import components
+from featvis.synthesis import DEFAULT_OPTIMIZER
+from peers import ours
+from peers.networks import LAYERS, UNIT
+from peers.ours import SAME
+from peers.ours import load as load
+
+#: Times that a part is computed in one compiled loop, so that its dispatch is not measured.
+LENGTH = 10
+REPEATS = 5
+SIDE = 4096
+
+
+def _milliseconds(body: Callable[[Any, Any, jax.Array], Any], fixed: Any, varying: Any) -> float:
+    """Milliseconds of `body(fixed, varying, number)`, of whose output all is used."""
+
+    @jax.jit
+    def loop(fixed: Any, varying: Any, nothing: jax.Array) -> Any:
+        def once(varying: Any, number: jax.Array) -> tuple[Any, None]:
+            used = sum(jnp.sum(part) for part in jax.tree.leaves(body(fixed, varying, number)))
+            # What the next one computes from is another value for the compiler.
+            return jax.tree.map(lambda part: part + nothing * used, varying), None
+
+        return jax.lax.scan(once, varying, jnp.arange(LENGTH))[0]
+
+    return _seconds(functools.partial(loop, fixed, varying, jnp.float32(0))) * 1000 / LENGTH
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    jax.block_until_ready(function())
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        jax.block_until_ready(function())
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def _with_gradient(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def both(given: Any) -> Any:
+        found, back = jax.vjp(function, given)
+        return back(found)
+
+    return both
+
+
+def machine(network: str) -> dict[str, float]:
+    """Operations and bytes a second of a large matrix product and a large copy."""
+    a = jnp.full((SIDE, SIDE), 1 / SIDE, jnp.float32)
+    times = 3
+
+    @jax.jit
+    def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, times, lambda _, x: x @ a, b)
+
+    @jax.jit
+    def copy(b: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, LENGTH, lambda _, x: x + 1, b)
+
+    return {
+        "flops": times * 2 * SIDE**3 / _seconds(functools.partial(multiply, a, a)),
+        "bytes": LENGTH * 2 * a.nbytes / _seconds(functools.partial(copy, a)),
+    }
+
+
+def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict[str, Any]:
+    """Milliseconds of each part of a step, and of the whole; operations and bytes of its network.
+
+    `decode` and `transform` are with their gradients; `network` is forward alone, and `gradient` is
+    what the gradient with respect to the image adds to it.
+    """
+    model, unit = load(network), fv.synthesis.as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
+    written = fv.Fourier((size, size))
+    transform = components.transform(SAME, written.size)
+    optimizer = components.optimizer(DEFAULT_OPTIMIZER)
+    keys = jax.random.split(jax.random.key(0), batch)
+    params = jax.vmap(written.init)(keys)
+    image = jax.vmap(written.decode)(params)
+    seen = jax.vmap(transform)(keys, image)
+
+    def decode(fixed: Any, params: Any, number: jax.Array) -> Any:
+        return _with_gradient(jax.vmap(written.decode))(params)
+
+    def transformed(keys: jax.Array, image: jax.Array, number: jax.Array) -> Any:
+        drawn = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        return _with_gradient(lambda image: jax.vmap(transform)(drawn, image))(image)
+
+    def total(weights: Any, seen: jax.Array) -> jax.Array:
+        return jnp.sum(unit(fv.Activations(model.apply(weights, seen)), seen))
+
+    def forward(weights: Any, seen: jax.Array, number: jax.Array) -> jax.Array:
+        return total(weights, seen)
+
+    def both(weights: Any, seen: jax.Array, number: jax.Array) -> Any:
+        return jax.value_and_grad(total, 1)(weights, seen)
+
+    def update(gradient: Any, state: Any, number: jax.Array) -> Any:
+        # The loop's own addition stands for that of the updates to the parameters.
+        return jax.vmap(optimizer.update)(gradient, state["moments"], state["params"])
+
+    moments = jax.vmap(optimizer.init)(params)
+    state = {"params": params, "moments": jax.tree.map(lambda x: x.astype(jnp.float32), moments)}
+    once = _milliseconds(forward, model.params, seen)
+    twice = _milliseconds(both, model.params, seen)
+    compiled = jax.jit(jax.value_and_grad(total, 1)).lower(model.params, seen).compile()
+    cost = compiled.cost_analysis() or {}
+    return {
+        "decode": _milliseconds(decode, (), params),
+        "transform": _milliseconds(transformed, keys, image),
+        "network": once,
+        "gradient": twice - once,
+        "optimizer": _milliseconds(update, params, state),
+        "step": ours.step(network, layer, batch, size, repeats)["ms"],
+        "flops": float(cost.get("flops", 0)),
+        "bytes": float(cost.get("bytes accessed", 0)),
+    }

@@ -1,0 +1,38 @@
+"""Time of a step, without what a run does before its first step and after its last."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+#: Steps of the runs from which the number of steps to measure is chosen.
+_PILOT = 2
+_MOST = 200
+
+
+def milliseconds(
+    run: Callable[[int], object],
+    repeats: int = 3,
+    seconds: float = 0.4,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Milliseconds a step, once warm: the difference of two runs' times over that of their steps.
+
+    Args:
+        run: takes so many steps.
+        repeats: differences, of which the median counts.
+        seconds: that a difference is to take, about; it is of at least two steps.
+        clock: in seconds.
+    """
+
+    def timed(steps: int) -> float:
+        started = clock()
+        run(steps)
+        return clock() - started
+
+    run(1)
+    once = timed(1)
+    step = max((timed(1 + _PILOT) - once) / _PILOT, seconds / _MOST)
+    steps = max(2, round(seconds / step))
+    return statistics.median(1000 * (timed(1 + steps) - timed(1)) / steps for _ in range(repeats))
