@@ -13,13 +13,13 @@ from safetensors.numpy import save_file
 
 import featvis as fv
 from featvis.models import Model
-from featvis.transforms import Compose, Noise, RandomResizedCrop
+from featvis.transforms import Compose, Noise, RandomAffine, RandomResizedCrop
 from peers.networks import LAYERS, UNIT, resnet18_weights
 from peers.timing import milliseconds
 
 Found = dict[str, Any]
 
-#: Lucid's transforms, which are lucent's.
+#: Lucid's transforms, with lucent's resizing of their canvas to the picture's size.
 SAME = "standard"
 #: Steps between two snapshots of a run whose quality is followed.
 EVERY = 8
@@ -35,8 +35,16 @@ def load(network: str) -> Model:
     return fv.load(network, weights=path)
 
 
+def _resized(size: int) -> RandomAffine:
+    # 6 pixels of the frame are left on each side, and what a network sees has the picture's size.
+    shrunk = size / (size + 12)
+    return RandomAffine((0.9 * shrunk, 1.1 * shrunk), (-10, 10), 6 * shrunk, "constant")
+
+
 def _render(network: str, layer: str, batch: int, size: int, steps: int, **options: Any) -> Any:
     options = {"transform": SAME, "batch": batch, **options}
+    if options["transform"] == SAME:
+        options["transform"] = _resized(size)
     unit = f"{LAYERS[network][layer][0]}:{UNIT}"
     written = fv.Fourier((size, size))
     return fv.synthesize(load(network), unit, written, steps=steps, progress=False, **options)
