@@ -16,9 +16,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-__all__ = ["Padding", "compiled", "compiler_options", "conv", "kept", "same_padding", "take"]
+__all__ = [
+    "Padding",
+    "compiled",
+    "compiler_options",
+    "conv",
+    "conv_of_equation",
+    "kept",
+    "same_padding",
+    "take",
+]
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 """Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
@@ -135,6 +145,30 @@ def conv(
         if groups == 1 and inputs <= _FEW_CHANNELS:
             return _conv(x, kernel, stride, pads)
     return _plain_conv(x, kernel, stride, pads, groups)
+
+
+def conv_of_equation(eqn: Any, inputs: Sequence[Array]) -> list[Array] | None:
+    """What a traced convolution of anyone's network gives, by `conv`; None where it is another.
+
+    Args:
+        eqn: an equation of a traced program.
+        inputs: its inputs.
+    """
+    if not on_cpu() or eqn.primitive.name != "conv_general_dilated" or inputs[0].ndim != 4:
+        return None
+    (x, kernel), given = inputs, eqn.params
+    usual = lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    if not (
+        given["dimension_numbers"] == usual
+        and len(set(given["window_strides"])) == 1
+        and {*given["lhs_dilation"], *given["rhs_dilation"], given["batch_group_count"]} == {1}
+        and min(edge for pair in given["padding"] for edge in pair) >= 0
+        and {x.dtype, kernel.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")}
+    ):
+        return None
+    rows, columns = (tuple(pair) for pair in given["padding"])
+    groups = given["feature_group_count"]
+    return [conv(x, kernel, given["window_strides"][0], (rows, columns), groups)]
 
 
 def _plain_conv(x: Array, kernel: Array, stride: int, pads: _Pads, groups: int = 1) -> Array:

@@ -10,6 +10,8 @@ from flax import nnx
 import featvis as fv
 from featvis import models
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = (12, 16)
 
 
@@ -424,6 +426,33 @@ def test_another_size_that_the_network_cannot_take_is_one_clear_error():
             run()
 
 
+class Convolutions(nnx.Module):
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 32, (3, 3), strides=2, rngs=rngs)
+        self.depthwise = nnx.Conv(32, 32, (5, 5), feature_group_count=32, rngs=rngs)
+        self.mixed = nnx.Conv(32, 16, (1, 1), rngs=rngs)
+        self.dilated = nnx.Conv(16, 4, (3, 3), kernel_dilation=2, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.mixed(self.depthwise(nnx.relu(self.stem(x)))))
+        return self.dilated(x)
+
+
+def test_convolutions_of_ones_own_network_run_on_our_kernels():
+    module = Convolutions(nnx.Rngs(0))
+    model = fv.from_nnx(module, input=fv.Input(size=(33, 33)))
+    x = jax.random.uniform(jax.random.key(0), (2, 33, 33, 3))
+
+    def ours(x):
+        return model.apply(model.params, x)["dilated"]
+
+    np.testing.assert_allclose(ours(x), module(x), atol=1e-5)
+    for_ours, for_its_own = (jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (ours, module))
+    np.testing.assert_allclose(for_ours, for_its_own, atol=1e-5)
+    # What our kernels are not for is left as it is.
+    assert str(jax.make_jaxpr(ours)(x)).count("= conv_general_dilated[") == 1
+
+
 @pytest.mark.parametrize("transformation", [nnx.jit, nnx.remat])
 def test_state_goes_through_transformations_unchanged(transformation):
     class Wrapped(nnx.Module):
@@ -599,7 +628,8 @@ def test_equinox():
     x = image()
     expected = jax.vmap(module)(x.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(model(x)["logits"], expected, rtol=1e-5, atol=1e-6)
-    assert fv.synthesize(model, "conv:2", steps=2, progress=False).images.shape == (1, *SIZE, 3)
+    result = fv.synthesize(model, "conv:2", steps=2, transform="none", progress=False)
+    assert result.images.shape == (1, *SIZE, 3)
 
 
 # ---- what the network is told of its input -------------------------------------------------
@@ -673,6 +703,7 @@ def test_frozen_channels_stay_what_they_are_under_any_optimizer():
         "FrozenChannels(free=Pixels(channels=3), frozen=(3,))",
         steps=4,
         optimizer="chain(add_noise(0.1, 0.5, 0), adamw(0.1, weight_decay=0.1))",
+        transform="none",
         init=start,
         progress=False,
     )
@@ -687,6 +718,7 @@ def test_frozen_channels_stay_what_they_are_under_any_optimizer():
             "FrozenChannels(free=Pixels(channels=3), frozen=(3,))",
             steps=2,
             optimizer="chain(clip_by_global_norm(0.001), sgd(1000.0))",
+            transform="none",
             progress=False,
         ).images
         for kernel in kernels

@@ -16,6 +16,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from featvis.errors import InputError
+from featvis.kernels import conv_of_equation
 from featvis.programs import evaluate
 
 _mark = core.Primitive("featvis_tap")
@@ -116,7 +117,7 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], taps: Taps
             return _evaluate(inner.jaxpr, inner.consts, inputs, taps)
         names = _tapped(eqn)
         if not names:
-            return None
+            return conv_of_equation(eqn, inputs)
         if eqn.primitive.name in ("remat2", "checkpoint"):
             return _evaluate(eqn.params["jaxpr"], (), inputs, taps)
         if eqn.primitive.name == "scan":
