@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from featvis import kernels
+from featvis.zoo.layers import relu6
 
 
 def reference(x, kernel, stride, padding, groups):
@@ -116,3 +117,79 @@ def test_unused_kernel_gradient_costs_nothing():
     x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4))
     program = jax.jit(jax.grad(lambda x, kernel: kernels.conv(x, kernel, groups=4).sum()))
     assert "convolution" not in program.lower(x, kernel).compile().as_text()
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "shape"),
+    [
+        (5, 1, "SAME", (7, 6)),
+        (5, 2, "SAME", (7, 6)),
+        (5, 2, ((0, 1), (2, 0)), (9, 8)),
+        (3, 1, "SAME", (4, 5)),
+        (3, 2, 1, (5, 4)),
+        (3, 3, 0, (9, 8)),
+    ],
+    ids=str,
+)
+def test_by_blocks_of_channels_is_the_same_convolution(monkeypatch, size, stride, padding, shape):
+    channels = 2 * kernels._BLOCK
+    x, kernel = arrays(2, (2, *shape, channels), (size, size, 1, channels))
+    pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+
+    def value_and_gradient(function):
+        def run(x, kernel):
+            value, pullback = jax.vjp(lambda x: function(x, kernel), x)
+            return value, pullback(jnp.cos(value))
+
+        return kernels.compiled(run)(x, kernel)
+
+    blocked = []
+    monkeypatch.setattr(kernels, "_LARGE_KERNEL", 0)
+    monkeypatch.setattr(jnp, "moveaxis", lambda *a, f=jnp.moveaxis: blocked.append(a) or f(*a))
+    ours = value_and_gradient(lambda x, k: kernels.conv(x, k, stride, padding, channels))
+    assert blocked
+    plain = value_and_gradient(lambda x, k: reference(x, k, stride, pads, channels))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), ours, plain)
+
+
+@pytest.mark.skipif(not kernels.on_cpu(), reason="XLA decides elsewhere")
+def test_what_is_kept_is_not_made_again():
+    (mix,) = arrays(3, (4, 4))
+
+    def score(x, kernel):
+        y = relu6(kernels.conv(x, kernel, groups=4), keep=True)
+        return jnp.sum(jnp.sin(y @ mix))
+
+    def products(program):
+        x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4))
+        return program.lower(x, kernel).compile().as_text().count(" multiply(")
+
+    # Nine of the convolution and nine of its gradient; and nine more for the mask of the ReLU6.
+    assert products(jax.jit(jax.grad(score), compiler_options=kernels.compiler_options())) == 18
+    # What the options are for.
+    assert products(jax.jit(jax.grad(score))) == 27
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_take_alone_and_under_vmap(offset):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 3, 20)).astype(np.float32)
+    index = rng.integers(0, 18, (2, 3, 4, 5)).astype(np.int32)
+    weight = rng.normal(size=index.shape).astype(np.float32)
+
+    def one(values, index, weight):
+        value, pullback = jax.vjp(lambda v: kernels.take(v, index, offset), values)
+        return value, *pullback(weight)
+
+    found = jax.vmap(jax.vmap(one))(values, index, weight)
+    several = np.take_along_axis(values, index.reshape(2, 3, -1) + offset, 2).reshape(index.shape)
+    gradient = np.zeros_like(values)
+    for place in np.ndindex(index.shape):
+        gradient[place[:2]][index[place] + offset] += weight[place]
+    np.testing.assert_array_equal(found[0], several)
+    np.testing.assert_allclose(found[1], gradient, atol=1e-6)
+    alone = one(values[0, 0], index[0, 0], weight[0, 0])
+    np.testing.assert_allclose(alone[1], gradient[0, 0], atol=1e-6)
+    # One row of values for several sets of places.
+    shared = jax.vmap(lambda i: kernels.take(values[0, 0], i, offset))(index[0])
+    np.testing.assert_array_equal(shared, values[0, 0][index[0] + offset])

@@ -336,3 +336,33 @@ def test_presets_are_in_proportion_to_small_images(size, shift, frame):
     assert PRESETS["affine"](size).shift == pytest.approx(shift)
     height, width, _ = PRESETS["standard"](size).output_shape((*size, 3))
     assert (height - size[0], width - size[1]) == (frame, frame)
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+@pytest.mark.parametrize(
+    ("scale", "degrees"), [(1.0, 0.0), (0.7, 30.0), (1.2, -170.0), (1.7, 45.0)]
+)
+def test_the_gradient_of_an_affine_map_is_its_transpose(scale, degrees, frame):
+    image = np.asarray(image_of((9, 12, 2)))
+
+    def mapped(image):
+        return transforms._affine(
+            jnp.asarray(image),
+            scale=scale,
+            degrees=degrees,
+            shift=(1.3, -2.6),
+            border="constant",
+            value=0.25,
+            frame=frame,
+            largest=scale,
+        )
+
+    # An affine map of the pixels: its matrix, column by column.
+    nothing = np.asarray(mapped(np.zeros_like(image)))
+    pixels = np.eye(image.size, dtype=np.float32).reshape(-1, *image.shape)
+    matrix = np.asarray(jax.vmap(mapped)(pixels)).reshape(image.size, -1)
+    matrix = matrix - nothing.reshape(1, -1)
+    weight = np.random.default_rng(0).normal(size=nothing.shape).astype(np.float32)
+    _, pullback = jax.vjp(mapped, image)
+    expected = (matrix @ weight.reshape(-1)).reshape(image.shape)
+    np.testing.assert_allclose(pullback(weight)[0], expected, atol=2e-5)
