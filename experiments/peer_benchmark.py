@@ -14,12 +14,12 @@ What it showed: TO FILL: versions, cores; ratios a step at early, middle, logits
     images; ResNet-18; time to quality without and with the start; cold and warm start; units a
     second; peak memory; MaCo; the parts of a step and the ratio to the machine's limit. On a busy
     machine PyTorch's threads wait for each other: measure on a quiet one.
-What is not the same: lucent pads by 12 and resizes the result back, so its network sees `size`
-    pixels and ours `size + 12`. lucent's forward goes through the whole network, whatever the
-    layer. Horama draws boxes of 0.25 to 0.30 where its arguments say 0.20 to 0.25, and so do we
-    here; it brings them to twice the network's size first; where torchvision does not import,
-    `peers/torch_networks.py` stands in for its crops. Step times are of warm, compiled programs and
-    leave out the start and the end of a run.
+What is not the same: lucent pads, crops and turns in several resamplings and resizes the result to
+    the picture's size; ours shows as much of the frame by one resampling to that size. lucent's
+    forward goes through the whole network, whatever the layer. Horama draws boxes of 0.25 to 0.30
+    where its arguments say 0.20 to 0.25, and so do we here; it brings them to twice the network's
+    size first; where torchvision does not import, `peers/torch_networks.py` stands in for its
+    crops. Step times are of warm, compiled programs and leave out the start and the end of a run.
 """
 
 from __future__ import annotations
@@ -327,11 +327,10 @@ FULL = Plan(
     repeats=3,
     steps=(
         *((LITE, p, n, size) for p in PLACES for n in (1, 4, 16) for size in (128, 224)),
-        *((DENSE, place, n, SIZE) for place in PLACES for n in (1, 4)),
+        *((DENSE, place, 4, SIZE) for place in PLACES),
     ),
     quality=PLACES,
     transforms=("standard", "affine"),
-    peer_steps=2 * QUALITY_STEPS,
     units=80,
     heavy=(LITE, "logits", 16, 224),
     maco=("middle", "logits"),
@@ -602,25 +601,27 @@ def limit(found: dict[str, Any], machine: dict[str, Any]) -> float:
 
 
 def profile(bench: Bench, quick: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """A table of the parts of a step, and of how near the network is to the machine's limit."""
-    cases = [(place, n) for place in PLACES for n in (1, 4)]
-    if quick:
-        cases = [("middle", 4)]
-    about = {"kind": "parts", "network": LITE, "size": SIZE, "repeats": 3}
-    tasks = [{**about, "layer": place, "batch": batch} for place, batch in cases]
+    """A table of the parts of a step, and of how near the network is to the machine's limit.
+
+    Of one image: those of a batch go through the network one or a few at a time.
+    """
+    sizes = (SIZE,) if quick else (SIZE, 224)
+    cases = [(place, size) for place in PLACES for size in sizes]
+    about = {"kind": "parts", "network": LITE, "batch": 1, "repeats": 3}
+    tasks = [{**about, "layer": place, "size": size} for place, size in cases]
     say("the parts of a step")
     found = bench.work("breakdown", [{"kind": "machine", "network": LITE}, *tasks]).found
     machine = found[0]
-    header = (f"ms a step, {SIZE} x {SIZE}", *PARTS, "rest", "step", "limit", "network/limit")
+    header = ("ms a step of one image", *PARTS, "rest", "step", "limit", "network/limit")
     rows: list[tuple[str, ...]] = []
-    for (place, batch), one in zip(cases, found[1:], strict=True):
+    for (place, size), one in zip(cases, found[1:], strict=True):
         if one is None or machine is None:
             continue
         least = limit(one, machine)
         rest = one["step"] - sum(one[part] for part in PARTS)
         shares = (*(one[part] for part in PARTS), rest, one["step"], least)
         times = (one["network"] + one["gradient"]) / least
-        rows.append((f"{place}, {batch}", *map(shown, shares), shown(times)))
+        rows.append((f"{place}, {size} x {size}", *map(shown, shares), shown(times)))
     if machine is not None:
         print(
             f"the machine: {machine['flops'] / 1e9:.0f} GFLOP/s in a matrix product, "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from featvis import models
+from featvis import kernels, models
 from featvis.models import Model
 from featvis.synthesis import as_objective
 from featvis.targets import as_images
@@ -46,7 +46,7 @@ def saliency(model: Model | str, objective: Objective | str, images: ArrayLike) 
     return np.asarray(_saliency(model.apply, model.params, objective, batch))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(kernels.compiled, static=("apply",))
 def _saliency(apply: Any, weights: Any, objective: Objective, images: jax.Array) -> jax.Array:
     """The map of each image, (n, h, w)."""
 

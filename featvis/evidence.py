@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from featvis import kernels
 from featvis.errors import InputError
 from featvis.images import image_files, read_batches
 from featvis.manifest import runs_of
@@ -78,7 +79,7 @@ def _members(result: Result) -> np.ndarray:
     return np.arange(len(result)) + result.manifest.get("member", 0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(kernels.compiled, static=("apply", "count"))
 def _score_alone(
     apply: Any, count: int, weights: Any, objective: Objective, images: jax.Array
 ) -> jax.Array:

@@ -9,10 +9,10 @@ Where a transform looks outside the picture, `border` says what it finds there: 
 nearest pixel of the border, `"reflect"` the picture mirrored about the centres of its border
 pixels, `"constant"` the intensity `value`.
 
-Geometry is resampled bilinearly in one gather a channel. With the gradient, for 4 images of
-160x160x3 on two CPU cores inside a compiled scan, scale, shift and rotation together take 2.2 ms
-so; three shears by dense taps take 6.6 ms, and gathering all channels at once 5.5 ms. The order in
-which the gradient's scatter adds is fixed on a CPU; on a GPU it is fixed only with
+Geometry is resampled bilinearly in one gather a channel, from indices that are made once for all.
+With its gradient, inside a compiled loop on two CPU cores, an affine map of 224x224x3 pixels takes
+0.7 ms where nothing or a constant is outside, as its gradient is a gather too. Past an edge that
+goes on, or a mirror, the gradient is a scatter: its order is fixed on a CPU, and on a GPU only with
 `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
 """
 

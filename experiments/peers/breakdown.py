@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 
 import featvis as fv
-from featvis import components
+from featvis import components, kernels
 from featvis.synthesis import DEFAULT_OPTIMIZER
 from peers import ours
 from peers.networks import LAYERS, UNIT
-from peers.ours import SAME
 from peers.ours import load as load
+from peers.ours import resized
 
 #: Times that a part is computed in one compiled loop, so that its dispatch is not measured.
 LENGTH = 10
@@ -28,7 +28,7 @@ SIDE = 4096
 def _milliseconds(body: Callable[[Any, Any, jax.Array], Any], fixed: Any, varying: Any) -> float:
     """Milliseconds of `body(fixed, varying, number)`, of whose output all is used."""
 
-    @jax.jit
+    @kernels.compiled
     def loop(fixed: Any, varying: Any, nothing: jax.Array) -> Any:
         def once(varying: Any, number: jax.Array) -> tuple[Any, None]:
             used = sum(jnp.sum(part) for part in jax.tree.leaves(body(fixed, varying, number)))
@@ -85,7 +85,7 @@ def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict
     """
     model, unit = load(network), fv.synthesis.as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
     written = fv.Fourier((size, size))
-    transform = components.transform(SAME, written.size)
+    transform = resized(size)
     optimizer = components.optimizer(DEFAULT_OPTIMIZER)
     keys = jax.random.split(jax.random.key(0), batch)
     params = jax.vmap(written.init)(keys)

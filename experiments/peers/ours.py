@@ -35,8 +35,8 @@ def load(network: str) -> Model:
     return fv.load(network, weights=path)
 
 
-def _resized(size: int) -> RandomAffine:
-    # 6 pixels of the frame are left on each side, and what a network sees has the picture's size.
+def resized(size: int) -> RandomAffine:
+    """Lucid's transforms, a frame of 6 pixels on each side within the picture's own size."""
     shrunk = size / (size + 12)
     return RandomAffine((0.9 * shrunk, 1.1 * shrunk), (-10, 10), 6 * shrunk, "constant")
 
@@ -44,7 +44,7 @@ def _resized(size: int) -> RandomAffine:
 def _render(network: str, layer: str, batch: int, size: int, steps: int, **options: Any) -> Any:
     options = {"transform": SAME, "batch": batch, **options}
     if options["transform"] == SAME:
-        options["transform"] = _resized(size)
+        options["transform"] = resized(size)
     unit = f"{LAYERS[network][layer][0]}:{UNIT}"
     written = fv.Fourier((size, size))
     return fv.synthesize(load(network), unit, written, steps=steps, progress=False, **options)
@@ -153,7 +153,7 @@ def layer(network: str, layer: str, units: int, batch: int, size: int, steps: in
             written,
             batch_limit=batch,
             steps=steps,
-            transform=SAME,
+            transform=resized(size),
             progress=False,
         )
         return [len(compiled) for _ in results]

@@ -14,7 +14,7 @@ _MOST = 200
 def milliseconds(
     run: Callable[[int], object],
     repeats: int = 3,
-    seconds: float = 0.4,
+    seconds: float = 0.25,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Milliseconds a step, once warm: the difference of two runs' times over that of their steps.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from featvis import kernels
 from featvis.errors import InputError
 from featvis.models.input import Input
 from objectives import Activations
@@ -55,7 +56,7 @@ def _ordered(apply: Apply, params: Any, image: jax.Array) -> OrderedDict[str, ja
     return OrderedDict(apply(params, image))
 
 
-_activations = jax.jit(_ordered, static_argnums=0)
+_activations = kernels.compiled(_ordered, static=("apply",))
 
 
 @functools.partial(
