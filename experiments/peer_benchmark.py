@@ -324,7 +324,7 @@ QUICK = Plan(
 )
 FULL = Plan(
     rounds=3,
-    repeats=3,
+    repeats=2,
     steps=(
         *((LITE, p, n, size) for p in PLACES for n in (1, 4, 16) for size in (128, 224)),
         *((DENSE, place, 4, SIZE) for place in PLACES),

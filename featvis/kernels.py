@@ -42,10 +42,15 @@ _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 #: Of the images whose convolution is a matrix product of copied windows: above it, XLA's is faster.
 _FEW_CHANNELS = 4
+#: Sides of kernels up to which these ways were measured: the code grows with their square, and the
+#: copied windows' memory too.
+_MOST_TAPS, _LARGEST_WINDOW = 7, 11
 #: Channels of a block of a depthwise convolution: a register of 64 bytes.
 _BLOCK = 16
 #: Bytes from which on a depthwise kernel is used by blocks: a third of the innermost cache.
 _LARGE_KERNEL = 2**14
+#: Of a gather: its indices have 32 bits.
+_LARGEST_INDEX = 2**31 - 1
 #: Whether what is traced is compiled so that `kept` holds. In a program of another's, XLA merges
 #: the blocks of a convolution with putting them in order, at four times its cost.
 _kept_holds = contextvars.ContextVar("kept holds", default=False)
@@ -75,17 +80,22 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
         function: to compile, at its first call: importing featvis starts no device.
         static: names of its arguments that are no arrays.
     """
+    static_names = tuple(static)
+    inner = jax.jit(function, static_argnames=static_names)
 
     @functools.cache
     def program() -> Any:
-        options = compiler_options()
-        return jax.jit(function, static_argnames=tuple(static), compiler_options=options)
+        return jax.jit(function, static_argnames=static_names, compiler_options=compiler_options())
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # A new array is abstract where a program is being traced.
+        leaves = [jnp.zeros(()), *jax.tree.leaves((args, kwargs))]
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return inner(*args, **kwargs)  # Part of another's program, whose options it has.
         before = _kept_holds.set(True)
         try:
-            return program()(*args)
+            return program()(*args, **kwargs)
         finally:
             _kept_holds.reset(before)
 
@@ -93,11 +103,12 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
     return call
 
 
+@functools.cache
 def compiler_options() -> dict[str, str | int]:
-    """XLA's options for programs that run a network, by platform."""
+    """XLA's options for programs that run a network: those that it knows, on a CPU."""
     if not on_cpu():
         return {}
-    return {
+    wanted: dict[str, str | int] = {
         # A barrier then holds until the code is written; XLA drops them before it fuses.
         "xla_disable_hlo_passes": "cse_barrier_expander",
         # Matrix products by Eigen: as fast as by YNNPACK, and a quarter faster for few rows.
@@ -105,6 +116,15 @@ def compiler_options() -> dict[str, str | int]:
         # Measured on AVX-512 (depthwise convolutions 3/4 of the time of 256); others have no such.
         "xla_cpu_prefer_vector_width": 512,
     }
+    return {name: value for name, value in wanted.items() if _is_known({name: value})}
+
+
+def _is_known(option: dict[str, str | int]) -> bool:
+    try:
+        jax.jit(jnp.negative, compiler_options=option).lower(np.float32(0)).compile()
+    except jax.errors.JaxRuntimeError:
+        return False  # Of another version of XLA.
+    return True
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -152,9 +172,9 @@ def conv(
         # Elsewhere too: a matrix product is what a convolution with a 1 x 1 kernel is.
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     if on_cpu() and rows == columns >= stride:
-        if inputs == 1 and groups == filters == x.shape[-1]:
+        if inputs == 1 and groups == filters == x.shape[-1] and rows <= _MOST_TAPS:
             return _depthwise(x, kernel[:, :, 0], stride, pads)
-        if groups == 1 and inputs <= _FEW_CHANNELS:
+        if groups == 1 and inputs <= _FEW_CHANNELS and rows <= _LARGEST_WINDOW:
             return _conv(x, kernel, stride, pads)
     return _plain_conv(x, kernel, stride, pads, groups)
 
@@ -427,6 +447,9 @@ def _gather(offset: int) -> Callable[[Array, Array], Array]:
 
     @gather.def_vmap
     def several(count: int, batched: list[bool], values: Array, index: Array) -> tuple[Array, bool]:
+        if count * values.shape[-1] > _LARGEST_INDEX:
+            axes = [0 if has_axis else None for has_axis in batched]
+            return jax.vmap(lambda v, i: v[i + offset], axes)(values, index), True
         return gather(*_in_one_row(count, batched, values, index)), True
 
     return gather
@@ -442,6 +465,10 @@ def _scatter(offset: int) -> Callable[[Array, Array, Array], Array]:
     def several(
         count: int, batched: list[bool], zeros: Array, index: Array, gradient: Array
     ) -> tuple[Array, bool]:
+        if count * zeros.shape[-1] > _LARGEST_INDEX:
+            axes = [0 if has_axis else None for has_axis in batched]
+            add = jax.vmap(lambda z, i, g: z.at[i + offset].add(g), axes)
+            return add(zeros, index, gradient), True
         row, index = _in_one_row(count, batched[:2], zeros, index)
         if not batched[2]:
             gradient = jnp.broadcast_to(gradient, (count, *gradient.shape))

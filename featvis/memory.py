@@ -29,13 +29,16 @@ _ACTIVATIONS_PER_WEIGHT = 4
 _SHARE = 0.8 / 3
 
 
-def images_at_a_time(model: Model, objective: Objective, shape: Sequence[int]) -> int | None:
+def images_at_a_time(
+    model: Model, objective: Objective, shape: Sequence[int], seen: Sequence[int]
+) -> int | None:
     """How many images to send through the network together: a divisor of their number, or None.
 
     Args:
         model: the network.
         objective: what is maximised; one that couples images needs them all.
-        shape: of what the network sees, (n, h, w, c).
+        shape: of the images, (n, h, w, c).
+        seen: the shape of what the network sees of them.
 
     Returns:
         None for all of them.
@@ -43,7 +46,10 @@ def images_at_a_time(model: Model, objective: Objective, shape: Sequence[int]) -
     count = shape[0]
     if count == 1 or not separable(objective):
         return None
-    activations, weights = footprint(model, objective, shape[1:])
+    try:
+        activations, weights = footprint(model, objective, shape[1:], seen[1:])
+    except (TypeError, ValueError):
+        return None  # A network that one image alone does not go through.
     divisors = [size for size in range(1, count) if count % size == 0]
     if kernels.on_cpu():
         wanted = _LEAST + _ACTIVATIONS_PER_WEIGHT * weights
@@ -55,24 +61,27 @@ def images_at_a_time(model: Model, objective: Objective, shape: Sequence[int]) -
     return fitting[-1] if fitting else 1
 
 
-def footprint(model: Model, objective: Objective, shape: Sequence[int]) -> tuple[int, int]:
-    """Bytes of one image's activations, and of the weights, up to the layers of an objective.
+def footprint(
+    model: Model, objective: Objective, shape: Sequence[int], seen: Sequence[int]
+) -> tuple[int, int]:
+    """Bytes of one image's named layers, and of the weights, that an objective depends on.
 
     Args:
         model: the network.
         objective: reads some of its layers.
         shape: of an image, (h, w, c).
+        seen: the shape of what the network sees of it.
     """
 
-    def traced(params: Any, image: jax.Array) -> Any:
-        acts = Activations(model.apply(params, image))
+    def traced(params: Any, image: jax.Array, seen: jax.Array) -> Any:
+        acts = Activations(model.apply(params, seen))
         return images_of(objective, 0, 1)(acts, image), list(acts.values())
 
-    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    jaxpr = jax.make_jaxpr(traced)(model.params, image).jaxpr
+    image, seen_image = (jax.ShapeDtypeStruct((1, *one), np.float32) for one in (shape, seen))
+    jaxpr = jax.make_jaxpr(traced)(model.params, image, seen_image).jaxpr
     scores, *layers = jaxpr.outvars
     alive = _leading_to(scores, jaxpr)
-    used = [{v for v in group if v in alive} for group in (_variables(layers), jaxpr.invars[:-1])]
+    used = [{v for v in group if v in alive} for group in (_variables(layers), jaxpr.invars[:-2])]
     activations, weights = (sum(v.aval.size * v.aval.dtype.itemsize for v in one) for one in used)
     return activations, weights
 

@@ -202,7 +202,10 @@ def attempt(
     marks = snapshot_steps(snapshots, steps)
 
     layout = _layout(model.params, count)
-    together = memory.images_at_a_time(model, objective, seen) if layout.whole is None else None
+    # Each of several devices has a part of the batch already.
+    alone = not isinstance(layout.parts, NamedSharding)
+    shape = (count, *parameterization.shape)
+    together = memory.images_at_a_time(model, objective, shape, seen) if alone else None
     plain = _Program(model.apply, parameterization, transform, optimizer, draws, together)
     program = plain
     model = dataclasses.replace(model, params=layout.shared(model.params))
@@ -503,11 +506,11 @@ def _advance(
         (gradient,) = decode_vjp(by_network + by_prior)
         if isinstance(objective, Balanced):
 
-            def kept(balanced: Balanced, image: jax.Array) -> jax.Array:
+            def keeping_score(balanced: Balanced, image: jax.Array) -> jax.Array:
                 acts = Activations(program.apply(weights, image))
                 return jnp.sum(balanced.regularizer(acts, image))
 
-            by_regularizer = _by_parts(program, jax.grad(kept, 1), objective, image)
+            by_regularizer = _by_parts(program, jax.grad(keeping_score, 1), objective, image)
             (keeping,) = decode_vjp(by_regularizer)
             gradient = _balance(gradient, keeping, objective.weight)
 

@@ -2,8 +2,8 @@
 
 Each transform is a frozen dataclass called as `transform(key, image)` on ONE image (h, w, c) and
 returns an image of a size that depends on the fields and the input's size alone. `vmap` it with
-one key an image. All are differentiable in the image, and none clips: an image in [0, 1] stays in
-it except under `Noise` and `ColorShift`.
+one key an image. All have a gradient by the image (in reverse mode, once), and none clips: an image
+in [0, 1] stays in it except under `Noise` and `ColorShift`.
 
 Where a transform looks outside the picture, `border` says what it finds there: `"edge"` the
 nearest pixel of the border, `"reflect"` the picture mirrored about the centres of its border
@@ -31,7 +31,7 @@ import numpy as np
 from featvis import checks, kernels
 from featvis.errors import InputError
 
-#: Pixels from which on the gradient of an affine map is scattered: (2·3 + 1)² reads are too many.
+#: Reach up to which the gradient of an affine map is gathered: (2·2 + 1)² reads a pixel.
 _LARGEST_REACH = 2
 
 BORDERS = ("edge", "reflect", "constant")
@@ -645,7 +645,7 @@ def _affine_on_zero_bwd(
         return kernels.kept(sum(parts))
 
     planes = [gathered(gradient[:, :, channel]) for channel in range(channels)]
-    return jnp.stack(planes, axis=-1), None, None
+    return jnp.stack(planes, axis=-1).astype(gradient.dtype), None, None
 
 
 _affine_on_zero.defvjp(_affine_on_zero_fwd, _affine_on_zero_bwd)

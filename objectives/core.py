@@ -191,7 +191,7 @@ class Objective(abc.ABC):
     never changed in place.
     """
 
-    #: Whether an image's score depends on the other images of the batch.
+    #: Whether an image's score depends on the other images of the batch, its place or their number.
     couples_images: ClassVar[bool] = False
     #: Other names in the text form.
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -842,8 +842,16 @@ def images_of(objective: Objective, start: jax.Array | int, count: int) -> Objec
 
 
 def separable(objective: Objective) -> bool:
-    """Whether each image's score depends on that image alone, wherever it is in the batch."""
-    return not _reads_the_batch(objective)
+    """Whether each image's score depends on that image alone, wherever it is in the batch.
+
+    An objective with arrays that are not declared (`leaf`) is not: they may be one an image.
+    """
+    leaves = jax.tree_util.tree_leaves(objective)
+    undeclared = (
+        field is None and np.ndim(value) > 0
+        for value, field in zip(leaves, _leaf_fields(objective), strict=True)
+    )
+    return not _reads_the_batch(objective) and not any(undeclared)
 
 
 def stack(objectives: Sequence[Objective]) -> Objective:

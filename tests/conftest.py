@@ -1,4 +1,5 @@
 import tempfile
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -16,6 +17,15 @@ _cache = tempfile.TemporaryDirectory(prefix="featvis-tests-")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Hundreds of small programs, each run a few times: compiling them is what takes the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

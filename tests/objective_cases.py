@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import objectives as ob
 
 COUNT = 3
 #: Not square, like the maps of the network (5 x 7).
 SHAPE = (COUNT, 10, 14, 3)
-
-
-@pytest.fixture(scope="module")
-def quick_to_compile() -> Iterator[None]:
-    """Hundreds of small programs, each run a few times: compiling them is what takes the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 _rng = np.random.default_rng(0)

@@ -13,7 +13,11 @@ from featvis.checkpoints import _source
 from featvis.manifest import read_manifest
 from featvis.zoo.architecture import _expected
 
-SMALL = ["--size", "32", "--steps", "3", "--quiet"]
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+#: With the default transform.
+WHOLE = ["--size", "32", "--steps", "3", "--quiet"]
+SMALL = [*WHOLE, "--transform", "none"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +57,7 @@ def test_models_and_layers(capsys):
 
 def test_render_then_replay_is_the_same_picture(capsys, tmp_path):
     code, lines, errors = call(
-        capsys, "render", "efficientnet_lite0", "block2:3", "-o", "a.png", *SMALL, "--json"
+        capsys, "render", "efficientnet_lite0", "block2:3", "-o", "a.png", *WHOLE, "--json"
     )
     assert (code, errors) == (0, "")
     (record,) = map(json.loads, lines)
@@ -73,34 +77,24 @@ def test_render_then_replay_is_the_same_picture(capsys, tmp_path):
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
-def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, tmp_path):
+def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, own, tmp_path):
+    options = ["--steps", "3", "--quiet", "--transform", "none"]
     code, lines, _ = call(
-        capsys,
-        "render",
-        "efficientnet_lite0",
-        "block2:3",
-        "block2",
-        "block2:4",
-        "-o",
-        "sheet.png",
-        *SMALL,
-        "--json",
+        capsys, "render", own, "map:3", "map", "map:4", "-o", "sheet.png", *options, "--json"
     )
     assert code == 0
     records = {r["objective"]: r for r in map(json.loads, lines)}
-    assert set(records) == {"block2:3", "block2", "block2:4"}
+    assert set(records) == {"map:3", "map", "map:4"}
     assert {os.path.basename(r["image"]) for r in records.values()} == {
-        "sheet-block2-3.png",
-        "sheet-layer-block2.png",
-        "sheet-block2-4.png",
+        "sheet-map-3.png",
+        "sheet-layer-map.png",
+        "sheet-map-4.png",
     }
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size[0] > 64
-    code, _, _ = call(
-        capsys, "render", "efficientnet_lite0", "block2:3", "block2:4", "-o", "folder", *SMALL
-    )
+        assert sheet.size[0] > 2 * 12
+    code, _, _ = call(capsys, "render", own, "map:3", "map:4", "-o", "folder", *options)
     assert code == 0
-    assert (tmp_path / "folder" / "efficientnet_lite0_grid.png").is_file()
+    assert (tmp_path / "folder" / f"{own.replace(':', '-')}_grid.png").is_file()
 
 
 def test_evidence_seeds_and_animation(capsys, tmp_path):
@@ -151,10 +145,11 @@ def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path)
     assert json.loads(lines[0])["identical"] is True
 
 
-def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, tmp_path):
+def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, driven, tmp_path):
     code, lines, errors = call(
-        capsys, *RENDER, "block2:3", "3e38*layer('block2')", "-o", "all", *SMALL, "--json"
-    )
+        capsys, "render", *driven, "map:3", "3e38*layer('large')", "-o", "all",
+        "--transform", "none", "--json",
+    )  # fmt: skip
     assert code == 2
     assert "NaN or infinity at step 0" in errors
     assert len(lines) == 2
@@ -162,7 +157,7 @@ def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, tmp_path):
     assert good["stopped"] == "steps"
     assert bad["stopped"] == "non-finite"
     with Image.open(good["image"]) as picture:
-        assert picture.size == (32, 32)
+        assert picture.size == (12, 8)
 
 
 def test_names_that_would_collide_are_told_apart(capsys, tmp_path):
@@ -302,7 +297,7 @@ def test_layers_say_how_their_units_are_written(capsys, own):
 
 
 def test_render_and_replay_of_ones_own_network(capsys, own):
-    options = ["--steps", "2", "--quiet", "--json"]
+    options = ["--steps", "2", "--quiet", "--transform", "none", "--json"]
     code, lines, errors = call(capsys, "render", "--model", own, "tokens:1@5", *options)
     assert (code, errors) == (0, "")
     first = json.loads(lines[0])
@@ -339,7 +334,8 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         tensors[source] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
     np.savez(tmp_path / "tiny.npz", **tensors)
     arguments = ["render", "darknet_tiny", "conv3:1", "--weights", "tiny.npz", "--size", "32"]
-    code, lines, errors = call(capsys, *arguments, "--steps", "2", "--quiet", "--json")
+    arguments += ["--steps", "2", "--transform", "none"]
+    code, lines, errors = call(capsys, *arguments, "--quiet", "--json")
     assert (code, errors) == (0, "")
     record = json.loads(lines[0])
     manifest = read_manifest(record["image"])
@@ -488,8 +484,9 @@ def test_a_conversion_is_said_once(capsys, driven, tmp_path):
 
 def test_caricature_and_accentuate(capsys, driven):
     code, lines, errors = call(
-        capsys, "caricature", "map", "a.png", *driven, "--strength", "2", "--json"
-    )
+        capsys, "caricature", "map", "a.png", *driven, "--transform", "none", "--strength", "2",
+        "--json",
+    )  # fmt: skip
     assert (code, errors) == (0, "")
     record = json.loads(lines[0])
     assert record["objective"] == "caricature map a.png"
@@ -499,7 +496,7 @@ def test_caricature_and_accentuate(capsys, driven):
     assert read_manifest(record["image"])["objective"].startswith("200.0*caricature(")
     code, lines, errors = call(
         capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--weight", "0.5",
-        "--draws", "2", "--json",
+        "--transform", "Roll(1)", "--draws", "2", "--json",
     )  # fmt: skip
     assert (code, errors) == (0, "")
     record = json.loads(lines[0])
@@ -529,7 +526,7 @@ def test_class_models_by_number_and_by_name(capsys, driven):
 def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
     code, lines, errors = call(
         capsys, "accentuate", "3e38*layer('large')", "a.png", *driven, "--layer", "map",
-        "--draws", "2", "--animate", "a.webp", "-o", "out.png", "--json",
+        "--transform", "Roll(1)", "--draws", "2", "--animate", "a.webp", "-o", "out.png", "--json",
     )  # fmt: skip
     assert code == 2
     assert errors.startswith("error: NaN or infinity at step 0 of image 0")

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import TOY_SIZE
-from objective_cases import quick_to_compile  # noqa: F401
 from PIL import Image
 
 import featvis as fv

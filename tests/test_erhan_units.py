@@ -14,6 +14,8 @@ import pytest
 
 import featvis as fv
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 PATH = Path(__file__).parent.parent / "experiments" / "erhan_units.py"
 
 

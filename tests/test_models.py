@@ -166,6 +166,23 @@ def test_a_second_load_recompiles_nothing(lite0):
     assert featvis.models.load("efficientnet_lite0") is featvis.models.load("efficientnet_lite0")
 
 
+def test_a_model_is_part_of_anyones_program(toy):
+    image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
+    layer, expected = next(iter(toy(image).items()))
+
+    def total(image):
+        return jnp.sum(toy(image)[layer] ** 2)
+
+    np.testing.assert_allclose(jax.jit(lambda x: toy(x)[layer])(image), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(lambda: toy(np.asarray(image))[layer])(), expected, atol=1e-5
+    )
+    assert jax.eval_shape(toy, image)[layer].shape == expected.shape
+    slope = jax.grad(total)(image)
+    np.testing.assert_allclose(slope, jax.jit(jax.grad(total))(image), atol=1e-5)
+    assert jnp.any(slope != 0)
+
+
 def test_weights_are_arguments_not_constants(lite0):
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     assert len(jax.jit(lite0.apply).lower(lite0.params, image).as_text()) < 1_000_000

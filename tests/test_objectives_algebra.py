@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from objective_cases import quick_to_compile  # noqa: F401
 
 import objectives as ob
 from objectives import core

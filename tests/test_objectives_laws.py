@@ -18,7 +18,6 @@ from objective_cases import (
     Case,
     images,
     network,
-    quick_to_compile,  # noqa: F401
 )
 
 import objectives as ob

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from objective_cases import quick_to_compile  # noqa: F401
 from scipy import optimize
 
 import featvis as fv

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from networks import TOY_SIZE
-from objective_cases import quick_to_compile  # noqa: F401
 from PIL import Image
 
 import featvis as fv
@@ -40,7 +39,7 @@ def same(a, b):
 
 
 @pytest.fixture(scope="module")
-def small(toy, quick_to_compile):  # noqa: F811
+def small(toy, quick_to_compile):
     """Two small images, with noise."""
     return run(toy, UNITS, SMALL, snapshots=[2], **NOISY)
 
@@ -58,7 +57,7 @@ def third(toy, large):
 
 
 @pytest.fixture(scope="module")
-def plain(toy, quick_to_compile):  # noqa: F811
+def plain(toy, quick_to_compile):
     """Two images without noise."""
     return run(toy)
 

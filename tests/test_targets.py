@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import TOY_SIZE
-from objective_cases import quick_to_compile  # noqa: F401
 from PIL import Image
 
 import featvis as fv
@@ -41,7 +40,7 @@ def seen(toy):
 
 
 @pytest.fixture(scope="module")
-def matched(toy, seen, quick_to_compile):  # noqa: F811
+def matched(toy, seen, quick_to_compile):
     return run(toy, fv.FeatureMatch("conv", seen))
 
 

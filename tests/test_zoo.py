@@ -12,6 +12,8 @@ from featvis import models, zoo
 from featvis.zoo.layers import adaptive_average_pool, average_pool, max_pool
 from objectives.units import UNIT_LAYER
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 ENTRIES = zoo.entries()
 #: Small ones that are run here; tests/parity runs them all, where there is PyTorch.
 RUN = ["squeezenet1_1", "resnet18", "darknet_tiny", "cifar_resnet20"]
