@@ -8,6 +8,8 @@ import featvis as fv
 from featvis import attribution
 from featvis.attribution import saliency
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture(scope="module")
 def images():

@@ -30,6 +30,8 @@ from featvis.transforms import (
     Transform,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 # The second value is the output's shape for an input of (11, 14, c).
 CASES = [
     (Pad(3), (17, 20)),
