@@ -9,25 +9,26 @@ Peers: lucent 0.1.8 (PyPI `torch-lucent`), at its best: the network's own prepro
 Command: pip install -e ".[benchmark]" && python experiments/peer_benchmark.py --quick
     (without --quick: all of it; --profile: where a step of ours spends its time; --show FILE: the
     table and the plot of figures measured before; without the peers: our own figures)
-Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 26 min with three
-    repeats of a difference (it takes two since), of which compiling ours is 3 min; --profile 1 min 45 s.
-What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds, at 128 and 224 pixels:
-    early 17.6 and 10.1 (1 image), 10 and 8.9 (4), 6.4 and 15.5 (16); middle 10.2 and 5.6, 4.9 and
-    4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. ResNet-18 with 4 images of 128
-    pixels: 1.5, 0.65, 0.53, for XLA's dense convolutions are slower than oneDNN's. lucent's clean
-    score after 512 steps: at our step 64, 52 times sooner, and twice as soon with the start; lucent
-    reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent 5.3 s. 80 units compile
-    once; 8.3 units a second, lucent 5.3. Memory 407 MB warm, 627 MB cold (the compiler), lucent 440;
-    16 images of 224 pixels to the logits 815 MB, lucent 2584. MaCo 3.2 and 2.2 times Horama's.
-    The parts of a step of one image of 224 pixels to the logits, in ms: decode 0.8, transform 1.5,
-    network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9 together; parts alone in a loop sum
-    to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5 of
-    4.1. The machine multiplies matrices at 364 GFLOP/s and copies 35 GB/s from memory: the network
-    takes 2.4 to 3.1 times what its operations would (4.6 times at 128 pixels to the logits, whose
-    products have 16 rows), and 0.3 to 1.0 times what its bytes would from memory, for most are in
-    the caches.
-    On a busy machine PyTorch's threads wait for each other: measure on a quiet one. Ratios of one
-    case vary by a factor of two between rounds even so.
+Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 26 min with
+    three repeats of a difference (it takes two since), of which compiling ours is 3 min;
+    --profile 1 min 45 s.
+What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds, at 128 and 224
+    pixels: early 17.6 and 10.1 (1 image), 10 and 8.9 (4), 6.4 and 15.5 (16); middle 10.2 and 5.6,
+    4.9 and 4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. ResNet-18 with 4
+    images of 128 pixels: 1.5, 0.65, 0.53, for XLA's dense convolutions are slower than oneDNN's.
+    lucent's clean score after 512 steps: at our step 64, 52 times sooner, and twice as soon with
+    the start; lucent reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent
+    5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. Memory 407 MB warm, 627 MB cold
+    (the compiler), lucent 440; 16 images of 224 pixels to the logits 815 MB, lucent 2584. MaCo
+    3.2 and 2.2 times Horama's. The parts of a step of one image of 224 pixels to the logits, in
+    ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9
+    together; parts alone in a loop sum to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of
+    8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5 of 4.1. The machine multiplies matrices at 364 GFLOP/s
+    and copies 35 GB/s from memory: the network takes 2.4 to 3.1 times what its operations would
+    (4.6 times at 128 pixels to the logits, whose products have 16 rows), and 0.3 to 1.0 times
+    what its bytes would from memory, for most are in the caches. On a busy machine PyTorch's
+    threads wait for each other: measure on a quiet one. Ratios of one case vary by a factor of
+    two between rounds even so.
 What is not the same: lucent pads, crops and turns in several resamplings and resizes the result to
     the picture's size; ours shows as much of the frame by one resampling to that size. lucent's
     forward goes through the whole network, whatever the layer. Horama draws boxes of 0.25 to 0.30
