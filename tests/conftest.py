@@ -1,5 +1,9 @@
+import importlib.util
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import hypothesis
 import jax
@@ -26,6 +30,25 @@ def quick_to_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports an experiment: they are files, and no package."""
+    loaded = []
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # a dataclass looks up its module
+        loaded.append(name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The experiment on the units of digit networks, against answers in closed form."""
 
 import gzip
-import importlib.util
 import itertools
 import struct
 import sys
@@ -20,13 +19,8 @@ PATH = Path(__file__).parent.parent / "experiments" / "erhan_units.py"
 
 
 @pytest.fixture(scope="module")
-def erhan():
-    spec = importlib.util.spec_from_file_location("erhan_units", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["erhan_units"] = module  # a dataclass looks up its module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["erhan_units"]
+def erhan(experiment):
+    return experiment("erhan_units")
 
 
 def layer_of(erhan, seed, inputs, units, scale=1.0):

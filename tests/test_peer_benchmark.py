@@ -13,14 +13,8 @@ LITE = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
-def benchmark():
-    path = FOLDER / "peer_benchmark.py"
-    spec = importlib.util.spec_from_file_location("peer_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["peer_benchmark"] = module  # a dataclass looks up its module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["peer_benchmark"]
+def benchmark(experiment):
+    return experiment("peer_benchmark")
 
 
 @pytest.fixture(scope="module")
