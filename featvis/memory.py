@@ -7,6 +7,7 @@ read anew for too few of them. On an accelerator as many as its memory takes are
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -72,18 +73,24 @@ def footprint(
         shape: of an image, (h, w, c).
         seen: the shape of what the network sees of it.
     """
-
-    def traced(params: Any, image: jax.Array, seen: jax.Array) -> Any:
-        acts = Activations(model.apply(params, seen))
-        return images_of(objective, 0, 1)(acts, image), list(acts.values())
-
     image, seen_image = (jax.ShapeDtypeStruct((1, *one), np.float32) for one in (shape, seen))
-    jaxpr = jax.make_jaxpr(traced)(model.params, image, seen_image).jaxpr
+    alone = images_of(objective, 0, 1)
+    # Traced once for all units of a layer: `jit` remembers by shapes.
+    jaxpr = _traced.trace(model.apply, model.params, alone, image, seen_image).jaxpr.jaxpr
+    parameters = jaxpr.invars[: len(jax.tree.leaves(model.params))]
     scores, *layers = jaxpr.outvars
     alive = _leading_to(scores, jaxpr)
-    used = [{v for v in group if v in alive} for group in (_variables(layers), jaxpr.invars[:-2])]
+    used = [{v for v in group if v in alive} for group in (_variables(layers), parameters)]
     activations, weights = (sum(v.aval.size * v.aval.dtype.itemsize for v in one) for one in used)
     return activations, weights
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _traced(
+    apply: Any, params: Any, objective: Objective, image: jax.Array, seen: jax.Array
+) -> tuple[jax.Array, list[jax.Array]]:
+    acts = Activations(apply(params, seen))
+    return objective(acts, image), list(acts.values())
 
 
 def _leading_to(result: Any, jaxpr: Any) -> set[Any]:

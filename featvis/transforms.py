@@ -570,8 +570,7 @@ def _affine(
     reach = math.floor(math.sqrt(2) * largest + 0.5)
     if border != "constant" or reach > _LARGEST_REACH:
         return _sample(image, _places(image.shape, turn, moved, frame), border, value)
-    # Outside is 0: what is there sends no gradient back.
-    return value + _affine_on_zero(image - value, turn, moved, frame, reach)
+    return _affine_on_constant(image, turn, moved, value, frame, reach)
 
 
 def _places(shape: Shape, turn: jax.Array, moved: jax.Array, frame: int) -> jax.Array:
@@ -590,25 +589,26 @@ def _offsets(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.moveaxis(np.indices((height, width)), 0, -1) - centre).astype(np.float32), centre
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _affine_on_zero(
-    image: jax.Array, turn: jax.Array, moved: jax.Array, frame: int, reach: int
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _affine_on_constant(
+    image: jax.Array, turn: jax.Array, moved: jax.Array, value: float, frame: int, reach: int
 ) -> jax.Array:
-    """An affine map of an image with nothing around, whose gradient is gathered.
+    """An affine map of an image with `value` all around, whose gradient is gathered.
 
     Each pixel collects from the outputs around its place, at most `reach` pixels from the nearest
     one: half the time of a scatter on a CPU, and always in one order on a GPU.
     """
-    return _sample(image, _places(image.shape, turn, moved, frame), "constant", 0.0)
+    return _sample(image, _places(image.shape, turn, moved, frame), "constant", value)
 
 
-def _affine_on_zero_fwd(
-    image: jax.Array, turn: jax.Array, moved: jax.Array, frame: int, reach: int
+def _affine_on_constant_fwd(
+    image: jax.Array, turn: jax.Array, moved: jax.Array, value: float, frame: int, reach: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    return _affine_on_zero(image, turn, moved, frame, reach), (image, turn, moved)
+    return _affine_on_constant(image, turn, moved, value, frame, reach), (image, turn, moved)
 
 
-def _affine_on_zero_bwd(
+def _affine_on_constant_bwd(
+    value: float,
     frame: int,
     reach: int,
     residuals: tuple[jax.Array, jax.Array, jax.Array],
@@ -648,7 +648,7 @@ def _affine_on_zero_bwd(
     return jnp.stack(planes, axis=-1).astype(gradient.dtype), None, None
 
 
-_affine_on_zero.defvjp(_affine_on_zero_fwd, _affine_on_zero_bwd)
+_affine_on_constant.defvjp(_affine_on_constant_fwd, _affine_on_constant_bwd)
 
 
 def _tent(distance: jax.Array) -> jax.Array:
