@@ -117,6 +117,60 @@ def test_psnr_against_scikit_image_and_in_closed_form():
     assert np.all(metrics.psnr(x, x) == math.inf)
 
 
+@functools.cache
+def smooth(size=(58, 70)):
+    """A colour image (1, h, w, 3) without detail, of 50 to 200 levels."""
+    y, x = (axis / 25 for axis in np.mgrid[: size[0], : size[1]])
+    return (0.5 + 0.1 * np.stack([np.sin(x) + np.sin(y), np.sin(x + y), x - y], -1))[None]
+
+
+PATTERNS = {"checkerboard": lambda y, x: y + x, "columns": lambda y, x: x, "rows": lambda y, x: y}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize("amplitude", [0.5, 4, 30])
+def test_the_checkerboard_of_a_known_amplitude(pattern, amplitude):
+    signs = (-1.0) ** pattern(*np.mgrid[:58, :70])[..., None]
+    found = metrics.checkerboard(smooth() + amplitude / 255 * signs, smooth())
+    assert found == pytest.approx([amplitude], abs=0.01)
+    # Another phase in every window of a side of it is as much; in levels it is a little off.
+    phase = np.kron(RNG(1).choice([-1, 1], (8, 9)), np.ones((8, 8)))[:58, :70, None]
+    moved = np.rint(255 * smooth() + amplitude * signs * phase) / 255
+    assert metrics.checkerboard(moved, smooth()) == pytest.approx([amplitude], rel=0.3)
+    # In one colour of three, of the squares' mean.
+    one = smooth() + amplitude / 255 * signs * np.array([0, 1, 0])
+    assert metrics.checkerboard(one, smooth()) == pytest.approx([amplitude / 3**0.5], abs=0.01)
+
+
+def test_the_three_patterns_add_in_squares():
+    signs = [(-1.0) ** pattern(*np.mgrid[:58, :70])[..., None] for pattern in PATTERNS.values()]
+    image = smooth() + (3 * signs[0] + 4 * signs[1] + 12 * signs[2]) / 255
+    assert metrics.checkerboard(image, smooth()) == pytest.approx([13], abs=0.01)
+
+
+def test_ramps_noise_and_photographs_have_no_checkerboard():
+    ramps = np.concatenate([ramp(degrees) for degrees in range(0, 360, 15)])
+    assert np.all(metrics.checkerboard(ramps, ramps) < 1e-6)
+    assert metrics.checkerboard(smooth(), smooth())[0] < 0.01
+    noise = RNG(0).normal(0, 2 / 255, (40, *smooth().shape[1:]))
+    originals = np.broadcast_to(smooth(), noise.shape)
+    # The halves of a window are alike in their rows that meet.
+    assert metrics.checkerboard(originals + noise, originals).mean() < 0.2
+    for name in ("camera", "coins", "moon"):
+        photograph = getattr(skimage.data, name)()[None, ..., None] / 255
+        assert metrics.checkerboard(photograph, photograph)[0] < 0.1
+
+
+def test_a_checkerboard_counts_where_the_original_is_smooth():
+    signs = (-1.0) ** PATTERNS["checkerboard"](*np.mgrid[:58, :70])[..., None]
+    # A quarter is smooth, and the detail of the rest has its own.
+    detail = np.where(np.mgrid[:58, :70][1][..., None] < 30, 0, 0.2 * signs)
+    original = 0.5 + np.broadcast_to(detail, smooth().shape)
+    assert metrics.checkerboard(original, original) == pytest.approx([0], abs=0.01)
+    image = original + 7 / 255 * signs
+    assert metrics.checkerboard(image, original) == pytest.approx([7], abs=0.01)
+
+
 def photographs():
     """Three grey squares (3, 60, 60, 1) in [0, 1]."""
     names = ("camera", "coins", "moon")
@@ -361,6 +415,9 @@ def test_activations_of_other_shapes_are_refused(metric):
         (part(metrics.mean_interval, [1.0, math.inf]), "values must be finite"),
         (part(metrics.psnr, IMAGES[0], IMAGES[0]), r"\(n, h, w, c\) are expected; got shape \(4, "),
         (part(metrics.psnr, IMAGES, IMAGES[:1]), "images and originals must have one shape"),
+        (part(metrics.checkerboard, IMAGES, IMAGES), r"10 x 10 are expected; got shape \(2, 4"),
+        (part(metrics.checkerboard, IMAGES[0], IMAGES[0]), r"got shape \(4, 4, 3\)"),
+        (part(metrics.checkerboard, np.ones((1, 12, 12, 1)), IMAGES), "must have one shape"),
         (part(metrics.gradient_histogram, IMAGES[..., :2]), r"\(n, h, w, 1 or 3\) are expected"),
         (part(metrics.gradient_histogram, IMAGES[0]), r"got shape \(4, 4, 3\)"),
         (part(metrics.gradient_histogram, IMAGES * math.nan), "images must be finite"),
