@@ -39,7 +39,7 @@ def saliency(model: Model | str, objective: Objective | str, images: ArrayLike) 
         ObjectiveError: an objective that does not fit the model or the number of images.
     """
     model = models.load(model) if isinstance(model, str) else model
-    objective = as_objective(objective)
+    objective = as_objective(objective, model)
     batch = as_images(images, model)
     shape = jax.ShapeDtypeStruct(batch.shape, jnp.float32)
     objective.check(jax.eval_shape(model.apply, model.params, shape), batch.shape)

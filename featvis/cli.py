@@ -160,7 +160,8 @@ def render(
             metavar="[MODEL] OBJECTIVE",
             help="A network's name (see `featvis models`), unless --model says which; and what to "
             "maximise: a channel block8:3, a neuron block8:3@7,7 or at a token block3:5@0, a class "
-            "logits:285, a layer block8, or an expression such as 'block8:3 - 0.1*tv'.",
+            "logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer block8, "
+            "or an expression such as 'block8:3 - 0.1*tv'.",
         ),
     ] = None,
     place: _Place = None,
@@ -197,7 +198,7 @@ def render(
     network, objective = _network(given, place, weights)
     if not objective:
         raise InputError(f"render takes what to maximise too, as block8:3; got {place!r} alone")
-    parsed = [parse(text) for text in objective]
+    parsed = [parse(text, network.layers) for text in objective]
     wanted, takes = _parse_size(size, network), network.input
     found = synthesize_many(
         network,

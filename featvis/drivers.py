@@ -265,7 +265,7 @@ def accentuate(
         UnknownLayer: no such layer.
     """
     model, images = _given(model, images, size)
-    wanted = as_objective(objective)
+    wanted = as_objective(objective, model)
     aim = target(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
     whole = Balanced(wanted, FeatureMatch(layer, aim), weight)

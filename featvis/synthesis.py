@@ -183,7 +183,7 @@ def attempt(
 ) -> Result:
     """As `synthesize`, but a NaN is in the result's `failures` and stops its own image alone."""
     model = models.load(model) if isinstance(model, str) else model
-    objective = as_objective(objective)
+    objective = as_objective(objective, model)
     named_arrays(objective)  # raises where two have one name
     parameterization = _as_parameterization(parameterization, model)
     transform = components.transform(transform, parameterization.size)
@@ -619,15 +619,15 @@ def _evaluate(
 # ---- arguments -----------------------------------------------------------------------------
 
 
-def as_objective(objective: Any) -> Objective:
-    """An objective from itself or its text.
+def as_objective(objective: Any, model: Model | None = None) -> Objective:
+    """An objective from itself or its text, which may be about a model (`"block8:*"`).
 
     Raises:
         InputError: neither.
         ParseError: a text that describes none.
     """
     if isinstance(objective, str):
-        return parse(objective)
+        return parse(objective) if model is None else parse(objective, model.layers)
     if not isinstance(objective, Objective):
         raise InputError(f"objective must be an Objective or its text; got {objective!r}")
     return objective
@@ -921,7 +921,7 @@ def synthesize_many(
     if isinstance(objectives, str) or not isinstance(objectives, Sequence):
         raise InputError(f"objectives must be a list of objectives or texts; got {objectives!r}")
     model = models.load(model) if isinstance(model, str) else model
-    parsed = [as_objective(objective) for objective in objectives]
+    parsed = [as_objective(objective, model) for objective in objectives]
     parameterization = _as_parameterization(parameterization, model)
     _positive("batch_limit", batch_limit)
     if not isinstance(seed, (int, np.integer)):

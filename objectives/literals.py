@@ -118,6 +118,7 @@ class Evaluator:
         what: what the text describes, for messages ("objective", "transform").
         methods: the methods that may be called on a value.
         bare: the value of a name that is not called; None where a name must be called.
+        refused: (operator, left, right) to what is wrong with it; None where nothing is.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class Evaluator:
         *,
         methods: tuple[str, ...] = (),
         bare: Callable[[str], Any] | None = None,
+        refused: Callable[[type[ast.operator], Any, Any], str | None] | None = None,
     ) -> None:
         self.names, self.what, self.methods, self.bare = names, what, methods, bare
+        self.refused = refused
 
     def evaluate(self, text: str, read: Mapping[tuple[int, int], Any] | None = None) -> Any:
         """The value of `text`.
@@ -158,6 +161,7 @@ class _Reading:
     ) -> None:
         self._names, self._bare, self._methods = evaluator.names, evaluator.bare, evaluator.methods
         self._text, self._read, self._what = text, read, evaluator.what
+        self._refused = evaluator.refused
         self._in_what = f"in {'an' if evaluator.what[0] in 'aeiou' else 'a'} {evaluator.what}"
         line = self._masked()
         self._lead = len(line) - len(line.lstrip())
@@ -259,7 +263,11 @@ class _Reading:
             if apply is None:
                 thing = f"the operator {_describe(step.op)}"
                 raise self._refusal(step.right, thing)
-            left = self._attempt(step.right, partial(apply, left, self._operand(step.right)))
+            right = self._operand(step.right)
+            problem = self._refused and self._refused(type(step.op), left, right)
+            if problem:
+                raise self._error(step.right, problem)
+            left = self._attempt(step.right, partial(apply, left, right))
         return left
 
     def _operand(self, node: ast.expr) -> Any:

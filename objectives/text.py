@@ -1,12 +1,16 @@
 """Objectives as text: `"block8:3"` a channel, `"block8:3@7,7"` a neuron, `"logits:285"` a class.
 
 Whole expressions too: `"block8:3 - 0.1*tv"`, `"2*channel('block8', 3) + layer('stem')"`,
-`"block8:[0, 1].on([0, 1])"`. What is not on the whitelist raises with its place marked.
+`"block8:0-1.on([0, 1])"`. What is not on the whitelist raises with its place marked.
 """
 
 from __future__ import annotations
 
+import ast
+import difflib
+import itertools
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +21,37 @@ from objectives.core import NamedArray, Objective, text_name
 from objectives.errors import ObjectiveError, ParseError
 from objectives.units import Channel, Layer, Logit, Neuron
 
-# What `/` divides by, where it is no part of a layer's name.
-_NUMBER = r"(?: \d[\d_]* (?: [eE]\d+ )? [jJ]? | 0[xXoObB]\w* )"
 # In a scan from left to right a colon outside a string can only be that of a unit.
 _TOKEN = re.compile(
     rf"""
-      {literals.STRING}
-    | (?P<layer> [A-Za-z_]\w* (?: [./]\w+ )* ) (?P<colon> \s* : )
-    | (?P<path> [A-Za-z_]\w* (?: / (?! {_NUMBER} (?! \w ) ) \w+ | \.\d+ )+ ) (?! \s*\( | \w )
+      (?P<quoted> {literals.STRING} ) (?P<colon1> \s* : )
+    | {literals.STRING}
+    | (?P<layer> (?= \d* [A-Za-z_] ) \w+ (?: [./]\w+ )* ) (?P<colon2> \s* : )
+    | (?P<path> [A-Za-z_]\w* (?: / \w+ | \.\d+ )+ ) (?! \s*\( | \w )
     | \.\s*\w+ | \w+
     | (?P<stray> : )
     """,
     re.VERBOSE | re.ASCII,
 )
-_INDEX = re.compile(r"\s* ( -?\d{1,18} | \[ [-\d\s,]* \] ) (?! \w | \.\d )", re.VERBOSE | re.ASCII)
+# What `/` may divide by at the end of what reads as a layer's name.
+_DIVISION = re.compile(
+    r"(.+) / ((?: \d[\d_]* (?: [eE]\d+ )? [jJ]? | 0[xXoObB]\w* ) (\.\d+)? )",
+    re.VERBOSE | re.ASCII,
+)
+_INDEX = re.compile(
+    r"""
+    \s* (?: (?P<list> \[ [-\d\s,]* \] ) | (?P<all> \* ) (?! [*(\['"] )
+           | (?P<range> \d{1,18} - \d{1,18} ) | (?P<one> -?\d{1,18} ) ) (?! \w | \.\d )
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_ITEM = re.compile(r"\s* (?: (\d+) - (\d+) | -?\d+ ) \s*", re.VERBOSE | re.ASCII)
+# A number that is none of a unit as it is written.
+_NEARLY = re.compile(r"\s* \+? (\d[\d_]* (?: \.\d* )? (?: [eE]\+?\d{1,2} )? ) (?! \w )", re.VERBOSE)
+_OTHER_RANGE = re.compile(
+    r"\s* (?: [\u2010-\u2015\u2212\ufe58\ufe63\uff0d~\u2026:] | \.{2,} ) \s* (\d{1,18})", re.VERBOSE
+)
+_TIMES = re.compile(r"\s* [*/] ", re.VERBOSE)
 _AT = re.compile(r"\s* @", re.VERBOSE | re.ASCII)
 _POSITION = re.compile(
     r"""
@@ -38,21 +59,33 @@ _POSITION = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+#: Units that a range names at most: each of them is an image.
+_LONGEST_RANGE = 4096
+
+Layers = Callable[[], Mapping[str, Sequence[int]]]
+"""Gives the shapes of one image's activations by layer, as `Model.layers` does."""
 
 
-def parse(text: str, /, **arrays: ArrayLike) -> Objective:
+def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Objective:
     """The objective that a text describes; `parse(str(objective)) == objective`.
 
+    A unit is `layer:index`, its neuron `layer:index@y,x`, `layer:index@center`, of tokens
+    `layer:index@token`, and a class `logits:class`. Several units give each image its own: a list
+    `layer:[0, 3]`, a range `layer:0-3` with both ends and without spaces (in a list too), and all
+    of them `layer:*` where the network is known. A name alone is a layer (DeepDream on it), a path
+    `block7/expand` too; one that needs quotes has them, `'+sa':1` or `layer('+sa')`. Expressions
+    are of units, objectives called by their names in lower case (`direction('block8', [...])`),
+    numbers and `+ - * /`, where a number alone is a weight and no term: `constant(3)` is one.
+
     Args:
-        text: a unit (`layer:index`, `layer:index@y,x`, `layer:index@center`, of tokens
-            `layer:index@token`, `logits:class`; a list of indices, `layer:[0, 3]`, gives each image
-            its own), a layer's name (DeepDream on it), or an expression of units, objectives called
-            by their names in lower case (`direction('block8', [...])`), numbers and `+ - * /`.
+        text: what to read.
+        layers: of the network that it is about, asked only where the text depends on it.
         **arrays: what the text writes by name (`NamedArray`). A name that is not called is the
             array's, whatever objective or layer has the same.
 
     Raises:
-        ParseError: anything else; the message marks the place.
+        ParseError: anything else, and what could mean two things; the message marks the place and
+            says what was probably meant.
         ObjectiveError: an array that a `NamedArray` cannot be.
     """
     if not isinstance(text, str):
@@ -72,11 +105,16 @@ def parse(text: str, /, **arrays: ArrayLike) -> Objective:
             )
         return names[name]()
 
-    evaluator = literals.Evaluator(names, "objective", methods=("on",), bare=bare)
-    value = evaluator.evaluate(text, _units(text))
+    evaluator = literals.Evaluator(
+        names, "objective", methods=("on",), bare=bare, refused=_bare_number
+    )
+    value = evaluator.evaluate(text, _units(text, {*names, *named}, layers))
     if not isinstance(value, Objective):
         kind = type(value).__name__
-        raise literals.mark(text, f"{kind} is not an objective; name a unit such as block8:3", 0)
+        meant = "name a unit such as block8:3"
+        if isinstance(value, (tuple, list)):
+            meant = "several units are a list, block8:[0, 3], and several terms sum([...])"
+        raise literals.mark(text, f"{kind} is not an objective; {meant}", 0)
     return value
 
 
@@ -86,16 +124,41 @@ def _named(name: str, values: ArrayLike) -> NamedArray:
     return NamedArray(values, name)
 
 
-def _units(text: str) -> dict[tuple[int, int], Objective]:
-    """The units and the layers with a slash, by their places (start, stop) in the text."""
+def _bare_number(operator: type[ast.operator], left: Any, right: Any) -> str | None:
+    """What is wrong with a sum of an objective and a number; None for anything else."""
+    terms = [term for term in (left, right) if isinstance(term, Objective)]
+    if operator not in (ast.Add, ast.Sub) or len(terms) != 1:
+        return None
+    number = right if terms[0] is left else left
+    meant = f"a constant is constant({literals.format_literal(number)})"
+    if isinstance(left, (Channel, Logit)) and operator is ast.Sub and type(right) is int:
+        if np.ndim(left.index) == 0:
+            meant = (
+                f"a range of units is {left.layer}:{left.index}-{right}, without spaces; {meant}"
+            )
+    elif isinstance(left, Layer) and type(right) is int:
+        meant = f"a unit of the layer is {left.layer}:{right}; {meant}"
+    return f"a number alone is no term, as it changes no picture; {meant}"
+
+
+def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int, int], Objective]:
+    """The units and the layers with a slash, by their places (start, stop) in the text.
+
+    Args:
+        text: what the user wrote.
+        called: the names of objectives and arrays.
+        layers: of the network, if it is known.
+    """
     found: dict[tuple[int, int], Objective] = {}
     stop = 0
     while token := _TOKEN.search(text, stop):
         start, stop = token.span()
         if token["path"] is not None:
-            found[start, stop] = Layer(token["path"])
-        elif token["colon"] is not None:
-            unit, stop = _unit(text, token)
+            path, stop = _path(text, token, called, layers)
+            if path is not None:
+                found[start, stop] = Layer(path)
+        elif token["colon1"] is not None or token["colon2"] is not None:
+            unit, stop = _unit(text, token, layers)
             found[start, stop] = unit
         elif token["stray"] is not None:
             raise literals.mark(
@@ -104,16 +167,52 @@ def _units(text: str) -> dict[tuple[int, int], Objective]:
     return found
 
 
-def _unit(text: str, token: re.Match[str]) -> tuple[Objective, int]:
+def _path(
+    text: str, token: re.Match[str], called: set[str], layers: Layers | None
+) -> tuple[str | None, int]:
+    """The layer that a name with slashes or dots is, None for none, and where it ends."""
+    path, start = token["path"], token.start()
+    division = _DIVISION.fullmatch(path)
+    if division is None:
+        return path, token.end()
+    head, number = division[1], division[2]
+    if division[3] or head in called:
+        # Of a name without a slash, which is no path, the evaluator knows what it is.
+        return head if re.search(r"[./]", head) else None, start + len(head)
+    known = list(layers()) if layers is not None else []
+    if path in known:
+        return path, token.end()
+    near = difflib.get_close_matches(path, known, n=3)
+    raise literals.mark(
+        text,
+        f"{path} could be the layer {path!r} or {head} divided by {number}: write "
+        f"layer({path!r}), or {head} / {number} with spaces"
+        + (f"; the network has no such layer, nearest: {', '.join(near)}" if near else ""),
+        start,
+    )
+
+
+def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objective, int]:
     """The unit that begins with a layer's name and a colon, and where it ends."""
     layer, stop = token["layer"], token.end()
+    if token["quoted"] is not None:
+        try:
+            layer = ast.literal_eval(token["quoted"])
+        except (SyntaxError, ValueError) as error:
+            raise literals.mark(
+                text, f"malformed name of a layer: {error}", token.start()
+            ) from None
     index_text = _INDEX.match(text, stop)
     if index_text is None:
         raise literals.mark(
-            text, "a unit's index is a whole number, or a list of them such as [0, 3]", stop
+            text,
+            "a unit's index is a whole number, a range of them such as 0-3, a list such as [0, 3], "
+            f"or *{_nearly(text, stop, layer)}",
+            stop,
         )
-    stop = index_text.end()
-    position: list[int] | None = None
+    begun, stop = stop, index_text.end()
+    _check_what_follows(text, layer, index_text)
+    places: list[str] = []
     at = _AT.match(text, stop)
     if at is not None:
         position_text = _POSITION.match(text, at.end())
@@ -125,28 +224,110 @@ def _unit(text: str, token: re.Match[str]) -> tuple[Objective, int]:
             )
         stop = position_text.end()
         if position_text[1] is not None:
-            position = [int(part) for part in position_text.groups() if part is not None]
+            places = [part for part in position_text.groups() if part is not None]
     try:
-        index = _whole_numbers(index_text[1])
+        index = _indices(layer, index_text, layers)
         if at is not None:
-            return Neuron(layer, index, None if position is None else np.array(position)), stop
+            position = np.array([_whole(place) for place in places]) if places else None
+            return Neuron(layer, index, position), stop
         return (Logit(index) if layer == "logits" else Channel(layer, index)), stop
+    except ParseError as error:
+        raise literals.mark(text, str(error), begun) from None
     except ObjectiveError as error:
         raise literals.mark(text, str(error), token.start()) from error
 
 
-def _whole_numbers(text: str) -> Any:
-    if not text.startswith("["):
-        return int(text)
+def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:
+    """Refuses what makes a unit's index look like something else than it is."""
+    stop = index.end()
+    if index["one"] is not None:
+        other = _OTHER_RANGE.match(text, stop)
+        if other is not None:
+            raise literals.mark(
+                text,
+                f"a range of units has a plain hyphen, and both of its ends are in it: "
+                f"{layer}:{index['one']}-{other[1]}",
+                stop,
+            )
+    if index["range"] is not None and _TIMES.match(text, stop):
+        first, last = index["range"].split("-")
+        raise literals.mark(
+            text,
+            f"{index['range']} is a range of units; a difference has spaces: "
+            f"{layer}:{first} - {last}*..., and a range its weight in front",
+            index.start("range"),
+        )
+
+
+def _nearly(text: str, start: int, layer: str) -> str:
+    """What was meant by a number that is not written as a unit's."""
+    number = _NEARLY.match(text, start)
+    if number is None or number[1].startswith("_") or not _is_number(number[1]):
+        return ""
+    value = float(number[1])
+    return f": {layer}:{int(value)}?" if value.is_integer() and value < 2**31 else ""
+
+
+def _is_number(text: str) -> bool:
     try:
-        return [int(part) for part in text[1:-1].split(",")]
+        float(text)
     except ValueError:
-        raise ObjectiveError("a list of units is of whole numbers: block8:[0, 3, 5]") from None
+        return False
+    return True
+
+
+def _indices(layer: str, index: re.Match[str], layers: Layers | None) -> Any:
+    """The number of a unit, or those of several."""
+    if index["all"] is not None:
+        if layers is None:
+            raise ParseError(
+                f"how many units {layer} has is the network's to say: name a range, as "
+                f"{layer}:0-3, or say which network: parse(text, model.layers)"
+            )
+        shapes = layers()
+        if layer not in shapes:
+            near = difflib.get_close_matches(layer, shapes, n=3, cutoff=0.4)
+            raise ParseError(f"unknown layer {layer!r}; nearest: {', '.join(near or shapes)}")
+        return _range(0, int(shapes[layer][-1]) - 1)
+    if index["range"] is not None:
+        return _range(*map(_whole, index["range"].split("-")))
+    if index["one"] is not None:
+        return _whole(index["one"])
+    numbers: list[int] = []
+    for part in index["list"][1:-1].split(","):
+        item = _ITEM.fullmatch(part)
+        if item is None:
+            raise ObjectiveError(
+                "a list of units is of whole numbers and ranges of them: block8:[0, 3, 5-7]"
+            )
+        numbers += [_whole(part)] if item[1] is None else _range(_whole(item[1]), _whole(item[2]))
+    return numbers
+
+
+def _whole(text: str) -> int:
+    digits = text.strip()
+    if len(digits) > 1 and digits.startswith("0"):
+        raise ParseError(f"a whole number has no zeros in front: {int(digits)}, not {digits}")
+    return int(digits)
+
+
+def _range(first: int, last: int) -> list[int]:
+    if last < first:
+        raise ParseError(f"a range goes up, from its first unit to its last: {last}-{first}")
+    if last - first >= _LONGEST_RANGE:
+        raise ParseError(
+            f"{first}-{last} are {last - first + 1} units, an image each; at most {_LONGEST_RANGE}"
+        )
+    return list(range(first, last + 1))
 
 
 def _sum(terms: Any) -> Any:
     if not isinstance(terms, (list, tuple)):
         raise ObjectiveError("sum takes a list of objectives")
+    for first, second in itertools.pairwise(terms):
+        problem = _bare_number(ast.Add, first, second)
+        if problem is not None:
+            raise ObjectiveError(problem)
     return sum(terms)
 
 

@@ -20,7 +20,7 @@ from objectives.core import Activations, Objective, check_number, leaf, static
 from objectives.errors import ObjectiveError
 
 #: A layer's name that the unit text `layer:index` takes without quotes.
-UNIT_LAYER = re.compile(r"[A-Za-z_]\w*(?:[./]\w+)*", re.ASCII)
+UNIT_LAYER = re.compile(r"(?=\d*[A-Za-z_])\w+(?:[./]\w+)*", re.ASCII)
 
 
 class _Indexed(Objective):

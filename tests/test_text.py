@@ -48,9 +48,28 @@ fuzzed = settings(
         ("relu.1.on([0])", ob.Layer("relu.1").on([0])),
         ("mixed3a/1x1/2b", ob.Layer("mixed3a/1x1/2b")),
         ("mixed3a/1x1:3", ob.Channel("mixed3a/1x1", 3)),
-        ("block8/2", ob.Layer("block8") / 2),
-        ("block8/2E1", ob.Layer("block8") / 20),
-        ("block8/2_0", ob.Layer("block8") / 20),
+        ("block8 / 2", ob.Layer("block8") / 2),
+        ("block8/2.5", ob.Layer("block8") / 2.5),
+        ("a/b/2.5", ob.Layer("a/b") / 2.5),
+        ("tv/2", ob.TotalVariation() / 2),
+        ("layers/0/conv", ob.Layer("layers/0/conv")),
+        ("layers/0:3", ob.Channel("layers/0", 3)),
+        ("2block8:3", ob.Channel("2block8", 3)),
+        ("0.5*0_down_0:1", 0.5 * ob.Channel("0_down_0", 1)),
+        ("'+sa':1", ob.Channel("+sa", 1)),
+        ("2*'a b':[0, 1]@1,2 - tv", 2 * ob.Neuron("a b", [0, 1], (1, 2)) - ob.TotalVariation()),
+        # Ranges have both ends and no spaces.
+        ("block5:0-3", ob.Channel("block5", [0, 1, 2, 3])),
+        ("block5: 2-2", ob.Channel("block5", [2])),
+        ("block5:[0-2, 7]", ob.Channel("block5", [0, 1, 2, 7])),
+        ("block5:0-1@7,7", ob.Neuron("block5", [0, 1], (7, 7))),
+        ("logits:3-5", ob.Logit([3, 4, 5])),
+        ("2*block5:0-1 - 0.1*tv", 2 * ob.Channel("block5", [0, 1]) - 0.1 * ob.TotalVariation()),
+        ("block5:0 - 3*tv", ob.Channel("block5", 0) - 3 * ob.TotalVariation()),
+        ("block5:0 -3*tv", ob.Channel("block5", 0) - 3 * ob.TotalVariation()),
+        ("block5:0-0.1*tv", ob.Channel("block5", 0) - 0.1 * ob.TotalVariation()),
+        ("block5:0-1e2*tv", ob.Channel("block5", 0) - 100 * ob.TotalVariation()),
+        ("block5:0-tv", ob.Channel("block5", 0) - ob.TotalVariation()),
         ("block3:5@7", ob.Neuron("block3", 5, (7,))),
         ("block3:5@0 - tv", ob.Neuron("block3", 5, (0,)) - ob.TotalVariation()),
         ("channel('block3', 5, skip=1)", ob.Channel("block3", 5, skip=1)),
@@ -80,10 +99,10 @@ fuzzed = settings(
         ("2*channel('block8', 3) + stem", 2 * ob.Channel("block8", 3) + ob.Layer("stem")),
         ("-block8:3", -ob.Channel("block8", 3)),
         ("+3*block8:3/2", 3 * ob.Channel("block8", 3) / 2),
-        ("block8:3 - (tv - 1)", ob.Channel("block8", 3) - (ob.TotalVariation() - 1)),
+        ("block8:3 - (tv - constant(1))", ob.Channel("block8", 3) - (ob.TotalVariation() - 1)),
         ("[1, 0.5]*block8:3", [1, 0.5] * ob.Channel("block8", 3)),
         ("block8:3/[1, 2]", ob.Channel("block8", 3) / [1, 2]),
-        ("1 - block8:3", 1 - ob.Channel("block8", 3)),
+        ("constant(1) - block8:3", 1 - ob.Channel("block8", 3)),
         ("block8:3\n  + block8:4\t- tv", ob.parse("block8:3 + block8:4 - tv")),
         ("sum([block8:3, tv, l2])", ob.Channel("block8", 3) + ob.TotalVariation() + ob.L2()),
         ("block8:[0, 1].on([2, 0])", ob.Channel("block8", [0, 1]).on([2, 0])),
@@ -127,7 +146,38 @@ def test_what_a_text_says(text: str, objective: ob.Objective) -> None:
         ("block8:3 block8:4", 9, "invalid syntax"),
         ("block8:3 + 'abc", 11, "this string has no end"),
         ("layer('a\nb')", 6, "this string has no end"),
-        ("2block8:3", 7, "a colon follows a layer's name"),
+        ("2:3", 1, "a colon follows a layer's name"),
+        # What looks like something else than it is, with what was probably meant.
+        ("block5:0 - 3", 11, "a range of units is block5:0-3, without spaces; a constant is con"),
+        ("block5:0- 3", 10, "a range of units is block5:0-3"),
+        ("block8 - 3", 9, "a unit of the layer is block8:3; a constant is constant(3)"),
+        ("block8:3 + 1", 11, "a number alone is no term"),
+        ("1 - block8:3", 4, "a constant is constant(1)"),
+        ("tv + [1, 2]", 5, "a constant is constant([1.0, 2.0])"),
+        ("sum([block8:3, 1])", 0, "a number alone is no term"),
+        ("block5:0-3*tv", 7, "a difference has spaces: block5:0 - 3*"),
+        ("block5:0-3 / 2", 7, "0-3 is a range of units"),
+        ("block5:3-0", 7, "a range goes up, from its first unit to its last: 0-3"),
+        ("block5:0-9999", 7, "10000 units, an image each; at most 4096"),
+        (
+            "block5:0\u20133",
+            8,
+            "a range of units has a plain hyphen, and both of its ends are in it: b",
+        ),
+        ("block5:0\u22123", 8, "block5:0-3"),
+        ("block5:0:3", 8, "block5:0-3"),
+        ("block5:0..3", 8, "block5:0-3"),
+        ("block5:1,2", 0, "several units are a list, block8:[0, 3]"),
+        ("block5:3.0", 7, "block5:3?"),
+        ("block5:1e2", 7, "block5:100?"),
+        ("block5:03", 7, "no zeros in front: 3, not 03"),
+        ("block5:[0, 03]", 7, "no zeros in front: 3, not 03"),
+        ("block5:3@07,1", 7, "no zeros in front: 7, not 07"),
+        ("block5:*", 7, "name a range, as block5:0-3, or say which network"),
+        ("block5:*0.5", 7, "a unit's index is a whole number"),
+        ("tv - block2/3", 5, "write layer('block2/3'), or block2 / 3 with spaces"),
+        ("block8/2E1", 0, "block8 divided by 2E1"),
+        ("block8/2_0", 0, "block8 divided by 2_0"),
         # Units.
         ("block8:", 7, "a unit's index is a whole number"),
         ("block8:x", 7, "a unit's index is a whole number"),
@@ -275,6 +325,33 @@ def test_refused_with_the_place_marked(text: str, column: int | None, message: s
     assert column == (at - 2 if "…" not in shown else column)
     around = "".join(c if c.isprintable() else " " for c in text[column : column + 20])
     assert shown[at:].startswith(around[:20])
+
+
+def test_a_text_about_a_network_that_is_known() -> None:
+    asked = []
+
+    def layers() -> dict[str, tuple[int, ...]]:
+        asked.append(1)
+        return {"block5": (4, 4, 6), "block2/conv": (4, 4, 3), "layers/0": (2,), "logits": (3,)}
+
+    for text, wanted in [
+        ("block5:*", ob.Channel("block5", range(6))),
+        ("2*block2/conv:*@1,2", 2 * ob.Neuron("block2/conv", range(3), (1, 2))),
+        ("logits:*", ob.Logit(range(3))),
+        ("layers/0", ob.Layer("layers/0")),
+    ]:
+        found = ob.parse(text, layers)
+        assert found == wanted
+        assert ob.parse(str(found)) == found
+    for text, message in [
+        ("blok5:*", "unknown layer 'blok5'; nearest: block5"),
+        ("block2/3", "no such layer, nearest: block2/conv"),
+    ]:
+        with pytest.raises(ob.ParseError, match=message):
+            ob.parse(text, layers)
+    asked.clear()
+    assert ob.parse("block5:0-2 - tv/3", layers) == ob.parse("block5:0-2 - tv/3")
+    assert not asked
 
 
 @pytest.mark.parametrize("value", [None, 3, b"tv", ["tv"], ob.TotalVariation()])
