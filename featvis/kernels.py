@@ -9,20 +9,24 @@ gradient of a strided one 17 times as long as a matrix product whose columns are
 
 XLA merges what makes a value into each of its readers, however long it takes, and drops barriers
 before it does. So the gradient of a ReLU6 made the convolution before it a second time, and a warp
-its indices for each channel. Programs that are `compiled` keep what is `kept`: a fifth of a step.
+its indices for each channel: twice the time of a step. What is `kept` is made once, in any program.
 """
 
 from __future__ import annotations
 
-import contextvars
 import functools
+import platform
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import Array, lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 __all__ = [
     "Padding",
@@ -45,15 +49,15 @@ _FEW_CHANNELS = 4
 #: Sides of kernels up to which these ways were measured: the code grows with their square, and the
 #: copied windows' memory too.
 _MOST_TAPS, _LARGEST_WINDOW = 7, 11
-#: Channels of a block of a depthwise convolution: a register of 64 bytes.
-_BLOCK = 16
-#: Bytes from which on a depthwise kernel is used by blocks: a third of the innermost cache.
-_LARGE_KERNEL = 2**14
 #: Of a gather: its indices have 32 bits.
 _LARGEST_INDEX = 2**31 - 1
-#: Whether what is traced is compiled so that `kept` holds. In a program of another's, XLA merges
-#: the blocks of a convolution with putting them in order, at four times its cost.
-_kept_holds = contextvars.ContextVar("kept holds", default=False)
+#: Matrix products by Eigen in place of YNNPACK: as fast for many rows, a quarter faster for few.
+_OPTIONS: dict[str, str | int | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+#: Where `experiments/compiler_sweep.py` found the options right: jaxlib's version and `processor`.
+_SWEPT = {
+    ("0.10.2", "x86_64 avx512"),
+    ("0.12.0.1", "x86_64 avx512"),
+}
 
 
 def on_cpu() -> bool:
@@ -64,17 +68,60 @@ def on_cpu() -> bool:
 def kept(values: Any) -> Any:
     """The same values, written to memory on a CPU: what reads them does not make them again.
 
-    XLA would merge what makes them into each of its readers; it holds in programs that are
-    `compiled`.
+    XLA would merge what makes them into each of its readers. It never merges anything into a loop;
+    so the values go through one that hardly ever has a round, which XLA cannot know, and whose
+    round changes nothing. Derivatives and `vmap` go through as if there was nothing.
 
     Args:
         values: any pytree of arrays.
     """
-    return lax.optimization_barrier(values) if on_cpu() else values
+    leaves, tree = jax.tree.flatten(values)
+    return jax.tree.unflatten(tree, _kept.bind(*leaves)) if leaves else values
+
+
+_kept = core.Primitive("featvis_kept")
+_kept.multiple_results = True
+_kept.def_impl(lambda *values: list(values))
+_kept.def_abstract_eval(lambda *values: list(values))
+ad.primitive_jvps[_kept] = lambda values, tangents: (_kept.bind(*values), list(tangents))
+batching.primitive_batchers[_kept] = lambda values, axes: (_kept.bind(*values), axes)
+
+
+def _out_of_a_loop(*values: Array) -> list[Array]:
+    place = next((place for place, value in enumerate(values) if value.size), None)
+    if place is None:
+        return list(values)
+
+    def goes_on(carry: tuple[Array, list[Array]]) -> Array:
+        done, values = carry
+        first = lax.slice(values[place], [0] * values[place].ndim, [1] * values[place].ndim)
+        return (done < 1) & (first.reshape(()) == _largest(first.dtype))
+
+    def unchanged(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
+        done, values = carry
+        kept = done < 1  # In every round there is, which XLA cannot know either.
+        same = [
+            lax.select(lax.broadcast(kept, value.shape), value, lax.full_like(value, 0))
+            for value in values
+        ]
+        return done + 1, same
+
+    return lax.while_loop(goes_on, unchanged, (jnp.int32(0), list(values)))[1]
+
+
+def _largest(dtype: Any) -> Any:
+    if jnp.issubdtype(dtype, np.bool_):
+        return True
+    limits = jnp.iinfo if jnp.issubdtype(dtype, np.integer) else jnp.finfo
+    return np.asarray(limits(dtype).max, dtype)
+
+
+mlir.register_lowering(_kept, lambda context, *values: list(values))
+mlir.register_lowering(_kept, mlir.lower_fun(_out_of_a_loop, multiple_results=True), platform="cpu")
 
 
 def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
-    """`jax.jit` of what runs a network, with the options that the kernels here are for.
+    """`jax.jit` of what runs a network, with `compiler_options`.
 
     Args:
         function: to compile, at its first call: importing featvis starts no device.
@@ -93,38 +140,33 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
         leaves = [jnp.zeros(()), *jax.tree.leaves((args, kwargs))]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return inner(*args, **kwargs)  # Part of another's program, whose options it has.
-        before = _kept_holds.set(True)
-        try:
-            return program()(*args, **kwargs)
-        finally:
-            _kept_holds.reset(before)
+        return program()(*args, **kwargs)
 
     call._cache_size = lambda: program()._cache_size()  # type: ignore[attr-defined]
     return call
 
 
+def compiler_options() -> dict[str, str | int | bool]:
+    """XLA's options for programs that run a network: where a sweep has found them right, or none.
+
+    An option of XLA that is right in one version miscompiles or crashes in the next; without any,
+    programs are a little slower and right.
+    """
+    if on_cpu() and (jaxlib.__version__, processor()) in _SWEPT:
+        return dict(_OPTIONS)
+    return {}
+
+
 @functools.cache
-def compiler_options() -> dict[str, str | int]:
-    """XLA's options for programs that run a network: those that it knows, on a CPU."""
-    if not on_cpu():
-        return {}
-    wanted: dict[str, str | int] = {
-        # A barrier then holds until the code is written; XLA drops them before it fuses.
-        "xla_disable_hlo_passes": "cse_barrier_expander",
-        # Matrix products by Eigen: as fast as by YNNPACK, and a quarter faster for few rows.
-        "xla_cpu_experimental_ynn_fusion_type": "",
-        # Measured on AVX-512 (depthwise convolutions 3/4 of the time of 256); others have no such.
-        "xla_cpu_prefer_vector_width": 512,
-    }
-    return {name: value for name, value in wanted.items() if _is_known({name: value})}
-
-
-def _is_known(option: dict[str, str | int]) -> bool:
-    try:
-        jax.jit(jnp.negative, compiler_options=option).lower(np.float32(0)).compile()
-    except jax.errors.JaxRuntimeError:
-        return False  # Of another version of XLA.
-    return True
+def processor() -> str:
+    """What XLA writes code for: the machine's kind, and the widest vectors of an x86-64."""
+    machine = platform.machine()
+    flags = Path("/proc/cpuinfo")
+    if machine == "x86_64" and flags.exists():
+        words = set(flags.read_text(errors="replace").split())
+        widest = next((name for name in ("avx512", "avx2") if words & {name, f"{name}f"}), "")
+        return f"{machine} {widest}".strip()
+    return machine
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -232,7 +274,7 @@ def _pad(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
     Fused into them, the bounds would be tested at each of the k² reads.
     """
     config = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
-    return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), config))
+    return kept(lax.pad(x, jnp.zeros((), x.dtype), config))
 
 
 def _weighted(window: Array, kernel: Array, i: int, j: int) -> Array:
@@ -249,36 +291,16 @@ def _window(x: Array, row: int, column: int, height: int, width: int, stride: in
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
-    def taps(x: Array, kernel: Array) -> Array:
-        k = kernel.shape[0]
-        height, width = (
-            _outputs(size, pad, k, stride) for size, pad in zip(x.shape[1:3], pads, strict=True)
-        )
-        padded = _pad(x, *pads)
-        return _sum(
-            _weighted(_window(padded, i, j, height, width, stride), kernel, i, j)
-            for i in range(k)
-            for j in range(k)
-        )
-
-    return _by_blocks(taps, x, kernel)
-
-
-def _by_blocks(function: Callable[[Array, Array], Array], x: Array, kernel: Array) -> Array:
-    """A depthwise function of images (n, h, w, c) and a kernel (k, k, c), by blocks of channels.
-
-    Where the kernel is no small part of the innermost cache, as the channels of one place would
-    push each other out of it.
-    """
-    k, _, channels = kernel.shape
-    small = kernel.size * kernel.dtype.itemsize < _LARGE_KERNEL
-    if small or channels % _BLOCK or not _kept_holds.get():
-        return function(x, kernel)
-    blocks = channels // _BLOCK
-    images = jnp.moveaxis(x.reshape(*x.shape[:3], blocks, _BLOCK), 3, 0)
-    kernels = jnp.moveaxis(kernel.reshape(k, k, blocks, _BLOCK), 2, 0)
-    out = kept(jax.vmap(function)(images, kernels))
-    return jnp.moveaxis(out, 0, 3).reshape(*out.shape[1:4], channels)
+    k = kernel.shape[0]
+    height, width = (
+        _outputs(size, pad, k, stride) for size, pad in zip(x.shape[1:3], pads, strict=True)
+    )
+    padded = _pad(x, *pads)
+    return _sum(
+        _weighted(_window(padded, i, j, height, width, stride), kernel, i, j)
+        for i in range(k)
+        for j in range(k)
+    )
 
 
 def _depthwise_fwd(
@@ -291,19 +313,14 @@ def _depthwise_bwd(
     stride: int, pads: _Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    _, h, w, _ = x.shape
-
-    def transposed(gradient: Array, kernel: Array) -> Array:
-        return _depthwise_transposed(gradient, kernel, stride, pads, (h, w))
-
-    x_gradient = _by_blocks(transposed, gradient, kernel)
+    x_gradient = _depthwise_transposed(gradient, kernel, stride, pads, x.shape[1:3])
     # XLA drops this when nobody asks for it; then it costs nothing.
     _, pullback = jax.vjp(lambda kernel: _plain_depthwise(x, kernel, stride, pads), kernel)
     return x_gradient, pullback(gradient)[0]
 
 
 def _depthwise_transposed(
-    gradient: Array, kernel: Array, stride: int, pads: _Pads, size: tuple[int, int]
+    gradient: Array, kernel: Array, stride: int, pads: _Pads, size: tuple[int, ...]
 ) -> Array:
     """The gradient by images of a size (h, w) from that by their depthwise convolution."""
     k = kernel.shape[0]
@@ -368,7 +385,7 @@ def _conv(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
         for i in range(k)
         for j in range(taps)
     ]
-    return lax.optimization_barrier(jnp.concatenate(windows, -1)) @ _as_matrix(kernel, stride)
+    return kept(jnp.concatenate(windows, -1)) @ _as_matrix(kernel, stride)
 
 
 def _as_matrix(kernel: Array, stride: int) -> Array:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 from jax import lax
@@ -119,55 +120,84 @@ def test_unused_kernel_gradient_costs_nothing():
     assert "convolution" not in program.lower(x, kernel).compile().as_text()
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "padding", "shape"),
-    [
-        (5, 1, "SAME", (7, 6)),
-        (5, 2, "SAME", (7, 6)),
-        (5, 2, ((0, 1), (2, 0)), (9, 8)),
-        (3, 1, "SAME", (4, 5)),
-        (3, 2, 1, (5, 4)),
-        (3, 3, 0, (9, 8)),
-    ],
-    ids=str,
-)
-def test_by_blocks_of_channels_is_the_same_convolution(monkeypatch, size, stride, padding, shape):
-    channels = 2 * kernels._BLOCK
-    x, kernel = arrays(2, (2, *shape, channels), (size, size, 1, channels))
-    pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
-
-    def value_and_gradient(function):
-        def run(x, kernel):
-            value, pullback = jax.vjp(lambda x: function(x, kernel), x)
-            return value, pullback(jnp.cos(value))
-
-        return kernels.compiled(run)(x, kernel)
-
-    blocked = []
-    monkeypatch.setattr(kernels, "_LARGE_KERNEL", 0)
-    monkeypatch.setattr(jnp, "moveaxis", lambda *a, f=jnp.moveaxis: blocked.append(a) or f(*a))
-    ours = value_and_gradient(lambda x, k: kernels.conv(x, k, stride, padding, channels))
-    assert blocked
-    plain = value_and_gradient(lambda x, k: reference(x, k, stride, pads, channels))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5), ours, plain)
-
-
 @pytest.mark.skipif(not kernels.on_cpu(), reason="XLA decides elsewhere")
-def test_what_is_kept_is_not_made_again():
+@pytest.mark.parametrize("options", [{}, kernels.compiler_options()], ids=["anybody's", "ours"])
+def test_what_is_kept_is_not_made_again(options):
     (mix,) = arrays(3, (4, 4))
 
-    def score(x, kernel):
-        y = relu6(kernels.conv(x, kernel, groups=4), keep=True)
+    def score(x, kernel, keep=True):
+        y = relu6(kernels.conv(x, kernel, groups=4), keep=keep)
         return jnp.sum(jnp.sin(y @ mix))
 
-    def products(program):
+    def products(score):
         x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4))
+        program = jax.jit(jax.grad(score), compiler_options=options)
         return program.lower(x, kernel).compile().as_text().count(" multiply(")
 
     # Nine of the convolution and nine of its gradient; and nine more for the mask of the ReLU6.
-    assert products(jax.jit(jax.grad(score), compiler_options=kernels.compiler_options())) == 18
-    # What the options are for.
-    assert products(jax.jit(jax.grad(score))) == 27
+    assert products(score) == 18
+    assert products(lambda x, kernel: score(x, kernel, keep=False)) >= 27
+
+
+def special(dtype):
+    dtype = jnp.dtype(dtype)
+    if dtype.kind == "b":
+        return jnp.array([True, False, True])
+    if jnp.issubdtype(dtype, np.integer):
+        limits = jnp.iinfo(dtype)
+        return jnp.array([limits.max, 0, limits.min, 1, limits.max], dtype)
+    most = float(jnp.finfo(dtype).max)
+    values = jnp.array([most, np.nan, -0.0, np.inf, -np.inf, most, 1e-40, 1.5], jnp.float32)
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint32", "int32", "float16", "bfloat16", "float32", "complex64"]
+)
+def test_what_is_kept_is_the_same_whatever_its_numbers(dtype):
+    values = special(dtype)
+
+    def bits(array):
+        return np.asarray(array).tobytes()
+
+    # Each number once where it is looked at: the one whose loop has a round too.
+    for shift in range(len(values)):
+        given = jnp.roll(values, shift)
+        kept = jax.jit(kernels.kept)({"a": given, "none": jnp.zeros((0, 2)), "b": given[None]})
+        assert bits(kept["a"]) == bits(kept["b"]) == bits(given)
+        assert kept["a"].dtype == given.dtype
+        assert kept["none"].shape == (0, 2)
+    rows = jnp.stack([jnp.roll(values, shift) for shift in range(len(values))])
+    assert bits(jax.jit(jax.vmap(kernels.kept))(rows)) == bits(rows)
+    assert bits(jax.jit(kernels.kept)(values[0])) == bits(values[0])
+    assert kernels.kept(()) == ()
+
+
+def test_derivatives_go_through_what_is_kept():
+    x = jnp.linspace(-1, 1, 6)
+
+    def kept(x):
+        return jnp.sum(jnp.sin(kernels.kept(x * x)) ** 2)
+
+    def plain(x):
+        return jnp.sum(jnp.sin(x * x) ** 2)
+
+    for transformed in (
+        jax.grad,
+        jax.hessian,
+        lambda f: jax.vmap(jax.grad(lambda x: f(x[None]))),
+        lambda f: lambda x: jax.jvp(f, (x,), (x,))[1],
+        lambda f: jax.grad(jax.checkpoint(f)),
+    ):
+        found, wanted = jax.jit(transformed(kept))(x), jax.jit(transformed(plain))(x)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_options_of_the_compiler_are_used_where_they_were_swept_only(monkeypatch):
+    here = (jaxlib.__version__, kernels.processor())
+    assert bool(kernels.compiler_options()) == (here in kernels._SWEPT)
+    monkeypatch.setattr(jaxlib, "__version__", "99.0")
+    assert kernels.compiler_options() == {}
 
 
 @pytest.mark.parametrize("offset", [0, 2])
