@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
@@ -29,7 +31,7 @@ from featvis.presets import (
     preset_of,
     scene,
 )
-from featvis.redirect import leaky
+from featvis.redirect import leaky, unrectified
 from featvis.result import Result
 from featvis.synthesis import as_objective, attempt, snapshot_steps
 from featvis.targets import as_images, target
@@ -330,8 +332,11 @@ def follow(
     Raises:
         InputError: what `synthesize` raises of its arguments.
     """
-    first, takes = recipe.stages[0].parameterization, model.input
-    own = components.parameterization(first, takes.size, takes.channels)
+    takes = model.input
+    first, own = (
+        components.parameterization(stage.parameterization, takes.size, takes.channels)
+        for stage in (recipe.stages[0], recipe.stages[-1])
+    )
     if isinstance(parameterization, str):
         # At the recipe's size, which is not always the one that the network was trained at.
         parameterization = components.parameterization(
@@ -339,6 +344,10 @@ def follow(
         )
     elif isinstance(parameterization, Parameterization) and parameterization.shape != own.shape:
         raise InputError(f"the pictures are {own.shape}; {parameterization} is of another shape")
+    elif parameterization is None and np.shape(init)[-3:] == own.shape != first.shape:
+        # A recipe that starts small starts from a small one of what is given.
+        shape = (*np.shape(init)[:-3], *first.shape)
+        init = np.clip(jax.image.resize(jnp.asarray(init), shape, "cubic"), 0, 1)
     instead: dict[str, Any] = {
         "parameterization": parameterization,
         "optimizer": optimizer,
@@ -350,6 +359,7 @@ def follow(
     if recipe.prior is not None:
         objective = objective - recipe.prior
     network = leaky(model, layer) if recipe.leaky else model
+    network = unrectified(model, layer) if recipe.unrectified else network
     total = sum(stage.steps for stage in stages)
     marks, begun = snapshot_steps(snapshots, total), 0
     result = None

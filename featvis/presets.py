@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 
@@ -45,6 +45,7 @@ class Recipe:
         weight: C, of what is wanted against the prior.
         prior: what is subtracted; None for none.
         leaky: whether rectifiers pass a part of the gradient where they are closed.
+        unrectified: whether the layer's own rectifier passes all of it.
         of: what of a class is maximised, "score", "probability" or "log_probability".
         positive: whether a caricature is of the positive activations alone.
         power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
@@ -55,6 +56,7 @@ class Recipe:
     weight: float = 1.0
     prior: Objective | None = None
     leaky: bool = False
+    unrectified: bool = False
     of: str = "score"
     positive: bool = False
     power: float = 1.0
@@ -71,6 +73,8 @@ class Scene:
         depth: of the layer, from 0 at the image to 1 at the last of the network's layers.
         learned: whether the network has weights, as HOG has none.
         steps: how many are asked for in all; None: the recipe's own number.
+        at_size: whether the network takes images of another (height, width), and the layer is of
+            the same shape then, as logits are.
     """
 
     size: tuple[int, int]
@@ -79,6 +83,7 @@ class Scene:
     depth: float
     learned: bool
     steps: int | None
+    at_size: Callable[[tuple[int, int]], bool] = field(default=lambda size: False, compare=False)
 
     @property
     def numbers(self) -> int:
@@ -117,6 +122,14 @@ def scene(model: Model, layer: str, size: tuple[int, int], steps: int | None) ->
     # A vector or a map of one position has the stride of what it is made from.
     rows = [shape[0] for shape in until if len(shape) == 3 and shape[0] > 1]
     stride = size[0] / rows[-1] if rows else 1.0
+
+    def at_size(other: tuple[int, int]) -> bool:
+        try:
+            return bool(model.layers(other)[layer] == shapes[layer])
+        except (InputError, TypeError, ValueError):
+            # Of a network that declares no size and yet has one, it is JAX or Flax that says so.
+            return False
+
     return Scene(
         size=size,
         channels=model.input.channels,
@@ -124,6 +137,7 @@ def scene(model: Model, layer: str, size: tuple[int, int], steps: int | None) ->
         depth=(place + 1) / len(shapes),
         learned=bool(jax.tree.leaves(model.params)),
         steps=steps,
+        at_size=at_size,
     )
 
 
@@ -133,8 +147,8 @@ Presets = Mapping[str, Callable[[Scene], Recipe]]
 
 # ---- Mahendran & Vedaldi -------------------------------------------------------------------
 
-#: Standard deviation of the pixels of an image of the norm σ = 27098.1 (227 x 227 x 3), in [0, 1].
-_DEVIATION = 27098.1 / _LEVELS / math.sqrt(227 * 227 * 3)
+#: σ of CVPR 2015, one for every size of image, in [0, 1].
+_SIGMA = 27098.1 / _LEVELS
 #: B of IJCV 2016, the usual norm of a pixel's colours about the mean, in [0, 1].
 _PIXEL_NORM = 80 / _LEVELS
 
@@ -142,32 +156,31 @@ _PIXEL_NORM = 80 / _LEVELS
 def cvpr2015(at: Scene) -> Recipe:
     """Mahendran & Vedaldi, CVPR 2015: α-norm, total variation, momentum that forgets at each rate.
 
-    E = ‖Φ−Φ₀‖²/‖Φ₀‖² + (λ_TV/2 · Σ(dx²+dy²) + λ_α/2 · Σx⁶)/σ², λ_α = 8e-10, σ the norm of a usual
-    image, from normal noise of the norm σ; rates 0.004, 0.0004, 0.00004 for 100, 200, 100 steps.
-    λ_TV is 1, 10 and 100 in CaffeNet's layers 1 to 6, 7 to 12 and 13 to 20: here in the first 30 %,
-    60 % and the rest of a network's layers. HOG and SIFT, without weights, have λ_TV = 1 and
-    rates from 0.004 to 0.000004, 200 steps each.
+    E = ‖Φ−Φ₀‖²/‖Φ₀‖² + (λ_TV/2 · Σ(dx²+dy²) + λ_α/2 · Σx⁶)/σ², λ_α = 8e-10, σ = 27098.1 for images
+    of any size, from normal noise of the norm σ; rates 0.004, 0.0004, 0.00004 for 100, 200, 100
+    steps. λ_TV is 1, 10 and 100 in CaffeNet's layers 1 to 6, 7 to 12 and 13 to 20: here in the
+    first 30 %, 60 % and the rest of a network's layers. HOG and SIFT, without weights, have
+    λ_TV = 1 and rates from 0.004 to 0.000004, 200 steps each.
     """
     variation = 1.0 if at.depth <= 0.3 or not at.learned else 10.0 if at.depth <= 0.6 else 100.0
-    # Means over the numbers of an image, of which σ² has as many shares.
-    share = 1 / (2 * (_LEVELS * _DEVIATION) ** 2)
     steps = at.shares(100, 200, 100) if at.learned else at.shares(200, 200, 200, 200)
     falling = tuple(0.004 / 10**fall for fall in range(len(steps)))
-    sigma = _DEVIATION * math.sqrt(at.numbers)
-    # Σ over a pixel's colours of means over pixels: the α-norm's mean is of as many fewer.
-    alpha = 8e-10 * _LEVELS**6 * share / at.channels
+    # Their sums are over pixels and colours. Our variation is a mean over both, and the α-norm a
+    # mean over pixels.
+    share = 1 / (2 * _SIGMA**2)
+    alpha = 8e-10 * _LEVELS**4 * share * at.numbers / at.channels
     rates = f"stepwise_schedule({falling}, {tuple(steps)})"
     return Recipe(
         (
             Stage(
-                f"BoundedPixels({at.size}, {at.channels}, sd={_DEVIATION:.4g})",
-                f"preimage_momentum({rates}, {sigma:.6g})",
+                f"BoundedPixels({at.size}, {at.channels}, sd={_SIGMA / math.sqrt(at.numbers):.4g})",
+                f"preimage_momentum({rates}, {_SIGMA:.6g})",
                 "none",
                 sum(steps),
             ),
         ),
         prior=alpha * AlphaNorm(6.0, joint=False)
-        + variation * _LEVELS**2 * share * TotalVariation(2.0),
+        + variation * share * at.numbers * TotalVariation(2.0),
     )
 
 
@@ -175,29 +188,36 @@ def ijcv2016(at: Scene) -> Recipe:
     """Mahendran & Vedaldi, IJCV 2016: C = 100, hard bound on a pixel's norm, jitter, AdaGrad.
 
     E = C·ℓ + λ_α · mean‖x‖⁶ + λ_β · mean(dx²+dy²), λ_α = B⁻⁶, λ_β = (6.5/B)², B = 80, each pixel's
-    norm at most 2B, from uniform noise; 300 steps with jitter of a quarter of the layer's stride,
-    50 at a tenth of the rate without. Theirs shifts a window on a larger canvas; here the picture
-    is shifted and its edge goes on. As in their code, AdaGrad begins anew with the last 50 steps.
+    norm at most 2B, from uniform noise; 300 steps with jitter over T = stride/4 places, 50 at a
+    tenth of the rate without. Theirs shifts a window on a larger canvas; here the picture is
+    shifted and its edge goes on. As in their code, AdaGrad begins anew with the last 50 steps.
+    HOG and SIFT, without weights, have the 300 steps alone, without jitter.
     """
     pixels = math.prod(at.size)
     rate = pixels * 0.05 * 80**2 / 6
-    shift = math.ceil((max(round(at.stride / 4), 1) - 1) / 2)
-    jitter = f"Compose((Pad({shift}, 'edge'), Jitter({2 * shift})))" if shift else "none"
     # Uniform within ±a, whose 95th percentile 0.9 a is B/√3, has the standard deviation a/√3.
     sd = _PIXEL_NORM / 3 / 0.9
     image = (
         f"BoundedPixels({at.size}, {at.channels}, ball='pixel', radius={2 * _PIXEL_NORM:.6g}, "
         f"sd={sd:.4g}, noise='uniform')"
     )
-    moving, still = at.shares(300, 50)
-    return Recipe(
-        (
-            Stage(image, f"preimage_adagrad({rate:.6g})", jitter, moving),
-            Stage(image, f"preimage_adagrad({0.1 * rate:.6g})", "none", still),
-        ),
-        weight=100.0,
-        prior=_ijcv_prior(at.channels),
-    )
+
+    def stage(rate: float, transform: str, steps: int) -> Stage:
+        return Stage(image, f"preimage_adagrad({rate:.6g})", transform, steps)
+
+    if at.learned:
+        moving, still = at.shares(300, 50)
+        stages = [stage(rate, _jitter(at.stride), moving), stage(0.1 * rate, "none", still)]
+    else:
+        stages = [stage(rate, "none", *at.shares(300))]
+    return Recipe(tuple(stages), weight=100.0, prior=_ijcv_prior(at.channels))
+
+
+def _jitter(stride: float) -> str:
+    """Shifts over a quarter of the stride, that many places on each axis, about the middle."""
+    shift = max(round(stride / 4), 1) - 1
+    before, after = shift // 2, shift - shift // 2
+    return f"Compose((Pad(({before}, {after}), 'edge'), Jitter({shift})))" if shift else "none"
 
 
 def _ijcv_prior(channels: int) -> Objective:
@@ -234,20 +254,28 @@ def modern(at: Scene) -> Recipe:
 
 
 def plug_in(at: Scene) -> Recipe:
-    """Ghiasi et al. 2022, "Plug-In Inversion": no prior, but zoom, colour shifts and an ensemble.
+    """Ghiasi et al. 2022, "Plug-In Inversion": no prior, but zoom, centring and an ensemble.
 
-    Seven stages of 400 steps at 2/8 to 8/8 of the side, magnified to the whole; shifts of up to 32
-    pixels around a torus and colour shifts, 8 draws a step; Adam of the rate 0.01. It works on
-    networks with attention too.
+    Seven stages of 400 steps at 2/8 to 8/8 of the side, from uniform noise; each puts the picture
+    before, enlarged, into the middle of new noise, 1/16 of the side wider and higher. Shifts of up
+    to 32 pixels around a torus and colour shifts, 8 draws a step (theirs: as many as the memory
+    holds); Adam of the rate 0.01. As theirs, a network of any size sees the small image, and one of
+    fixed size, as a transformer, sees it magnified. Their method is of classes; an inversion of a
+    map, which has its positions at the whole size, sees it magnified too.
     """
-    stages = []
-    for eighths, steps in zip(range(2, 9), at.shares(*[400] * 7), strict=True):
-        height, width = (max(1, round(side * eighths / 8)) for side in at.size)
-        image = f"BoundedPixels(({height}, {width}), {at.channels})"
-        if eighths < 8:
+    sizes = [tuple(max(1, round(side * part / 8)) for side in at.size) for part in range(2, 9)]
+    frame = tuple(round(side / 16) for side in at.size)
+    small = all(at.at_size((height, width)) for height, width in sizes[:-1])
+    moved = "Compose((Roll(32), ColorShift(1.0)))"
+    stages: list[Stage] = []
+    for size, steps in zip(sizes, at.shares(*[400] * 7), strict=True):
+        # Uniform in [0, 1].
+        image = f"BoundedPixels({size}, {at.channels}, sd={1 / math.sqrt(12):.6g}, noise='uniform')"
+        if stages:
+            image = f"Framed({size}, {at.channels}, of={image}, frame={frame})"
+        if size != at.size and not small:
             image = f"Upsampled(of={image}, size={at.size}, channels={at.channels})"
         rate = f"cosine_decay_schedule(0.01, {steps})"
-        moved = f"Compose((Roll({min(32, min(at.size) // 2)}), ColorShift(1.0)))"
         stages.append(Stage(image, f"adam({rate}, b1=0.5, b2=0.99)", moved, steps, draws=8))
     return Recipe(tuple(stages), of="log_probability")
 
@@ -256,7 +284,9 @@ def metamer(at: Scene) -> Recipe:
     """Feather et al. 2023, "Model metamers": normalised steps, halved seven times, no prior.
 
     24,000 steps along the gradient, of the length 1 for 224 x 224 x 3 and in proportion to the
-    norm of an image, halved every 3,000, from normal noise of 1/20 about mid-grey.
+    norm of an image, halved every 3,000, from normal noise of 1/20 about mid-grey. As in their
+    code, the rectifier whose output the layer is has the gradient of the identity
+    (`featvis.redirect.unrectified`), and those before it have their true one.
     """
     (steps,) = at.shares(24_000)
     length = math.sqrt(at.numbers / (224 * 224 * 3))
@@ -269,7 +299,8 @@ def metamer(at: Scene) -> Recipe:
                 "none",
                 steps,
             ),
-        )
+        ),
+        unrectified=True,
     )
 
 

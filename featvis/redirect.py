@@ -5,13 +5,15 @@ lucid, where nothing gets through a rectifier for an image, the part of the grad
 bring its inputs back into range is let through instead: `redirected`.
 
 An inversion has the same trouble at some units of every image: its target asks for units that are
-off, and what would turn them on passes no gradient. `leaky` lets a small part of it through.
+off, and what would turn them on passes no gradient. `leaky` lets a small part of it through,
+`unrectified` all of it, at the one rectifier whose output is the layer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +24,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
+from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.model import Apply
 from featvis.programs import Rule, bind, evaluate
 from objectives import Activations
 
 _Function = Callable[[jax.Array], jax.Array]
+
+Leak = float | Sequence[float | str] | None
+"""A slope of all rectifiers, [slope, layer] of a layer's own; None of none. It goes into JSON."""
 
 
 def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., Any]:
@@ -79,27 +85,56 @@ def leaky(model: Model, layer: str, slope: float | None = None) -> Model:
         InputError: a slope out of its range.
         UnknownLayer: no layer of that name; says the nearest.
     """
-    count = _rectifiers_before(model, layer)
+    count = len(_traced(model, layer).before or ())
     changed = with_leak(model, 1 / max(count, 1) if slope is None else slope)
     return changed if count else with_leak(model, None)
 
 
-def with_leak(model: Model, slope: float | None) -> Model:
-    """The model with this slope, as `leak_of` gives it; with None the one with true gradients.
+def unrectified(model: Model, layer: str) -> Model:
+    """The same model, whose `layer` passes the gradient as if it were not rectified.
+
+    For metamers, as the code of Feather et al. 2023 has them: the ReLU whose output the layer is
+    has the gradient of the identity, and all rectifiers before it have their true ones. Of a layer
+    that branches are concatenated to, it is that of each branch. A layer that is no rectifier's
+    output, as a convolution or a pooled map, keeps its true gradient.
+
+    Args:
+        model: any model; of a leaky one the leaks are gone.
+        layer: name of the layer that is optimised.
+
+    Returns:
+        The model with `Leaky` as its `apply`; itself where the layer is no rectifier's output.
 
     Raises:
-        InputError: a slope out of its range.
+        UnknownLayer: no layer of that name; says the nearest.
     """
-    if slope == leak_of(model):
-        return model
-    if slope is None:
-        return dataclasses.replace(model, apply=_network(model))
-    return dataclasses.replace(model, apply=Leaky(_network(model), slope))
+    changed = with_leak(model, [1.0, layer])
+    return changed if _traced(model, layer).own else with_leak(model, None)
 
 
-def leak_of(model: Model) -> float | None:
-    """The slope of a leaky model; None of another."""
-    return model.apply.slope if isinstance(model.apply, Leaky) else None
+def with_leak(model: Model, leak: Leak) -> Model:
+    """The model with this leak, as `leak_of` gives it; with None the one with true gradients.
+
+    Raises:
+        InputError: a slope out of its range, or what is no leak.
+    """
+    if leak is None:
+        return (
+            model if leak_of(model) is None else dataclasses.replace(model, apply=_network(model))
+        )
+    given = leak if isinstance(leak, (tuple, list)) else [leak, None]
+    if len(given) != 2:
+        raise InputError(f"a leak is a slope, or a slope and a layer; got {leak!r}")
+    apply = Leaky(_network(model), *given)
+    return model if apply == model.apply else dataclasses.replace(model, apply=apply)
+
+
+def leak_of(model: Model) -> Leak:
+    """The slope of a leaky model, with its layer where that alone leaks; None of another model."""
+    if not isinstance(model.apply, Leaky):
+        return None
+    leak = model.apply
+    return leak.slope if leak.layer is None else [leak.slope, leak.layer]
 
 
 def _network(model: Model) -> Apply:
@@ -114,17 +149,21 @@ class Leaky:
     Attributes:
         apply: the network.
         slope: the part of the gradient that passes where a rectifier is closed, from 0 to 1.
+        layer: the layer whose own rectifiers leak alone; None: all of the network do.
 
     Raises:
-        InputError: at construction, for a slope out of its range.
+        InputError: at construction, for a slope out of its range or a layer that is no name.
     """
 
     apply: Apply
     slope: float
+    layer: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the slope."""
+        """Check the fields."""
         checks.set_fields(self, slope=checks.number(self, "slope", self.slope, 0, 1))
+        if not isinstance(self.layer, (str, type(None))):
+            raise checks.error(self, "layer", "the name of a layer, or None", self.layer)
 
     def __call__(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
         """Activations by layer name, in forward order: those of `apply`."""
@@ -133,7 +172,14 @@ class Leaky:
             # jax sorts the keys of a dict, and keeps the order of this one.
             return OrderedDict(self.apply(params, image))
 
-        def change(found: _Rectifier) -> jax.Array:
+        own = None
+        if self.layer is not None:
+            own = _trace_of(self.apply, params, image, self.layer).own
+        numbers = itertools.count()
+
+        def change(found: _Rectifier) -> jax.Array | None:
+            if own is not None and next(numbers) not in own:
+                return None
             return _leaking(found.plain, self.slope, found.x)
 
         return _changed(ordered, change)(params, image)
@@ -253,38 +299,57 @@ def _leaking_forward(
 
 
 class _Value(NamedTuple):
-    """What a value in a program comes from."""
+    """What a value in a program comes from, by the numbers of rectifiers in their order."""
 
     ndim: int
-    rectifiers: frozenset[int] | None  # before it, from the image on; None: not of the image
+    before: frozenset[int] | None  # from the image on; None: not of the image
+    own: frozenset[int] = frozenset()  # those of whose outputs it consists
 
 
-def _rectifiers_before(model: Model, layer: str) -> int:
-    """The number of rectifiers that the image goes through on its way to a layer, on all paths."""
+#: What moves values and does not compute with them.
+_MOVES = {
+    *("reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type"),
+    *("concatenate", "copy", "name"),
+}
 
-    def one(params: Any, image: jax.Array) -> jax.Array:
-        value: jax.Array = Activations(_network(model)(params, image))[layer]
-        return value
 
+def _traced(model: Model, layer: str) -> _Value:
+    """What a layer of a model comes from."""
     shape = (1, *model.input.size, model.input.channels)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    closed = jax.make_jaxpr(one)(model.params, image)
-    found = 0
+    return _trace_of(_network(model), model.params, image, layer)
+
+
+def _trace_of(apply: Apply, params: Any, image: Any, layer: str) -> _Value:
+    """What a layer of a network comes from; rectifiers are numbered as `_changed` visits them."""
+
+    def one(params: Any, image: jax.Array) -> jax.Array:
+        value: jax.Array = Activations(apply(params, image))[layer]
+        return value
+
+    closed = jax.make_jaxpr(one)(params, image)
+    numbers = itertools.count()
 
     def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-        nonlocal found
-        known = [v.rectifiers for v in inputs if isinstance(v, _Value) and v.rectifiers is not None]
+        given = [v for v in inputs if isinstance(v, _Value)]
+        known = [v.before for v in given if v.before is not None]
         before = frozenset[int]().union(*known) if known else None
-        # A ReLU6 in two equations is counted at its lower bound.
-        if before is not None and eqn.primitive.name != "min" and _rectifier(eqn, inputs):
-            before |= {found}
-            found += 1
-        return [_Value(len(out.aval.shape), before) for out in eqn.outvars]
+        inner = frozenset[int]().union(*(v.own for v in given))
+        name, own = eqn.primitive.name, set[int]()
+        if _rectifier(eqn, inputs):
+            number = next(numbers)
+            # A ReLU6 in two equations is counted at its lower bound, and both are the layer's.
+            if before is not None and name != "min":
+                before |= {number}
+            own = {number, *inner} if name == "min" else {number}
+        elif name in _MOVES:
+            own = {*inner}
+        return [_Value(len(out.aval.shape), before, frozenset(own)) for out in eqn.outvars]
 
     *weights, seen = (_Value(len(v.aval.shape), None) for v in closed.jaxpr.invars)
-    args = [*weights, seen._replace(rectifiers=frozenset())]
+    args = [*weights, seen._replace(before=frozenset())]
     (out,) = _walk(closed.jaxpr, closed.consts, args, rule)
-    return len(out.rectifiers or ()) if isinstance(out, _Value) else 0
+    return out if isinstance(out, _Value) else _Value(np.ndim(out), None)
 
 
 # ---- redirected gradients ------------------------------------------------------------------

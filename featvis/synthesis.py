@@ -194,8 +194,9 @@ def attempt(
     before = init if isinstance(init, Result) else None
     if before is not None:
         init = _pictures_of(before, parameterization)
-        # A run that failed at once has no steps to make again: what it holds is a start.
-        before = before if before.manifest["steps"] else None
+        if not before.manifest["steps"]:
+            # A run that failed at once has no steps to make again: what it holds is a start.
+            before, init = None, _resized(init, parameterization)
     count = _batch_size(objective, seed, batch, init, parameterization)
     seen = _check_fit(model, objective, parameterization, transform, count)
     _check_optimizer(optimizer, parameterization)
@@ -382,6 +383,10 @@ def _start(
         params = init
     elif kind == "image":
         params = jax.vmap(parameterization.encode)(init)
+    elif kind == "picture":
+        params = jax.vmap(lambda key, one: parameterization.resume(_purpose(key, 0), one))(
+            keys, init
+        )
     else:
         params = jax.vmap(lambda key: parameterization.init(_purpose(key, 0)))(keys)
     params = jax.vmap(parameterization.project)(params)
@@ -673,7 +678,9 @@ def _batch_size(
         raise InputError(f"seed must be an integer from 0 to 2^32 - 1, or several; got {seed!r}")
     if several:
         said["seed"] = len(seeds)
-    if isinstance(init, (np.ndarray, jax.Array)):
+    if isinstance(init, _Pictures):
+        said["init"] = len(init.images)
+    elif isinstance(init, (np.ndarray, jax.Array)):
         if init.ndim not in (3, 4) or tuple(init.shape[-3:]) != parameterization.shape:
             raise InputError(
                 f"init has shape {tuple(init.shape)}; expected an image {parameterization.shape} "
@@ -778,22 +785,37 @@ def snapshot_steps(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...
     return tuple(sorted({int(s) for s in snapshots}))
 
 
+class _Pictures(NamedTuple):
+    """What a run goes on from."""
+
+    images: np.ndarray  # (n, h, w, c) of any height and width
+
+
 def _pictures_of(result: Result, parameterization: Parameterization) -> Any:
-    """What a run starts from that goes on from a result: its parameters, or its images resized."""
+    """What a run starts from that goes on from a result: its parameters, or its images."""
     if result.manifest["parameterization"] == repr(parameterization):
         return result.params
-    shape = (len(result), *parameterization.shape)
-    if result.images.shape[-1] != shape[-1]:
+    if result.images.shape[-1] != parameterization.channels:
         raise InputError(
             f"the result to go on from has images of {result.images.shape[-1]} channels; "
-            f"{parameterization} has {shape[-1]}"
+            f"{parameterization} has {parameterization.channels}"
         )
-    return np.clip(jax.image.resize(result.images, shape, "cubic"), 0, 1)
+    return _Pictures(result.images)
+
+
+def _resized(init: Any, parameterization: Parameterization) -> Any:
+    """Images of the parameterization's size, where pictures of any are given."""
+    if not isinstance(init, _Pictures):
+        return init
+    shape = (len(init.images), *parameterization.shape)
+    return np.clip(jax.image.resize(init.images, shape, "cubic"), 0, 1)
 
 
 def _initial(init: Any, parameterization: Parameterization, count: int) -> tuple[Any, str]:
     if init is None:
         return None, "random"
+    if isinstance(init, _Pictures):
+        return jnp.asarray(init.images, jnp.float32), "picture"
     if isinstance(init, (np.ndarray, jax.Array)):
         image = jnp.asarray(init, jnp.float32)
         return jnp.broadcast_to(image, (count, *parameterization.shape)), "image"

@@ -112,10 +112,11 @@ class Compose(Transform):
 
 @dataclass(frozen=True)
 class Pad(Transform):
-    """Add `width` pixels on each side: (h, w, c) to (h + 2 width, w + 2 width, c).
+    """Add pixels on each side, `width` of them: (h, w, c) to (h + 2 width, w + 2 width, c).
 
     Args:
-        width: pixels on each side, at least 0.
+        width: pixels on each side, at least 0; or (before, after), above and on the left, and
+            below and on the right.
         border: what they hold, `"edge"`, `"reflect"` (the image must be larger than `width`) or
             `"constant"`.
         value: their intensity for `"constant"`; mid-grey by default, as in lucid.
@@ -124,30 +125,43 @@ class Pad(Transform):
         InputError: for a field out of its range, or an image too small to reflect.
     """
 
-    width: int
+    width: int | tuple[int, int]
     border: str = "constant"
     value: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
+        width: int | tuple[int, ...]
+        if isinstance(self.width, (tuple, list)):
+            if len(self.width) != 2:
+                raise checks.error(self, "width", "an integer of at least 0, or two", self.width)
+            width = tuple(checks.integer(self, "width", one, 0) for one in self.width)
+        else:
+            width = checks.integer(self, "width", self.width, 0)
         checks.set_fields(
             self,
-            width=checks.integer(self, "width", self.width, 0),
+            width=width,
             border=checks.choice(self, "border", self.border, BORDERS),
             value=checks.number(self, "value", self.value),
         )
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (h + 2 width, w + 2 width, c)."""
-        if self.border == "reflect" and self.width >= min(shape[:2]):
+        """Return (h + 2 width, w + 2 width, c), or (h + before + after, w + before + after, c)."""
+        before, after = self._widths
+        most = max(before, after)
+        if self.border == "reflect" and most >= min(shape[:2]):
             raise InputError(
-                f"Pad: to reflect {self.width} pixels takes an image of at least"
-                f" {self.width + 1}x{self.width + 1}, not {shape[0]}x{shape[1]}"
+                f"Pad: to reflect {most} pixels takes an image of at least"
+                f" {most + 1}x{most + 1}, not {shape[0]}x{shape[1]}"
             )
-        return shape[0] + 2 * self.width, shape[1] + 2 * self.width, shape[2]
+        return shape[0] + before + after, shape[1] + before + after, shape[2]
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        return self.width if isinstance(self.width, tuple) else (self.width, self.width)
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        widths = ((self.width, self.width), (self.width, self.width), (0, 0))
+        widths = (self._widths, self._widths, (0, 0))
         if self.border == "constant":
             return jnp.pad(image, widths, constant_values=self.value)
         return jnp.pad(image, widths, mode=self.border)

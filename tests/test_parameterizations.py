@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import ndimage
 from skimage.data import astronaut
 from skimage.transform import resize
 
@@ -17,6 +18,7 @@ from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
     Fourier,
+    Framed,
     FrozenChannels,
     MaCo,
     Parameterization,
@@ -46,6 +48,7 @@ def cases(size=(9, 14), channels=3):
         MaCo(size, channels, template=(ROW,) * channels),
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
         Upsampled(size, of=BoundedPixels(half, channels)),
+        Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
     ]
 
 
@@ -509,3 +512,43 @@ def test_upsampled_text_fills_in_the_channels_of_both():
 def test_upsampled_that_makes_no_sense(fields, message):
     with pytest.raises(InputError, match=message):
         Upsampled(**{"size": (8, 8), **fields})
+
+
+def test_framed_pastes_a_picture_into_the_middle_of_its_noise():
+    of = BoundedPixels((9, 12), 2, noise="uniform", sd=0.288)
+    case, key = Framed((9, 12), of=of, frame=(3, 4)), jax.random.key(5)
+    noise = np.asarray(of.decode(of.init(key)))
+    assert_close(case.init(key), of.init(key), 0)
+    y, x = np.mgrid[:3, :4]
+    small = np.stack([x / 4, (x + y) / 8], -1).astype(np.float32)
+    inner = np.stack(
+        [ndimage.zoom(small[..., c], 2, order=1, mode="nearest", grid_mode=True) for c in (0, 1)],
+        -1,
+    )
+    found = np.asarray(case.decode(case.resume(key, jnp.asarray(small))))
+    expected = noise.copy()
+    expected[1:7, 2:10] = inner
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # Magnified, it is so at the smaller size.
+    twice = Upsampled((18, 24), of=case)
+    whole = twice.decode(twice.resume(key, jnp.full((5, 5, 2), 0.3)))
+    np.testing.assert_allclose(whole[4:12, 6:18], 0.3, atol=1e-5)
+    # What is given to start from has no frame; other kinds start from the picture itself.
+    image = jnp.asarray(random_image(case))
+    np.testing.assert_allclose(case.decode(case.encode(image)), image, atol=1e-6)
+    np.testing.assert_allclose(of.decode(of.resume(key, image)), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, r"Framed: of is a parameterization, as Pixels\(\(84, 84\)\), not None"),
+        ({"of": Pixels((8, 4))}, r"of size \(8, 8\) and 3 channels"),
+        ({"of": Pixels((8, 8)), "frame": 2}, r"\(rows, columns\), two integers, not 2"),
+        ({"of": Pixels((8, 8)), "frame": (-1, 2)}, "frame is an integer of at least 0"),
+        ({"of": Pixels((8, 8)), "frame": (8, 2)}, r"smaller than the image, \(8, 8\)"),
+    ],
+)
+def test_framed_that_makes_no_sense(fields, message):
+    with pytest.raises(InputError, match=message):
+        Framed((8, 8), **fields)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 
 import featvis as fv
 from featvis import components, presets
@@ -18,7 +18,7 @@ from featvis.zoo.vit import VisionTransformer
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-#: Mahendran & Vedaldi, CVPR 2015: σ, the norm of a usual image of 227 x 227 x 3, and λ_α.
+#: Mahendran & Vedaldi, CVPR 2015: σ, one for every size, and λ_α.
 SIGMA, LAMBDA_ALPHA = 27098.1, 8e-10
 #: IJCV 2016: B and C.
 B, C = 80, 100
@@ -67,11 +67,10 @@ def ijcv_energy(x, w, target):
 
 def cvpr_energy(x, w, target, variation):
     dx, dy = differences(x)
-    sigma = SIGMA * math.sqrt(x.size / (227 * 227 * 3))
     error = (x.ravel() / 255) @ w - target
     loss = (error @ error) / (target @ target)
     prior = variation / 2 * np.sum(dx**2 + dy**2) + LAMBDA_ALPHA / 2 * np.sum(x**6)
-    return loss + prior / sigma**2
+    return loss + prior / SIGMA**2
 
 
 def adjoint(dx, dy):
@@ -93,11 +92,10 @@ def ijcv_gradient(x, w, target):
 
 
 def cvpr_gradient(x, w, target, variation):
-    sigma = SIGMA * math.sqrt(x.size / (227 * 227 * 3))
     error = (x.ravel() / 255) @ w - target
     loss = 2 / (target @ target) / 255 * (w @ error).reshape(x.shape)
     prior = variation * adjoint(*differences(x)) + 3 * LAMBDA_ALPHA * x**5
-    return loss + prior / sigma**2
+    return loss + prior / SIGMA**2
 
 
 def images(size, channels, spread=0.15):
@@ -236,22 +234,26 @@ def test_ijcv2016_ends_near_the_minimum_of_the_papers_energy():
 def test_steps_of_cvpr2015_are_the_papers(channels, learned):
     size = (12, 16)
     model, w = linear(size, channels, learned)
-    # Of the usual norm, as the rates are made for.
+    # So weak that images far smaller than the rates are made for stay in their bounds.
     start, aim = images(size, channels)[0], images(size, channels, 0.45)[1]
     target = (levels(aim).ravel() / 255) @ w[4]
-    sigma = SIGMA * math.sqrt(math.prod(size) * channels / (227 * 227 * 3))
     # 20 steps in proportion to 100, 200, 100 and to four times 200.
     rates = np.repeat([0.004, 0.0004, 0.00004], [5, 10, 5])
     if not learned:
         rates = np.repeat([0.004, 0.0004, 0.00004, 0.000004], 5)
+    weak = 1e-3
     path = follow_paper(
         start,
         lambda x: cvpr_gradient(x, w[4], target, 10 if learned else 1),
-        rates,
-        lambda g, rate, squares: rate * sigma**2 * g,
+        weak * rates,
+        lambda g, rate, squares: rate * SIGMA**2 * g,
     )
+    own = recipe_of("cvpr2015", model, "layer5", 20).stages[0].optimizer
+    falling = tuple(0.004 / 10**fall for fall in range(3 if learned else 4))
+    assert str(falling) in own
     result = fv.invert(
         model, "layer5", aim, preset="cvpr2015", steps=20, init=start, snapshots=20,
+        optimizer=own.replace(str(falling), str(tuple(weak * one for one in falling))),
         progress=False,
     )  # fmt: skip
     assert len(result.snapshots) == 20
@@ -277,11 +279,13 @@ def test_first_images_have_the_papers_spread(channels):
     np.testing.assert_allclose(
         np.quantile(x, [0.25, 0.75]), np.array([-0.5, 0.5]) * x.max(), atol=1
     )
-    # CVPR 2015: normal of the norm σ, in proportion at this size, as far as [0, 1] goes.
+    # CVPR 2015: normal of the norm σ at any size, as far as [0, 1] goes.
     _, x = first_images(recipe_of("cvpr2015", model), model)
-    deviation = SIGMA / math.sqrt(227 * 227 * 3)
-    inside = [0.1587, 0.5, 0.8413]
-    np.testing.assert_allclose(np.quantile(x, inside), [-deviation, 0, deviation], atol=2)
+    deviation = SIGMA / math.sqrt(60 * 70 * channels)
+    inside = stats.norm.cdf([-0.25, 0, 0.25])
+    np.testing.assert_allclose(
+        np.quantile(x, inside), [-deviation / 4, 0, deviation / 4], rtol=0.05, atol=6
+    )
     assert np.mean(np.abs(x) > 127.49) == pytest.approx(
         math.erfc(127.5 / deviation / math.sqrt(2)), abs=0.01
     )
@@ -303,7 +307,7 @@ def test_ijcv2016_keeps_the_norm_of_a_pixels_colours():
 
 
 @pytest.mark.parametrize("stride", [1.0, 2.0, 4.0, 8.0, 15.5, 16.0, 24.0, 32.0])
-def test_jitter_is_a_quarter_of_the_stride(stride):
+def test_jitter_has_a_quarter_of_the_strides_places(stride):
     size = (45, 61)
     stage, still = presets.ijcv2016(Scene(size, 1, stride, 0.5, True, None)).stages
     transform = components.transform(stage.transform, size)
@@ -312,14 +316,35 @@ def test_jitter_is_a_quarter_of_the_stride(stride):
     keys = jax.random.split(jax.random.key(1), 300)
     moved = np.asarray(jax.jit(jax.vmap(lambda key: transform(key, places)))(keys))
     assert moved.shape == (300, *places.shape)
-    offsets = moved[:, 22, 30] - [22, 30]
-    wanted = max(round(stride / 4), 1)
-    reach = np.ptp(offsets, axis=0)
-    # Theirs has `wanted` places on each axis; ours is about the middle, so an odd number.
-    assert np.all((wanted - 1 <= reach) & (reach <= wanted))
-    assert (wanted == 1) == (stage.transform == "none")
-    assert np.all(np.abs(offsets) <= np.ceil(wanted / 2))
+    # Theirs cuts a window at the places 0 to T - 1, and shows the picture at (T - 1) // 2.
+    count = max(round(stride / 4), 1)
+    expected = set(range(-((count - 1) // 2), count - (count - 1) // 2))
+    for axis in (0, 1):
+        assert set(moved[:, 22, 30, axis] - [22, 30][axis]) == expected
+    assert (count == 1) == (stage.transform == "none")
     assert still.transform == "none"
+
+
+def test_ijcv2016_on_a_network_without_weights_is_one_stage_without_jitter():
+    # exp_inversion_hog.m: `learningRate = fastLR`, jitter of 1.
+    model, w = linear((12, 16), 1, learned=False)
+    (stage,) = presets.ijcv2016(Scene((12, 16), 1, 8.0, 1.0, False, None)).stages
+    assert (stage.transform, stage.steps) == ("none", 300)
+    start, aim = images((12, 16), 1)
+    target = (levels(aim).ravel() / 255) @ w[9]
+    rate = 12 * 16 * 0.05 * B**2 / 6
+    path = follow_paper(
+        start,
+        lambda x: ijcv_gradient(x, w[9], target),
+        [rate] * 12,
+        lambda g, rate, squares: g / (1 / rate + np.sqrt(squares)),
+    )
+    result = fv.invert(
+        model, "layer10", aim, preset="ijcv2016", steps=12, init=start, snapshots=12,
+        progress=False,
+    )  # fmt: skip
+    for step, image in result.snapshots.items():
+        np.testing.assert_allclose(levels(image[0]), path[step - 1], atol=0.02)
 
 
 # ---- other recipes -------------------------------------------------------------------------
@@ -347,12 +372,39 @@ def test_metamer_steps_have_a_length_that_halves_seven_times():
     assert "exponential_decay(1, 3000, 0.5" in lengths
 
 
-def test_plug_in_has_the_papers_stages():
-    stages = presets.plug_in(Scene((224, 160), 3, 1.0, 1.0, True, None)).stages
+def test_metamer_passes_the_gradient_whole_at_the_layers_own_rectifier():
+    # Off at the start, and on in the target: the true gradient is 0.
+    def apply(_, image):
+        return {"on": jax.nn.relu(image.mean((1, 2)) - 0.6), "mean": image.mean((1, 2))}
+
+    model = fv.from_function(apply, {}, input=fv.Input((4, 5), 1))
+    start, aim = np.full((4, 5, 1), 0.4, np.float32), np.full((4, 5, 1), 0.9, np.float32)
+    options = {"preset": "metamer", "init": start, "steps": 8, "progress": False}
+    result = fv.invert(model, "on", aim, **options)
+    assert result.manifest["model"]["leak"] == [1.0, "on"]
+    length = math.sqrt(4 * 5 / (224 * 224 * 3))
+    moved = start + sum(length / 2**step for step in range(8)) / math.sqrt(20)
+    np.testing.assert_allclose(result.images[0], moved, rtol=1e-4)
+    assert fv.invert(model, "mean", aim, **options).manifest["model"]["leak"] is None
+    again = fv.replay(result.manifest, model=model, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["magnified", "small"])
+def test_plug_in_has_the_papers_stages(small):
+    at = Scene((224, 160), 3, 1.0, 1.0, True, None, lambda size: small)
+    stages = presets.plug_in(at).stages
     parts = [components.parameterization(s.parameterization, (224, 160)) for s in stages]
-    assert [p.size for p in parts] == [(224, 160)] * 7
-    small = [p.of.size for p in parts[:-1]]
-    assert small == [(28 * k, 20 * k) for k in range(2, 8)]
+    sizes = [(28 * k, 20 * k) for k in range(2, 9)]
+    assert [p.size for p in parts] == (sizes if small else [(224, 160)] * 7)
+    written = parts if small else [*(p.of for p in parts[:-1]), parts[-1]]
+    assert [p.size for p in written] == sizes
+    # step // 2, above and below together.
+    assert [p.frame for p in written[1:]] == [(14, 10)] * 6
+    # They start, and frame, with uniform noise.
+    for part in written[:2]:
+        noise = np.asarray(part.decode(part.init(jax.random.key(0)))).ravel()
+        assert stats.kstest(noise, "uniform").statistic < 0.02
     gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
     def path(rule):
@@ -370,6 +422,42 @@ def test_plug_in_has_the_papers_stages():
             (Roll(32), ColorShift(1.0))
         )
     np.testing.assert_allclose(path(components.optimizer(stages[0].optimizer)), theirs, rtol=1e-6)
+
+
+def test_plug_in_shows_small_images_to_a_network_that_takes_them(grey, tokens):
+    def sizes(model, layer):
+        stages = recipe_of("plug_in", model, layer).stages
+        return [components.parameterization(s.parameterization, (1, 1), 1).size for s in stages]
+
+    whole = [grey.input.size] * 7
+    assert sizes(grey, "logits")[0] == (3, 4)
+    # A map has its positions at the whole size, and a transformer's size is fixed.
+    assert sizes(grey, "half") == whole
+    assert sizes(tokens, "logits") == [(12, 12)] * 7
+    # Nor does a layer of so many numbers say at another size what it says at its own.
+    assert sizes(linear((12, 16), 1)[0], "layer1") == [(12, 16)] * 7
+
+
+def test_a_stage_of_plug_in_pastes_the_picture_before_into_noise(grey, short_plug_in):
+    result = fv.class_model(
+        grey, [1, 2], preset="plug_in", steps=14, snapshots=[2, 3], optimizer="sgd(0.0)",
+        progress=False,
+    )  # fmt: skip
+    before, after = result.snapshots[2], result.snapshots[3]
+    assert before.shape == (2, 3, 4, 1)
+    assert after.shape == (2, *GREY_SIZE, 1)
+    inner = jax.image.resize(before, (2, GREY_SIZE[0] - 1, GREY_SIZE[1] - 1, 1), "linear")
+    np.testing.assert_allclose(after[:, :-1, :-1], inner, atol=1e-6)
+    frame = np.concatenate([after[:, -1].ravel(), after[:, :-1, -1].ravel()])
+    assert 0.2 < frame.std() < 0.4
+    assert len(np.unique(frame)) == len(frame)
+    again = fv.replay(result.manifest, model=grey, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+    start = np.full((*GREY_SIZE, 1), 0.25, np.float32)
+    given = fv.class_model(
+        grey, 1, preset="plug_in", steps=7, init=start, optimizer="sgd(0.0)", progress=False
+    )
+    np.testing.assert_allclose(given.images[0, 1:-2, 1:-2], 0.25, atol=1e-6)
 
 
 #: Steps, stage by stage, that the papers and we have.

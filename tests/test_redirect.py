@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 import featvis as fv
-from featvis.redirect import Leaky, leak_of, leaky, redirected, with_leak
+from featvis.redirect import Leaky, leak_of, leaky, redirected, unrectified, with_leak
 
 
 @pytest.mark.parametrize(
@@ -302,3 +302,77 @@ def test_slopes_that_are_none(net, slope):
 def test_an_unknown_layer_says_the_nearest(net):
     with pytest.raises(fv.UnknownLayer, match="unknown layer 'conv9'; nearest: conv"):
         leaky(net, "conv9", 0.5)
+
+
+# ---- the layer's own rectifier -------------------------------------------------------------
+
+
+class _Metamer(nnx.Module):
+    """Four layers, of which `matched` has the gradient that its caller gives it."""
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+        self.conv3 = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x, matched="", through=None):
+        def rectified(name, x, rectify=nnx.relu):
+            return through(x, rectify) if name == matched else rectify(x)
+
+        first = rectified("first", self.conv1(x))
+        second = rectified("second", first + self.conv2(first), jax.jit(jax.nn.relu6))
+        halves = [rectified("both", half) for half in jnp.split(self.conv3(second), 2, -1)]
+        both = jnp.concatenate(halves, -1)
+        return {
+            "first": first,
+            "second": second,
+            "both": both,
+            "turned": jnp.moveaxis(both, -1, 1).astype(jnp.float32),
+            "pooled": both.mean((1, 2)),
+            "summed": first + second,
+        }
+
+
+def through(x, rectify):
+    """The code of Feather et al.: rectified, with the gradient of the identity."""
+    return x + jax.lax.stop_gradient(rectify(x) - x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "matched"),
+    [
+        *(("first", "first"), ("second", "second"), ("both", "both"), ("turned", "both")),
+        *(("pooled", ""), ("summed", "")),
+    ],
+)
+def test_only_the_layers_own_rectifier_passes_the_gradient_whole(images, layer, matched):
+    network = _Metamer(nnx.Rngs(0))
+    model = fv.from_nnx(network, input=fv.Input(size=(8, 10)))
+    found = unrectified(model, layer)
+    assert (found is model) == (not matched)
+    weight = jax.random.normal(jax.random.key(3), network(images)[layer].shape)
+
+    def gradient(function):
+        return jax.jit(jax.grad(lambda image: (function(image)[layer] * weight).sum()))(4 * images)
+
+    ours = gradient(lambda image: found.apply(found.params, image))
+    np.testing.assert_allclose(
+        ours, gradient(lambda image: network(image, matched, through)), rtol=1e-4, atol=1e-5
+    )
+    if matched:
+        assert np.abs(ours - gradient(network)).max() > 0.1
+    np.testing.assert_array_equal(found(images)[layer], model(images)[layer])
+
+
+def test_leaks_are_told_by_slope_and_layer(net):
+    found = unrectified(net, "dead")
+    assert leak_of(found) == [1.0, "dead"]
+    assert with_leak(net, [1.0, "dead"]).apply == found.apply
+    assert with_leak(found, None).apply == net.apply
+    assert unrectified(leaky(net, "two"), "dead").apply == found.apply
+    assert leak_of(unrectified(leaky(net, "two"), "sum")) is None
+    for leak in ([0.5], [0.5, "dead", 1], [0.5, 3]):
+        with pytest.raises(fv.InputError, match="layer"):
+            with_leak(net, leak)
+    with pytest.raises(fv.UnknownLayer, match="nearest: dead"):
+        unrectified(net, "daed")

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 CASES = [
     (Pad(3), (17, 20)),
     (Pad(3, "reflect"), (17, 20)),
+    (Pad((0, 2), "edge"), (13, 16)),
     (RandomCrop((6, 9)), (6, 9)),
     (Jitter(4), (7, 10)),
     (Roll(5), (11, 14)),
@@ -99,6 +100,13 @@ def test_laws(case, size):
         np.testing.assert_array_equal(same[0], same[1])
     else:
         assert len({np.asarray(one).tobytes() for one in same}) > 1
+
+
+def test_two_widths_are_before_and_after():
+    image = image_of((4, 5, 2))
+    padded = Pad((1, 3), value=0.25)(jax.random.key(0), image)
+    expected = np.pad(image, ((1, 3), (1, 3), (0, 0)), constant_values=0.25)
+    np.testing.assert_array_equal(padded, expected)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -278,6 +286,8 @@ def test_equal_by_value_and_readable_as_text(case):
     [
         (lambda: Pad(-1), "Pad: width"),
         (lambda: Pad(1.5), "1.5"),
+        (lambda: Pad((1, -1)), "Pad: width"),
+        (lambda: Pad((1, 2, 3)), "or two"),
         (lambda: Pad(1, "wrap"), "'reflect'"),
         (lambda: Pad(1, value=math.inf), "finite"),
         (lambda: RandomCrop(5), "size"),
@@ -314,6 +324,7 @@ def test_bad_arguments(make, words):
         (RandomCrop((5, 5)), (4, 6, 3)),
         (Jitter(4), (4, 6, 3)),
         (Pad(4, "reflect"), (4, 6, 3)),
+        (Pad((0, 4), "reflect"), (4, 6, 3)),
         (Compose((Pad(1), Jitter(9))), (4, 6, 3)),
         (Noise(0.1), (4, 6)),
         (Blur(1.0), (2, 4, 6, 3)),

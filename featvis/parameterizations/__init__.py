@@ -2,6 +2,7 @@
 
 from featvis.parameterizations.cppn import CPPN
 from featvis.parameterizations.fourier import Fourier
+from featvis.parameterizations.framed import Framed
 from featvis.parameterizations.frozen import FrozenChannels
 from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
@@ -13,6 +14,7 @@ __all__ = [
     "CPPN",
     "BoundedPixels",
     "Fourier",
+    "Framed",
     "FrozenChannels",
     "MaCo",
     "Parameterization",

@@ -75,6 +75,13 @@ class Parameterization(ABC):
             InputError: if the image has another shape.
         """
 
+    def resume(self, key: jax.Array, picture: jax.Array) -> Params:
+        """Return parameters to go on with from a picture (h', w', c) of any size, in [0, 1].
+
+        Those of the picture, resized; `key` is for what a parameterization draws anew.
+        """
+        return self.encode(jnp.clip(jax.image.resize(picture, self.shape, "cubic"), 0, 1))
+
     def project(self, params: Params) -> Params:
         """Return the nearest parameters that obey the hard constraints; without any, the same."""
         return params

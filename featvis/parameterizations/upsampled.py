@@ -75,12 +75,21 @@ class Upsampled(Parameterization):
         Raises:
             InputError: if the image has another shape.
         """
-        inverses = [np.linalg.pinv(matrix) for matrix in self._matrices()]
-        return self._of.encode(jnp.clip(_apply(inverses, self._check_image(image)), 0, 1))
+        return self._of.encode(self._reduced(self._check_image(image)))
+
+    def resume(self, key: jax.Array, picture: jax.Array) -> Params:
+        """Return parameters to go on with from a picture, as `of` goes on from the smaller one."""
+        resized = jnp.clip(jax.image.resize(picture, self.shape, "cubic"), 0, 1)
+        return self._of.resume(key, self._reduced(resized))
 
     def project(self, params: Params) -> Params:
         """Return the nearest parameters that obey the constraints of `of`."""
         return self._of.project(params)
+
+    def _reduced(self, image: jax.Array) -> jax.Array:
+        """The smaller image that is nearest to `image` when magnified, clipped to [0, 1]."""
+        inverses = [np.linalg.pinv(matrix) for matrix in self._matrices()]
+        return jnp.clip(_apply(inverses, image), 0, 1)
 
     def _matrices(self) -> list[np.ndarray]:
         """What magnifies along the height, and along the width."""
