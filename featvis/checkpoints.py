@@ -1,406 +1,168 @@
-"""Weight files read with numpy alone, without ever running what they contain.
+"""Files of weights: read once, without running what they contain, and fitted to a network.
 
-Safetensors and NumPy's archives hold arrays and nothing else. PyTorch's files do not:
-
-A `.pth` file is a pickle, and unpickling is running a program. Here the program may name only
-the few globals that a file of tensors needs; anything else ends in a `CheckpointError`. Both
-formats are read: the zip archive of PyTorch ≥ 1.6 and the earlier stream of pickles.
+A training script writes more than a state dict, and a wrapper of the network adds a prefix to every
+name. `fit` finds the part of a file and the prefix that give a network all of its parameters; where
+several do, the user names one after a `#`, as in `run.pth#ema`.
 """
 
+from __future__ import annotations
+
+import contextlib
+import functools
 import hashlib
-import io
 import json
-import math
-import pickle
-import pickletools
+import os
 import re
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from featvis import formats
 from featvis.errors import CheckpointError
+from featvis.formats import Arrays, Part
 
 __all__ = [
+    "Fit",
     "Layout",
     "Rule",
+    "WeightsFile",
     "assemble",
     "convert",
     "describe_differences",
     "file_digest",
+    "fit",
     "from_oihw",
     "read_checkpoint",
+    "read_file",
     "read_weights",
+    "split_part",
 ]
 
-_ZIP_START = b"PK\x03\x04"
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PROTOCOL = 1001
+#: Lines of a list of differences that are shown, keys of a file, and characters of its own text.
+_LINES_SHOWN = 30
+_KEYS_SHOWN = 10
+_LONGEST_SHOWN = 200
 
-# Bool is read as bytes and compared with zero: a numpy bool that is neither 0 nor 1 misbehaves.
-_STORAGE_TYPES = {
-    "FloatStorage": "f4",
-    "DoubleStorage": "f8",
-    "HalfStorage": "f2",
-    "BFloat16Storage": "bf16",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "bool",
-}
-_RAW_TYPES = {"bf16": "u2", "bool": "u1"}
 
-_SAFETENSORS_TYPES = {
-    "F64": "f8",
-    "F32": "f4",
-    "F16": "f2",
-    "BF16": "bf16",
-    "I64": "i8",
-    "I32": "i4",
-    "I16": "i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "bool",
-}
+def _plain(text: object) -> str:
+    """Text that a file may have made up, as part of a message of one line."""
+    shown = str(text)
+    shown = shown if shown.isprintable() else ascii(shown)[1:-1]
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
 
-# An .npz may be compressed. Trained weights hardly shrink; an archive that unpacks to more than
-# this many times its size, and to more than this many bytes, is no file of weights.
-_MOST_EXPANSION = 20
-_MOST_UNPACKED = 2**24
 
-# What torch.save writes. The rest is not needed, and some of it (a memo index of four billion)
-# makes the unpickler allocate without bound.
-_OPCODES = frozenset(
+def _listed(keys: Iterable[str]) -> str:
+    shown = [_plain(key) if key else "the file itself" for key in keys]
+    more = f" and {len(shown) - _KEYS_SHOWN} more" if shown[_KEYS_SHOWN:] else ""
+    return ", ".join(shown[:_KEYS_SHOWN]) + more
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights as it was read.
+
+    Attributes:
+        path: Of the file.
+        digest: The SHA-256 of the bytes that were read; of several files that an index names, of
+            the index and their digests.
+        parts: Its state dicts, at least one.
+        asked: The part that a user named; "" where none was named.
     """
-    PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 INT LONG LONG1
-    FLOAT BINFLOAT BINUNICODE SHORT_BINUNICODE UNICODE BINSTRING SHORT_BINSTRING STRING BINBYTES
-    SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT DICT
-    SETITEM SETITEMS BINGET LONG_BINGET GET BINPUT LONG_BINPUT PUT MEMOIZE GLOBAL STACK_GLOBAL
-    REDUCE BUILD BINPERSID
-    """.split()  # noqa: SIM905
-)
 
-#: Lines of a list of differences that are shown.
-_SHOWN = 30
-# A tensor's description is a tuple of tuples.
-_MOST_NESTED = 50
+    path: Path
+    digest: str
+    parts: tuple[Part, ...]
+    asked: str = ""
 
+    def meant(self) -> tuple[Part, ...]:
+        """The parts that may be meant: all, or what a user named.
 
-@dataclass(frozen=True, slots=True)
-class _StorageType:
-    code: str
+        Raises:
+            CheckpointError: The file has no such part; the message says what it has.
+        """
+        return _asked(self.path, self.parts, self.asked)
 
-
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    key: str
-    code: str
-    start: int  # of a view into the stored elements; 0 but in the oldest files
-    count: int
+    def __str__(self) -> str:
+        return f"{self.path}#{self.asked}" if self.asked else str(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _RebuildTensor:
-    """Stands in for `torch._utils._rebuild_tensor*`; as an instance it has nothing to overwrite."""
-
-    def __call__(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Tensor:
-        if not isinstance(storage, _Storage):
-            raise CheckpointError("a tensor without a storage")
-        if not _whole(offset) or not _all_whole(size) or not _all_whole(stride):
-            raise CheckpointError("a tensor whose offset, size or stride is not whole numbers")
-        return _Tensor(storage, offset, size, stride)
-
-
-@dataclass(frozen=True, slots=True)
-class _RebuildParameter:
-    """Stands in for `torch._utils._rebuild_parameter`: the tensor of a trained parameter."""
-
-    def __call__(self, tensor: Any, *rest: Any) -> _Tensor:
-        if not isinstance(tensor, _Tensor):
-            raise CheckpointError("a parameter that is not a tensor")
-        return tensor
-
-
-_GLOBALS: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
-    **{("torch", name): _StorageType(code) for name, code in _STORAGE_TYPES.items()},
-}
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**62
-
-
-def _all_whole(values: object) -> bool:
-    return type(values) is tuple and len(values) <= 32 and all(map(_whole, values))
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the globals of a file of tensors and nothing else."""
-
-    storages: dict[str, _Storage]
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _GLOBALS[module, name]
-        except KeyError:
-            raise CheckpointError(
-                f"it asks for {module}.{name}, which a file of weights does not need; not loaded"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise CheckpointError("a storage in an unknown notation")
-        _, kind, key, _, count = pid[:5]
-        view = pid[5] if len(pid) == 6 else None
-        if type(kind) is not _StorageType or type(key) is not str or not _whole(count):
-            raise CheckpointError("a storage in an unknown notation")
-        whole = _Storage(key, kind.code, 0, count)
-        if self.storages.setdefault(key, whole) != whole:
-            raise CheckpointError(f"storage {key} is declared twice, differently")
-        if view is None:
-            return whole
-        if type(view) is not tuple or len(view) != 3 or not _all_whole(view[1:]):
-            raise CheckpointError("a view of a storage in an unknown notation")
-        return _Storage(key, kind.code, view[1], view[2])
-
-
-class _Extent(NamedTuple):
-    """How far a tuple reaches when it is hashed; anything else counts as one object."""
-
-    objects: int = 1
-    depth: int = 0
-
-
-_OBJECT = _Extent()
-
-
-def _scan(stream: io.BytesIO) -> None:
-    """Refuses a pickle that could take more time or memory to load than its length warrants.
-
-    A dictionary hashes its keys, and the hash of a tuple goes through all that is in it: without
-    end where tuples share their parts, and out of the stack where they are nested deeply.
-    """
-    length = len(stream.getbuffer())
-    shareable = length
-    stack: list[_Extent] = []
-    marks: list[int] = []  # places in the stack
-    memo: dict[int, _Extent] = {}
-    for opcode, argument, position in pickletools.genops(stream):
-        name, before = opcode.name, opcode.stack_before
-        if name not in _OPCODES:
-            raise CheckpointError(f"pickle instruction {name} at byte {position}")
-        if name == "MARK":
-            marks.append(len(stack))
-            continue
-        # A slice down to a mark is of any length; the rest is listed one by one.
-        first = len(stack) - len(before)
-        if pickletools.markobject in before:
-            first = marks.pop() - before.index(pickletools.markobject)
-        stores = name in ("PUT", "BINPUT", "LONG_BINPUT")
-        # These are listed as needing nothing, and store what lies on top.
-        if first - stores < (marks[-1] if marks else 0):
-            raise CheckpointError(f"pickle instruction {name} at byte {position} without operands")
-        items = stack[first:]
-        if stores:
-            if int(argument) > max(length, 255):  # type: ignore[arg-type]
-                raise CheckpointError(f"memo index {argument} at byte {position}")
-            memo[int(argument)] = stack[-1]  # type: ignore[arg-type]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            found = memo[int(argument)]  # type: ignore[arg-type]
-            shareable -= found.objects
-            if shareable < 0:
-                raise CheckpointError(f"tuples that share their parts, at byte {position}")
-            stack.append(found)
-        else:
-            del stack[first:]
-            if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-                depth = 1 + max((item.depth for item in items), default=0)
-                if depth > _MOST_NESTED:
-                    raise CheckpointError(f"tuples nested too deeply, at byte {position}")
-                stack.append(_Extent(1 + sum(item.objects for item in items), depth))
-            else:
-                stack += [_OBJECT] * len(opcode.stack_after)
-
-
-def _unpickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
-    """Reads one pickle at the stream's position, leaving the stream behind it."""
-    start = stream.tell()
-    _scan(stream)
-    stream.seek(start)
-    unpickler = _Unpickler(stream, encoding="utf-8")
-    unpickler.storages = storages
-    return unpickler.load()
-
-
-def _elements(raw: bytes | memoryview, storage: _Storage, byteorder: str) -> np.ndarray:
-    """The stored elements as a flat, read-only array; bfloat16 widened to float32."""
-    kind = np.dtype(byteorder + _RAW_TYPES.get(storage.code, storage.code))
-    if len(raw) != storage.count * kind.itemsize:
-        raise CheckpointError(
-            f"storage {storage.key} holds {len(raw)} bytes, "
-            f"{storage.count} elements of {kind.itemsize} bytes were announced"
-        )
-    values = np.frombuffer(raw, kind)
-    if storage.code == "bf16":
-        values = _widen(values)
-    elif storage.code == "bool":
-        values = values != 0
-    else:
-        values = values.astype(kind.newbyteorder("="), copy=False)
-    values.flags.writeable = False
-    return values
-
-
-def _widen(values: np.ndarray) -> np.ndarray:
-    """Float32 of bfloat16, which is its upper half."""
-    return (values.astype(np.uint32) << 16).view(np.float32)
-
-
-def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
-    storage = tensor.storage
-    if storage.start + storage.count > elements.size:
-        raise CheckpointError(f"a view beyond the end of storage {storage.key}")
-    if len(tensor.size) != len(tensor.stride):
-        raise CheckpointError("a tensor whose size and stride differ in length")
-    if 0 in tensor.size:
-        return np.empty(tensor.size, elements.dtype)
-    last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.size, tensor.stride, strict=True))
-    # The second condition refuses a stride of 0, by which few bytes pose as any number.
-    if last >= storage.count or math.prod(tensor.size) > storage.count:
-        raise CheckpointError(
-            f"a tensor of size {tensor.size}, stride {tensor.stride} and offset {tensor.offset} "
-            f"reaches outside its storage of {storage.count} elements"
-        )
-    return np.lib.stride_tricks.as_strided(
-        elements[storage.start + tensor.offset :],
-        tensor.size,
-        tuple(s * elements.itemsize for s in tensor.stride),
-        writeable=False,
-    )
-
-
-def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        budget = len(data)
-
-        def read(name: str) -> bytes:
-            nonlocal budget
-            entry = entries.get(name)
-            if entry is None:
-                raise CheckpointError(f"the archive has no {name}")
-            # Entries may be compressed or overlap, so that a small file unpacks to a huge one.
-            budget -= entry.file_size
-            if entry.compress_type != zipfile.ZIP_STORED or budget < 0:
-                raise CheckpointError(f"{name} is larger than the archive it is in")
-            return archive.read(entry)
-
-        pickles = [n for n in entries if n == "data.pkl" or re.fullmatch(r"[^/]+/data\.pkl", n)]
-        if len(pickles) != 1:
-            raise CheckpointError("the archive is not one of PyTorch: it has no single data.pkl")
-        prefix = pickles[0].removesuffix("data.pkl")
-        order = read(prefix + "byteorder") if prefix + "byteorder" in entries else b"little"
-        if order not in (b"little", b"big"):
-            raise CheckpointError(f"unknown byte order {order[:20]!r}")
-        storages: dict[str, _Storage] = {}
-        content = _unpickle(io.BytesIO(read(pickles[0])), storages)
-        sign = "<" if order == b"little" else ">"
-        return content, {
-            key: _elements(read(f"{prefix}data/{key}"), storage, sign)
-            for key, storage in storages.items()
-        }
-
-
-def _read_legacy(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    stream, storages = io.BytesIO(data), dict[str, _Storage]()
-    if _unpickle(stream, storages) != _LEGACY_MAGIC:
-        raise CheckpointError("not a PyTorch checkpoint")
-    if _unpickle(stream, storages) != _LEGACY_PROTOCOL:
-        # Not what it is: the text of nested lists may be without end.
-        raise CheckpointError(f"not of format version {_LEGACY_PROTOCOL}")
-    _unpickle(stream, storages)  # sizes of C types on the machine that wrote it
-    content = _unpickle(stream, storages)
-    keys = _unpickle(stream, storages)
-    if type(keys) is not list or not all(type(key) is str for key in keys):
-        raise CheckpointError("no list of storages")
-    if sorted(keys) != sorted(storages):
-        raise CheckpointError("its list of storages is not that of its tensors")
-    elements = {}
-    view, position = memoryview(data), stream.tell()
-    for key in keys:
-        storage = storages[key]
-        # Count and elements are little-endian whatever the machine, says torch/csrc/serialization.
-        count = int.from_bytes(view[position : position + 8], "little")
-        if count != storage.count:
-            raise CheckpointError(f"storage {key} has {count} elements, expected {storage.count}")
-        start = position + 8
-        position = start + count * np.dtype(_RAW_TYPES.get(storage.code, storage.code)).itemsize
-        elements[key] = _elements(view[start:position], storage, "<")
-    return content, elements
-
-
-def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a PyTorch checkpoint, in either of its formats, without PyTorch.
-
-    Only `collections.OrderedDict`, PyTorch's tensor rebuilding and its storage types are known
-    to the reader, so a file cannot make it run anything else.
+def read_file(path: str | Path, sha256: str | None = None) -> WeightsFile:
+    """Reads a file of weights, once: what is hashed is what is read.
 
     Args:
-        path: A `.pt`, `.pth` or `.th` file: a mapping of names to tensors, or a mapping
-            that has one under the key `state_dict`.
+        path: `.safetensors`, `.npz`, Flax's `.msgpack`, an index of several files
+            (`.index.json`), or a PyTorch checkpoint by any other suffix. After a `#` may stand
+            which part of it is meant: the keys of its dictionaries with slashes between, or what
+            the names of the part begin with. A file whose whole name is this is taken as it is.
+        sha256: That the file must have, or the first digits of it; None: not known.
+
+    Raises:
+        CheckpointError: The file cannot be read, is another one, is truncated, is not what its
+            suffix says, or has no such part.
+    """
+    path, asked = split_part(path)
+    if path.name.lower().endswith(".index.json"):
+        digest, parts = _read_index(path)
+    else:
+        data = _bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
+        if sha256 is not None and not digest.startswith(sha256):
+            raise CheckpointError(
+                f"{_plain(path)}: damaged or another file: its SHA-256 is {digest[: len(sha256)]}, "
+                f"expected {sha256}"
+            )
+        parts = _parts(path, data)
+    file = WeightsFile(path, digest, tuple(parts), asked)
+    file.meant()  # so that a mistake is told here
+    return file
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a file of weights: see `read_file` for its formats, and for the `#`.
+
+    Of several parts it is the one under a usual key (state_dict, model and the like), averages
+    (ema) and what belongs to an optimizer set aside. An archive that would unpack to more than
+    16 MiB and 20 times its own size is refused.
 
     Returns:
         Read-only arrays by name, in the file's order; bfloat16 is widened to float32.
 
     Raises:
-        CheckpointError: The file cannot be read, is truncated, is not such a checkpoint, asks
-            for a forbidden global, or has a tensor that reaches outside its storage.
+        CheckpointError: The file cannot be read, is truncated, is not what its suffix says, has a
+            tensor that reaches outside its storage, or several parts none of which is the usual.
     """
+    return _arrays(read_file(path))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a PyTorch checkpoint, whatever its suffix; else as `read_weights`."""
+    path, asked = split_part(path)
+    return _arrays(WeightsFile(path, "", tuple(_parts(path, _bytes(path), ".pth")), asked))
+
+
+def _arrays(file: WeightsFile) -> dict[str, np.ndarray]:
+    part = _choose(file, {part.key: part for part in file.meant()})
+    with _named(file):
+        return dict(part.arrays)
+
+
+@contextlib.contextmanager
+def _named(file: WeightsFile) -> Iterator[None]:
+    """Says in which file something is wrong."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        content, elements = (_read_zip if data.startswith(_ZIP_START) else _read_legacy)(data)
-        if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-            content = content["state_dict"]
-        if not isinstance(content, dict):
-            raise CheckpointError("it holds no mapping of names to tensors")
-        tensors = {}
-        for name, tensor in content.items():
-            if type(name) is not str or type(tensor) is not _Tensor:
-                raise CheckpointError(f"entry {str(name)[:40]!r} is not a tensor")
-            tensors[name] = _array(tensor, elements[tensor.storage.key])
-        return tensors
+        yield
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error.__cause__
-    # A hostile or damaged pickle makes the unpickler raise nearly anything.
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: not a readable PyTorch checkpoint ({type(error).__name__}: {error})"
-        ) from error
+        raise CheckpointError(f"{_plain(file)}: {error}") from error.__cause__
 
 
 def file_digest(path: str | Path) -> str:
@@ -409,105 +171,186 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a file of weights: `.safetensors`, `.npz`, or a PyTorch checkpoint by any other suffix.
+def split_part(path: str | Path) -> tuple[Path, str]:
+    """A file, and the part of it that is named after a `#`."""
+    text = os.fspath(path)
+    if not os.path.exists(text):
+        for at in reversed([match.start() for match in re.finditer("#", text)]):
+            if os.path.exists(text[:at]) and not os.path.isdir(text[:at]):
+                if not (asked := text[at + 1 :].strip("/")):
+                    raise CheckpointError(f"{_plain(text)} names no part after the #")
+                return Path(text[:at]), asked
+    return Path(text), ""
 
-    An archive that would unpack to more than 16 MiB and 20 times its own size is refused.
 
-    Returns:
-        Arrays by name, in the file's order; bfloat16 is widened to float32.
+#: A pipe that nobody writes to is opened at once.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_ORBAX = {"_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "ocdbt.process_0"}
 
-    Raises:
-        CheckpointError: The file cannot be read, is truncated or is not what its suffix says.
-    """
-    path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        return read_checkpoint(path)
+
+def _bytes(path: Path) -> bytes:
+    shown = _plain(path)
     try:
-        return reader(path)
+        if not stat.S_ISREG(mode := os.stat(path).st_mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+            raise CheckpointError(f"{shown}: cannot be read: it is {kind}{_of_folder(path)}")
+        with open(os.open(path, _READ), "rb") as file:
+            # No more than there is now, and no device that has taken the file's place.
+            status = os.fstat(file.fileno())
+            data = file.read(status.st_size) if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror or type(error).__name__})"
-        ) from error
+        reason = error.strerror or type(error).__name__
+        raise CheckpointError(f"{shown}: cannot be read ({reason})") from error
+    except ValueError as error:  # a name that no file can have
+        raise CheckpointError(f"{shown}: cannot be read ({error})") from error
+    except (MemoryError, OverflowError) as error:
+        raise CheckpointError(f"{shown}: does not fit into the memory") from error
+    if not data:
+        raise CheckpointError(f"{shown}: cannot be read: it is empty, or truncated to nothing")
+    return data
+
+
+def _of_folder(path: Path) -> str:
+    names = set(os.listdir(path)) if path.is_dir() else set()
+    export = "and write its arrays with numpy.savez or safetensors"
+    if names & _ORBAX:
+        return f" of Orbax: restore it with orbax.checkpoint {export}"
+    if "saved_model.pb" in names:
+        return f" of TensorFlow: load it there {export}"
+    return ", not a file of weights"
+
+
+_READERS: Mapping[str, Callable[[bytes], list[Part]]] = {
+    ".safetensors": formats.read_safetensors,
+    ".npz": formats.read_npz,
+    ".msgpack": formats.read_msgpack,
+}
+
+
+def _parts(path: Path, data: bytes, suffix: str | None = None) -> list[Part]:
+    suffix, shown = path.suffix.lower() if suffix is None else suffix, _plain(path)
+    if (what := formats.foreign(path.name.lower(), data[:16])) is not None:
+        raise CheckpointError(f"{shown}: is {what}")
+    try:
+        return _READERS.get(suffix, formats.read_torch)(data)
+    except CheckpointError as error:
+        raise CheckpointError(f"{shown}: {_plain(error)}") from error.__cause__
+    # A hostile or damaged file makes its reader raise nearly anything.
     except Exception as error:
+        kind = f"{suffix} file" if suffix in _READERS else "PyTorch checkpoint"
         raise CheckpointError(
-            f"{path}: not a readable {path.suffix} file, or truncated "
-            f"({type(error).__name__}: {error})"
+            f"{shown}: not a readable {kind}, or truncated "
+            f"({type(error).__name__}: {_plain(error)})"
         ) from error
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import deserialize
-
-    data = path.read_bytes()
-    # Checks every length and offset of the header; its tensors come in no order.
-    tensors = dict(deserialize(data))
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return {
-        name: _safetensor(name, tensors[name]["dtype"], tensors[name]["data"]).reshape(
-            tensors[name]["shape"]
-        )
-        for name in header
-        if name in tensors
-    }
+#: Of an index: beyond this it names no network's tensors.
+_LARGEST_INDEX = 2**24
+_MOST_FILES = 1000
 
 
-def _safetensor(name: str, code: str, raw: bytes) -> np.ndarray:
-    if code not in _SAFETENSORS_TYPES:
-        known = ", ".join(_SAFETENSORS_TYPES)
-        raise ValueError(f"{name} has elements of type {code}; expected one of {known}")
-    kind = _SAFETENSORS_TYPES[code]
-    values = np.frombuffer(raw, "<" + _RAW_TYPES.get(kind, kind))
-    if kind == "bf16":
-        return _widen(values)
-    return values != 0 if kind == "bool" else values
+def _read_index(path: Path) -> tuple[str, list[Part]]:
+    """The tensors of several files, which an index beside them names."""
+    data, shown = _bytes(path), _plain(path)
+    try:
+        if len(data) > _LARGEST_INDEX:
+            raise ValueError(f"it has {len(data)} bytes, more than {_LARGEST_INDEX}")
+        places = json.loads(data)["weight_map"]
+        names = sorted({*places.values()})
+        if not names or len(names) > _MOST_FILES:
+            raise ValueError(f"it names {len(names)} files; expected 1 to {_MOST_FILES}")
+        for name in names:
+            if name in ("", ".", "..") or {*name} & {*"/\\"}:
+                raise ValueError(f"{name!r:.80} is no file beside it")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{shown}: not a readable index of weights ({type(error).__name__}: {_plain(error)})"
+        ) from error
+    digest = hashlib.sha256(data)
+    makers: dict[str, Callable[[], np.ndarray]] = {}
+    for name in names:
+        content = _bytes(path.with_name(name))
+        digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+        found: dict[str, Mapping[str, np.ndarray]] = {}
+        for part in _parts(path.with_name(name), content):
+            found |= dict.fromkeys(part.arrays, part.arrays)
+        for key in (key for key, place in places.items() if place == name):
+            if key not in found:
+                raise CheckpointError(f"{shown}: {_plain(key)} is not in {_plain(name)}")
+            makers[key] = functools.partial(found[key].__getitem__, key)
+    # In the index's order.
+    return digest.hexdigest(), [Part("", Arrays({key: makers[key] for key in places}))]
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    data = path.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        most = max(_MOST_UNPACKED, _MOST_EXPANSION * len(data))
-        unpacked = sum(entry.file_size for entry in entries)
-        if unpacked > most:
-            raise ValueError(f"it unpacks to {unpacked} bytes, more than {most}")
-        tensors = {}
-        for entry in entries:
-            name = entry.filename.removesuffix(".npy")
-            if name == entry.filename:
-                raise ValueError(f"it holds {name}, which is not an array")
-            with archive.open(entry) as member:
-                # No more than announced: what it says of its size need not be true.
-                tensors[name] = _array_of_npy(name, member.read(entry.file_size))
-        return tensors
+# ---- which part of a file ------------------------------------------------------------------
+
+#: Keys under which training scripts keep the network; of several others the user names one.
+_USUAL = frozenset(
+    "state_dict model_state_dict model net network module params weights".split()  # noqa: SIM905
+)
+_AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
+_OF_TRAINING = re.compile(r"optim|sched|scaler", re.IGNORECASE)
+#: What wrappers of a part of a network put before its name, the compiler's and those of training.
+_WRAPPERS = re.compile(
+    r"(?<![^.])(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+#: Names that a prefix is made of.
+_MOST_PREFIXES = 12
+
+_Found = TypeVar("_Found")
 
 
-def _array_of_npy(name: str, data: bytes) -> np.ndarray:
-    """The array of a `.npy` file, a view of its bytes: nothing is allocated for a false shape."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in headers:
-        raise ValueError(f"{name} is of format version {version}")
-    shape, columns_first, kind = headers[version](stream)
-    if kind.kind not in "biuf":
-        raise ValueError(f"{name} has elements of type {kind}; expected numbers")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"{name} is of shape {shape}")
-    raw = np.dtype("u1") if kind.kind == "b" else kind
-    values = np.frombuffer(data, raw, math.prod(shape), stream.tell())
-    values = values != 0 if kind.kind == "b" else values.astype(kind.newbyteorder("="), copy=False)
-    return values.reshape(shape, order="F" if columns_first else "C")
+def _asked(path: Path, parts: Sequence[Part], asked: str) -> tuple[Part, ...]:
+    """Those parts that a user named: of that key, within it, or whose names begin so."""
+    if not asked:
+        return tuple(parts)
+    if exact := [part for part in parts if part.key == asked]:
+        return tuple(exact)
+    if within := [part for part in parts if part.key.startswith(f"{asked}/")]:
+        return tuple(within)
+    for part in sorted(parts, key=lambda part: -len(part.key)):
+        if part.key and not asked.startswith(f"{part.key}/"):
+            continue
+        start = asked[len(part.key) + 1 :] if part.key else asked
+        for separator in "./":
+            if names := [name for name in part.arrays if name.startswith(start + separator)]:
+                cut = len(start) + 1
+                return (Part(asked, _renamed(part.arrays, {name[cut:]: name for name in names})),)
+    raise CheckpointError(
+        f"{_plain(path)}: has no part {_plain(asked)}; "
+        f"it has: {_listed(part.key for part in parts)}"
+    )
 
 
-def from_oihw(kernel: np.ndarray) -> np.ndarray:
-    """A convolution's kernel as PyTorch keeps it, (d, c, h, w), to (h, w, c, d)."""
-    return kernel.transpose(2, 3, 1, 0)
+def _renamed(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Arrays:
+    """Arrays under other names, given the name that each has by the one that it gets."""
+    return Arrays({new: functools.partial(arrays.__getitem__, old) for new, old in names.items()})
+
+
+def _choose(file: WeightsFile, found: Mapping[str, _Found]) -> _Found:
+    """The one that is meant, of several by the keys of their parts."""
+    left = dict(found)
+    if not file.asked:
+        for aside in (_OF_TRAINING, _AVERAGED):
+            left = {key: one for key, one in left.items() if not aside.search(key)} or left
+    usual = [key for key in left if key and _USUAL.issuperset(re.split(r"[/.]", key))]
+    if not usual and "" in left:
+        usual = [""]
+    for keys in (usual, list(left)):
+        if len(keys) == 1:
+            return left[keys[0]]
+    example = next(key for key in left if key)
+    raise CheckpointError(
+        f"{_plain(file)}: several parts of it could be meant: {_listed(left)}; name one, as "
+        f"{_plain(file.path.name)}#{_plain(example)}"
+    )
 
 
 class Rule(NamedTuple):
@@ -539,6 +382,120 @@ class Layout:
     rules: tuple[Rule, ...]
     ignore: str = r"(?!)"
     folded: bool = False
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a file gives a network its parameters.
+
+    Attributes:
+        arrays: By the parameters' paths.
+        layout: The one that the file has.
+        part: What was taken of the file, as it is named after a `#`: the key of a state dict, and
+            the prefix of its names; "" where that is all of it.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    layout: Layout
+    part: str
+
+
+class _View(NamedTuple):
+    """Arrays of a part whose names have a prefix, without it."""
+
+    key: str
+    arrays: Mapping[str, np.ndarray]
+    rest: Sequence[str]  # what else there is, a line each
+
+
+def fit(
+    file: WeightsFile,
+    layouts: Sequence[Layout],
+    expected: Callable[[Layout], Mapping[str, tuple[int, ...]]],
+    network: str,
+) -> Fit:
+    """Finds the part of a file, the prefix of its names and the layout that fit a network.
+
+    A prefix is what a wrapper puts before every name: `module.`, `_orig_mod.`, `model.`,
+    `backbone.` or any other, also several. What wrappers put into the middle of names is left out
+    where these do not fit as they are. Names without the prefix are another network's.
+
+    Args:
+        file: As `read_file` returns it.
+        layouts: Those that it may have.
+        expected: Gives the shapes of the parameters by path, for a layout.
+        network: What to call the network in an error.
+
+    Raises:
+        CheckpointError: Nothing fits, and the message lists what differs from the nearest; or
+            several parts do, none of which is the usual, and it names them.
+    """
+    found: dict[str, Fit] = {}
+    nearest: tuple[Layout, list[str]] | None = None
+    with _named(file):
+        for layout in layouts:
+            shapes = expected(layout)
+            sources = {rule[0] for path in shapes if (rule := _source(path, layout.rules))}
+            for view in _views(file.meant(), sources):
+                arrays, wrong = assemble(view.arrays, shapes, layout)
+                if not wrong:
+                    found.setdefault(view.key, Fit(arrays, layout, view.key))
+                elif nearest is None or len(wrong) < len(nearest[1]):
+                    nearest = layout, [*wrong, *view.rest]
+    if found:
+        return _choose(file, found)
+    assert nearest is not None
+    layout, wrong = nearest
+    raise CheckpointError(
+        f"{_plain(file)}: {len(wrong)} differences from {network} in the layout of {layout.name} "
+        + describe_differences(wrong)
+    )
+
+
+def _views(parts: Sequence[Part], sources: set[str]) -> Iterator[_View]:
+    """Every part behind every prefix that has all names; where there is none, the nearest."""
+    nearest, most = None, -1
+    whole = False
+    for part in parts:
+        plain = {name: name for name in part.arrays}
+        unwrapped = {_WRAPPERS.sub("", name): name for name in part.arrays}
+        for names in (plain, unwrapped) if len(unwrapped) == len(plain) else (plain,):
+            prefixes = _prefixes(names, sources)
+            full = [prefix for prefix, count in prefixes.items() if count == len(sources)]
+            for prefix in full:
+                yield _view(part, names, prefix, full)
+            if full:
+                whole = True
+                break
+            prefix, count = prefixes.most_common(1)[0] if prefixes else ("", 0)
+            if count > most and not _OF_TRAINING.search(part.key):
+                nearest, most = (part, names, prefix), count
+    if not whole:
+        yield _view(*nearest) if nearest else _view(parts[0], {n: n for n in parts[0].arrays}, "")
+
+
+def _prefixes(names: Iterable[str], sources: set[str]) -> Counter[str]:
+    """How many of the names are one of the sources behind a prefix, by prefix."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        ends = [match.end() for match in re.finditer(r"[./]", name)][:_MOST_PREFIXES]
+        counts.update(name[:end] for end in [0, *ends] if name[end:] in sources)
+    return counts
+
+
+def _view(part: Part, names: Mapping[str, str], prefix: str, prefixes: Sequence[str] = ()) -> _View:
+    # Behind a longer prefix is another network.
+    longer = tuple(one for one in prefixes if one != prefix and one.startswith(prefix))
+    inside = {
+        name[len(prefix) :]: old
+        for name, old in names.items()
+        if name.startswith(prefix) and not (longer and name.startswith(longer))
+    }
+    kept = {*inside.values()}
+    rest = [] if prefixes else [f"+ {name}" for name in part.arrays if name not in kept]
+    rest += [f"+ {name}, which cannot be read: {what}" for name, what in part.others.items()]
+    key = "/".join(filter(None, [part.key, prefix.rstrip("./")]))
+    return _View(key, _renamed(part.arrays, inside), rest)
 
 
 def assemble(
@@ -588,16 +545,33 @@ def assemble(
 
 
 def describe_differences(wrong: Sequence[str]) -> str:
-    """The differences that `assemble` found as the end of a message: a line each, the first 30."""
-    shown = [*wrong[:_SHOWN], *([f"… and {len(wrong) - _SHOWN} more"] if wrong[_SHOWN:] else [])]
-    return "(- expected, + in the checkpoint):\n  " + "\n  ".join(shown)
+    """The differences that were found as the end of a message: a line each, of both sides.
+
+    The first 30 are shown, of each side the first 15 or all.
+    """
+    sides = {sign: [line for line in wrong if line.startswith(sign)] for sign in "-+"}
+    half = _LINES_SHOWN // 2
+    lines, more = [], []
+    for sign, other, what in (("-", "+", "expected"), ("+", "-", "in the checkpoint")):
+        most = max(half, _LINES_SHOWN - len(sides[other]))
+        lines += [_plain(line) for line in sides[sign][:most]]
+        if len(sides[sign]) > most:
+            more.append(f"{len(sides[sign]) - most} more {what}")
+    lines += [f"… and {', '.join(more)}"] if more else []
+    return "(- expected, + in the checkpoint):\n  " + "\n  ".join(lines)
+
+
+def from_oihw(kernel: np.ndarray) -> np.ndarray:
+    """A convolution's kernel as PyTorch keeps it, (d, c, h, w), to (h, w, c, d)."""
+    return kernel.transpose(2, 3, 1, 0)
 
 
 def convert(path: str | Path, like: Any, rules: Sequence[Rule], *, ignore: str = r"(?!)") -> Any:
     """Reads the weights of one's own network from a checkpoint that was trained elsewhere.
 
     Args:
-        path: A file that `read_weights` reads, of PyTorch say.
+        path: A file that `read_file` reads, of PyTorch say; after a `#` its part, as in
+            `run.pth#ema`. By default it is the part, and the prefix of names, that fit the rules.
         like: The parameters as the network has them, a pytree of arrays such as Linen's variables
             or `nnx.state(module)`; a parameter's path is its keys with slashes between them, as
             `blocks/0/conv1/kernel`.
@@ -615,9 +589,7 @@ def convert(path: str | Path, like: Any, rules: Sequence[Rule], *, ignore: str =
     paths = [_parameter_path(keys) for keys, _ in leaves]
     expected = {name: tuple(leaf.shape) for name, (_, leaf) in zip(paths, leaves, strict=True)}
     layout = Layout("these rules", tuple(rules), ignore)
-    found, wrong = assemble(read_weights(path), expected, layout)
-    if wrong:
-        raise CheckpointError(f"{path}: {len(wrong)} differences {describe_differences(wrong)}")
+    found = fit(read_file(path), [layout], lambda _: expected, "the parameters").arrays
     arrays = [jnp.asarray(found[n], leaf.dtype) for n, (_, leaf) in zip(paths, leaves, strict=True)]
     return jax.tree.unflatten(tree, arrays)
 

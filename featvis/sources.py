@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "is_hub",
     "parse_hub",
+    "split_hub",
     "torchvision",
     "weights_folder",
 ]
@@ -266,6 +267,14 @@ class HubRecord:
 def is_hub(text: object) -> TypeGuard[str]:
     """Whether it names a file of the Hugging Face hub, as `parse_hub` reads it."""
     return isinstance(text, str) and text.startswith(_HUB_SCHEME)
+
+
+def split_hub(text: str) -> tuple[str, str]:
+    """A file of the hub, and the part of it that is named after a `#`; %23 is one of its name."""
+    address, mark, part = text.partition("#")
+    if mark and not part.strip("/"):
+        raise InputError(f"{text!r} names no part after the #")
+    return address.replace("%23", "#"), part.strip("/")
 
 
 def parse_hub(text: str) -> Hub:

@@ -1,15 +1,34 @@
+import argparse
+import collections
+import datetime
+import functools
+import hashlib
 import io
 import json
+import os
+import pathlib
 import pickle
 import tracemalloc
 import zipfile
 
+import flax.serialization
+import jax.numpy as jnp
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featvis.checkpoints import Layout, Rule, assemble, read_checkpoint, read_weights
+from featvis.checkpoints import (
+    Layout,
+    Rule,
+    assemble,
+    describe_differences,
+    fit,
+    read_checkpoint,
+    read_file,
+    read_weights,
+)
 from featvis.errors import CheckpointError
 
 # Files are written instruction by instruction: neither torch nor a pickler of ours is trusted.
@@ -286,21 +305,21 @@ SHARES = {
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_tuples_that_share_their_parts_are_refused(share, write):
+def test_tuples_that_share_their_parts_cost_nothing(share, write):
     # Hashing them would take 2^45 steps: that the test ends is half of what it says.
     path = write(shared_tuples(45, SHARES[share]))
-    with pytest.raises(CheckpointError, match=r"share their parts|instruction DUP"):
+    with pytest.raises(CheckpointError, match=r"no mapping of names|instruction DUP"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize("nested", [b")" + b"\x85" * 10**5, b"(" * 10**5 + b"t" * 10**5])
-def test_deeply_nested_tuples_are_refused(nested, write):
-    with pytest.raises(CheckpointError, match="nested too deeply"):
+def test_deeply_nested_tuples_cost_nothing(nested, write):
+    with pytest.raises(CheckpointError, match="no mapping of names"):
         read_checkpoint(write(b"}" + nested + b"Ns"))
 
 
 def test_nested_lists_are_not_shown(tmp_path):
-    lists = b"]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(40))
+    lists = b"]" + b"".join(b"q%c0](h%ch%ce" % (i, i, i) for i in range(40))
     path = tmp_path / "lists.pth"
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + program(lists))
     with pytest.raises(CheckpointError, match="format version"):
@@ -330,12 +349,12 @@ def test_memory_bombs_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="memo"):
             read_checkpoint(path)
-    zeros = bytes(4 * 10**6)
-    body = mapping({"a": tensor(storage("0", 10**6), (10**6,), (1,))})
+    zeros = bytes(2**25)
+    body = mapping({"a": tensor(storage("0", 2**23), (2**23,), (1,))})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", program(body))
         archive.writestr("a/data/0", zeros)
-    with pytest.raises(CheckpointError, match="larger than the archive"):
+    with pytest.raises(CheckpointError, match="unpacks to 335"):
         read_checkpoint(path)
 
 
@@ -376,6 +395,7 @@ def test_damage_is_an_error_or_an_array(kind, changes, scratch):
         pickle.dumps({"a": 1}),
         pickle.dumps([1, 2]),
         zip_file(whole(3)),
+        zip_file(whole(3) + whole(4)),
         zip_file(mapping({"a": whole(3)})),
         zip_file(b"}(" + whole(1) + whole(2) + b"u"),
         zip_file(mapping({"a": tensor(storage("9", 6), (6,), (1,))}), STORED),
@@ -631,3 +651,549 @@ def test_missing_weights_and_directories(tmp_path, suffix):
     (tmp_path / f"folder{suffix}").mkdir()
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_weights(tmp_path / f"folder{suffix}")
+
+
+# ---- as training scripts write them --------------------------------------------------------
+
+NETWORK = {"conv.weight": np.arange(6.0).reshape(2, 3), "fc.bias": np.arange(3.0), "fc.step": 1.0}
+LAYOUT = Layout(
+    "test",
+    (Rule(r"conv/kernel", r"conv.weight", np.transpose), Rule(r"fc/bias", r"fc.bias")),
+    ignore=r".*\.step",
+)
+SHAPES = {"conv/kernel": (3, 2), "fc/bias": (3,)}
+
+
+def python(value):
+    """The instructions that make an object, as Python's own pickler writes them."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+class State:
+    """A state dict in a file: names, and a factor that tells it from others."""
+
+    def __init__(self, prefix="", factor=1.0, network=NETWORK):
+        self.arrays = {
+            f"{prefix}{k}": np.asarray(factor * np.asarray(v), np.float32)
+            for k, v in network.items()
+        }
+
+
+class Script:
+    """What a training script saves, as instructions and storages."""
+
+    def __init__(self, content):
+        self.storages = {}
+        self.body = self.write(content)
+
+    def write(self, content):
+        if isinstance(content, State):
+            return mapping({key: self.tensor(array) for key, array in content.arrays.items()})
+        if isinstance(content, np.ndarray):
+            return self.tensor(content)
+        if isinstance(content, bytes):
+            return content
+        if isinstance(content, dict) and all(isinstance(key, str) for key in content):
+            return mapping({key: self.write(value) for key, value in content.items()})
+        return python(content)
+
+    def tensor(self, array):
+        key, array = str(len(self.storages)), np.float32(array)
+        self.storages[key] = array.tobytes()
+        strides = [step // 4 for step in array.strides]
+        return tensor(storage(key, array.size), array.shape, strides)
+
+
+@pytest.fixture(params=FORMATS)
+def save(request, tmp_path):
+    def save(content, name="run.pth"):
+        script = Script(content)
+        path = tmp_path / name
+        path.write_bytes(FORMATS[request.param](script.body, script.storages))
+        return path
+
+    return save
+
+
+def fitted(path):
+    """What is found for the network: the part, and the factor of its arrays."""
+    found = fit(read_file(path), [LAYOUT], lambda layout: SHAPES, "the network")
+    np.testing.assert_array_equal(found.arrays["conv/kernel"] / found.arrays["fc/bias"][1], KERNEL)
+    return found.part, float(found.arrays["fc/bias"][1])
+
+
+KERNEL = np.arange(6.0).reshape(2, 3).T
+NESTS = ["model", "net", "network", "module", "params", "state_dict", "model_state_dict", "weights"]
+PREFIXES = ["module.", "_orig_mod.", "model.", "backbone.", "module.model.", "_orig_mod.module."]
+
+
+@pytest.mark.parametrize("nest", ["", *NESTS, "ema", "state_dict_ema", "anything"])
+@pytest.mark.parametrize("prefix", ["", *PREFIXES, "encoder.trunk.model."])
+def test_nests_and_prefixes(nest, prefix, save):
+    state = State(prefix)
+    part = "/".join(filter(None, [nest, prefix.rstrip(".")]))
+    assert fitted(save({nest: state, "epoch": 3} if nest else state)) == (part, 1)
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_a_nest_within_a_nest(nest, save):
+    assert fitted(save({"best": {nest: State("module.")}, "last": 3})) == (f"best/{nest}/module", 1)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("conv._orig_mod.weight", "fc.bias"),
+        ("module.conv.module.weight", "module.fc.bias"),
+        ("model.conv._fsdp_wrapped_module.weight", "model.fc._checkpoint_wrapped_module.bias"),
+    ],
+)
+def test_wrappers_of_parts_of_a_network(names, save):
+    state = State()
+    state.arrays = dict(zip(names, (NETWORK["conv.weight"], NETWORK["fc.bias"]), strict=True))
+    assert fitted(save({"state_dict": state}))[1] == 1
+
+
+class Config:
+    def __init__(self):
+        self.rate = 0.1
+
+
+UNRELATED = {
+    "optimizer": {
+        "state": {0: {"step": 1}},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0, 1]}],
+    },
+    "scalar": np.float64(71.3),
+    "array": python(np.arange(5)),
+    "objects": python(np.array([None, {}], object)),
+    "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("x")),
+    "path": pathlib.PurePosixPath("runs/1"),
+    "set": {1, 2},
+    "frozen set": frozenset({"a"}),
+    "history": collections.defaultdict(list, {"loss": [0.5, 0.25]}),
+    "counter": collections.Counter("abc"),
+    "deque": collections.deque([1, 2], 3),
+    "date": datetime.datetime(2026, 7, 6, tzinfo=datetime.UTC),
+    "complex": 1 + 2j,
+    "range": range(3),
+    "slice": slice(1, 2),
+    "bytes": python(b"\x00\xff"),
+    "big": 2**100,
+    "config": Config(),
+    "class": Config,
+    "function": python,
+    "method": State().__init__,
+    "partial": functools.partial(sorted, reverse=True),
+    "device": call(name("torch", "device"), text("cuda"), whole(0)),
+    "dtype": name("torch", "float16"),
+    "size": call(name("torch", "Size"), group(whole(2), whole(3))),
+    "relu": name("torch.nn.functional", "relu"),
+    "scheduler": call(name("torch.optim.lr_scheduler", "LambdaLR")) + b"}b",
+    "module": name("torch.nn.modules.linear", "Linear")
+    + b")\x81"
+    + mapping({"training": b"\x88"})
+    + b"b",
+}
+
+
+@pytest.mark.parametrize("name", UNRELATED)
+def test_what_a_script_saves_beside_the_network(name, save):
+    assert fitted(save({name: UNRELATED[name], "model": State()})) == ("model", 1)
+    # Also where it stands among the tensors themselves.
+    state = Script({**State().arrays, name: UNRELATED[name]})
+    path = save({})
+    path.write_bytes(zip_file(state.body, state.storages))
+    assert fitted(path) == ("", 1)
+
+
+def test_all_that_a_script_saves_at_once(save):
+    momentum = {"state": {"conv.weight": State(network={"exp_avg": np.ones(3)})}}
+    path = save({**UNRELATED, "optimizer": momentum, "epoch": 3, "net": State("module.", 2)})
+    assert fitted(path) == ("net/module", 2)
+    assert list(read_weights(path)) == [f"module.{key}" for key in NETWORK]
+
+
+def test_a_parameter_is_a_tensor(save):
+    stored = Script(State())
+    rebuild = name("torch._utils", "_rebuild_parameter")
+    body = mapping(
+        {
+            key: call(
+                rebuild, stored.tensor(array), b"\x88", call(name("collections", "OrderedDict"))
+            )
+            for key, array in State().arrays.items()
+        }
+    )
+    path = save({})
+    path.write_bytes(zip_file(body, stored.storages))
+    assert fitted(path) == ("", 1)
+
+
+def test_a_tensor_of_a_subclass(save):
+    stored = Script(State())
+    place = group(storage("0", 6), whole(0), group(whole(6)), group(whole(1)), b"\x89", b"}")
+    rebuild = name("torch._tensor", "_rebuild_from_type_v2")
+    kind = name("torch.nn.parameter", "Buffer")
+    body = call(rebuild, name("torch._utils", "_rebuild_tensor_v2"), kind, place, b"}")
+    path = save({})
+    path.write_bytes(zip_file(mapping({"a": body}), stored.storages))
+    np.testing.assert_array_equal(read_weights(path)["a"], VALUES)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ({"state_dict": State(), "state_dict_ema": State("", 2)}, "state_dict"),
+        ({"ema": State("", 2), "model": State()}, "model"),
+        ({"model_ema": State("", 2), "student": State()}, "student"),
+        ({"optimizer": State("", 2), "anything": State()}, "anything"),
+        ({"model": State(), "discriminator": State("", 2)}, "model"),
+        (State("", 1).arrays | State("ema.", 2).arrays, ""),
+        (State("model.", 1).arrays | State("model_ema.module.", 2).arrays, "model"),
+        # Only one of them is a network of these names.
+        ({"critic": State(network={"w": np.ones(2)}), "actor": State()}, "actor"),
+        ({"model": State(network={"w": np.ones(2)}), "net": State()}, "net"),
+        (State("actor.").arrays | {"critic.w": np.ones(2)}, "actor"),
+    ],
+)
+def test_one_of_several(content, part, save):
+    assert fitted(save(content)) == (part, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"student": State(), "teacher": State()}, ["student", "teacher"]),
+        ({"model": State(), "net": State()}, ["model", "net"]),
+        (
+            State("encoder_q.").arrays | State("encoder_k.").arrays,
+            ["encoder_q", "encoder_k", r"run\.pth#encoder_q"],
+        ),
+    ],
+)
+def test_several_that_could_be_meant(content, named, save):
+    path = save(content)
+    for word in named:
+        with pytest.raises(CheckpointError, match=f"several parts.*{word}"):
+            fitted(path)
+        part = word.rpartition("#")[2]
+        assert fitted(f"{path}#{part}") == (part, 1)
+
+
+def test_a_named_part(save):
+    path = save(
+        {
+            "model": State(),
+            "ema": {"shadow": State("module.", 2), "decay": 0.99},
+            "all": State("a.", 3).arrays | State("b.c.", 4).arrays,
+        }
+    )
+    assert fitted(path) == ("model", 1)
+    assert fitted(f"{path}#model") == ("model", 1)
+    for part in ("ema", "ema/shadow", "ema/shadow/module", "ema/"):
+        assert fitted(f"{path}#{part}") == ("ema/shadow/module", 2)
+    assert fitted(f"{path}#all/a") == ("all/a", 3)
+    assert fitted(f"{path}#all/b") == ("all/b/c", 4)
+    assert list(read_weights(f"{path}#all/b.c")) == list(NETWORK)
+    with pytest.raises(CheckpointError, match=r"no part other; it has: model, ema/shadow, all"):
+        read_weights(f"{path}#other")
+    with pytest.raises(CheckpointError, match="names no part"):
+        read_weights(f"{path}#")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_named_part_of_flat_files(tmp_path, suffix):
+    arrays = State("model.").arrays | State("ema.", 2).arrays
+    path = tmp_path / f"run{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        write_safetensors(path, {k: ("F32", list(a.shape), a.tobytes()) for k, a in arrays.items()})
+    assert fitted(path) == ("model", 1)
+    assert fitted(f"{path}#ema") == ("ema", 2)
+    assert list(read_weights(f"{path}#ema")) == list(NETWORK)
+
+
+def test_a_file_whose_name_has_the_sign(save, tmp_path):
+    path = save({"ema": State("", 2)}, "run.pth#ema")
+    assert fitted(path) == ("ema", 2)
+    assert fitted(f"{path}#ema") == ("ema", 2)
+    (tmp_path / "a#b").mkdir()
+    inside = path.rename(tmp_path / "a#b" / "c#d.pth")
+    assert fitted(inside) == ("ema", 2)
+    assert fitted(f"{inside}#ema") == ("ema", 2)
+    save({"ema": State("", 3)}, "run.pth")
+    assert fitted(tmp_path / "run.pth#ema") == ("ema", 3)
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_weights(tmp_path / "none.pth#ema")
+
+
+def test_both_sides_of_many_differences(save):
+    many = {f"layer{i}.{k}": np.ones(3) for i in range(40) for k in ("weight", "bias")}
+    with pytest.raises(CheckpointError) as caught:
+        fitted(save({"model": State(network=many), "epoch": 3}))
+    first, *lines = str(caught.value).split("\n  ")
+    assert "82 differences from the network in the layout of test (- expected, + in the" in first
+    assert lines[:3] == [
+        "- conv.weight for conv/kernel (3, 2)",
+        "- fc.bias for fc/bias (3,)",
+        "+ layer0.weight (3,)",
+    ]
+    assert lines[-1] == "… and 52 more in the checkpoint"
+    assert len(lines) == 31
+
+
+def test_differences_where_both_sides_are_long():
+    lines = describe_differences([f"- a{i}" for i in range(50)] + [f"+ b{i}" for i in range(50)])
+    assert lines.count("\n  - ") == lines.count("\n  + ") == 15
+    assert lines.endswith("\n  … and 35 more expected, 35 more in the checkpoint")
+
+
+def test_differences_behind_a_prefix(save):
+    # A backbone alone: what is missing is missing, and what else there is is told.
+    other = {"conv.weight": NETWORK["conv.weight"]}
+    content = State("backbone.", network=other).arrays | {"head.fc.bias": np.ones(5)}
+    with pytest.raises(CheckpointError) as caught:
+        fitted(save(content))
+    lines = str(caught.value).split("\n  ")[1:]
+    assert lines == ["- fc.bias for fc/bias (3,)", "+ head.fc.bias"]
+
+
+def test_names_that_would_break_a_message(save):
+    network = {"evil\x1b[31m\nname": np.ones(2)}
+    with pytest.raises(CheckpointError) as caught:
+        fitted(save({"a\nb": State(network=network)}))
+    assert "\x1b" not in str(caught.value)
+    assert r"evil\x1b[31m\nname" in str(caught.value)
+
+
+def test_what_cannot_be_read_is_named(save):
+    quantised = call(name("torch._utils", "_rebuild_qtensor"), storage("0", 6))
+    with pytest.raises(CheckpointError, match=r"\+ fc\.bias, which cannot be read: torch\._utils"):
+        fitted(save({"conv.weight": NETWORK["conv.weight"], "fc.bias": quantised}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3, "loss": 0.5}, "a dictionary with the keys 'epoch', 'loss'"),
+        (Config(), r"an object of 'test_checkpoints\.Config': save its state_dict"),
+        (3, "but int"),
+    ],
+)
+def test_files_without_a_state_dict(content, message, save):
+    with pytest.raises(CheckpointError, match=message):
+        read_weights(save(content))
+
+
+def test_a_list_of_a_model_and_an_optimizer(save):
+    script = Script({})
+    body = b"](" + whole(3) + script.write(State()) + python({"state": {}}) + b"e"
+    path = save({})
+    path.write_bytes(zip_file(body, script.storages))
+    assert fitted(path) == ("1", 1)
+
+
+# ---- several files, and other frameworks' --------------------------------------------------
+
+
+def shards(folder, places, arrays=None):
+    arrays = arrays or State().arrays
+    for file in set(places.values()):
+        inside = {
+            k: ("F32", list(a.shape), a.tobytes()) for k, a in arrays.items() if places[k] == file
+        }
+        write_safetensors(folder / file, inside)
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return path
+
+
+def test_an_index_of_several_files(tmp_path):
+    places = {
+        "conv.weight": "1.safetensors",
+        "fc.bias": "2.safetensors",
+        "fc.step": "1.safetensors",
+    }
+    path = shards(tmp_path, places)
+    assert list(read_weights(path)) == list(places)
+    assert fitted(path) == ("", 1)
+    first = read_file(path).digest
+    shards(tmp_path, places, State("", 2).arrays)
+    assert fitted(path) == ("", 2)
+    assert read_file(path).digest != first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a readable index"),
+        ("[]", "not a readable index"),
+        ("{}", "not a readable index"),
+        ('{"weight_map": {}}', "names 0 files"),
+        ('{"weight_map": []}', "not a readable index"),
+        ('{"weight_map": {"a": 1}}', "not a readable index"),
+        ('{"weight_map": {"a": "../x.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": "/x.safetensors"}}', "no file beside it"),
+        ('{"weight_map": {"a": ".."}}', "no file beside it"),
+        (
+            '{"weight_map": {"a": "none.safetensors"}}',
+            r"none\.safetensors: cannot be read \(No such",
+        ),
+        ("[" * 100_000, "not a readable index"),
+    ],
+)
+def test_an_index_that_is_damaged(text, message, tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_weights(path)
+
+
+def test_an_index_of_what_is_not_there(tmp_path):
+    path = shards(tmp_path, dict.fromkeys(NETWORK, "1.safetensors"))
+    content = json.loads(path.read_text())
+    content["weight_map"]["more"] = "1.safetensors"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"more is not in 1\.safetensors"):
+        read_weights(path)
+
+
+def test_flax_s_messagepack(tmp_path):
+    params = {
+        "params": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3), "scale": jnp.bfloat16(1.5)}},
+        "batch_stats": {"norm": {"mean": np.float64([1, 2]), "count": np.int32(3)}},
+        "mask": np.array([True, False]),
+        "step": 7,
+    }
+    path = tmp_path / "net.msgpack"
+    path.write_bytes(flax.serialization.to_bytes(params))
+    found = read_weights(path)
+    assert list(found) == [
+        "mask",
+        "params/conv/kernel",
+        "params/conv/scale",
+        "batch_stats/norm/mean",
+        "batch_stats/norm/count",
+    ]
+    np.testing.assert_array_equal(found["params/conv/kernel"], [[0, 1, 2], [3, 4, 5]])
+    assert found["params/conv/scale"] == 1.5
+    np.testing.assert_array_equal(found["mask"], [True, False])
+    np.testing.assert_array_equal(found["batch_stats/norm/mean"], [1, 2])
+    assert list(read_weights(f"{path}#params/conv")) == ["kernel", "scale"]
+    for length in range(path.stat().st_size):
+        cut = tmp_path / "cut.msgpack"
+        cut.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(CheckpointError, match=r"cut\.msgpack"):
+            read_weights(cut)
+
+
+def extension(shape, kind, data):
+    return msgpack.ExtType(1, msgpack.packb([shape, kind, data]))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": extension([2**40], "float32", bytes(24))},
+        {"a": extension([-6], "float32", bytes(24))},
+        {"a": extension([True], "float32", bytes(4))},
+        {"a": extension([3], "O", bytes(24))},
+        {"a": extension([3], "complex64", bytes(24))},
+        {"a": extension([3], "f4,f4", bytes(24))},
+        {"a": msgpack.ExtType(1, b"")},
+        {"a": {str(i): {} for i in range(5000)}},
+        [1, 2],
+        {1: 2},
+    ],
+)
+def test_a_messagepack_that_is_not_flax_s(content, tmp_path):
+    path = tmp_path / "w.msgpack"
+    path.write_bytes(msgpack.packb(content))
+    with pytest.raises(CheckpointError, match=r"w\.msgpack: not a readable"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "start", "message"),
+    [
+        ("net.h5", b"\x89HDF\r\n\x1a\n", "of Keras"),
+        ("net.pth", b"\x89HDF\r\n\x1a\n", "of Keras"),
+        ("net.weights.h5", b"x", "of Keras"),
+        ("net.keras", b"PK\x03\x04", "of Keras"),
+        ("net.onnx", b"x", "another framework"),
+        ("net.tflite", b"x", "another framework"),
+        ("net.npy", b"\x93NUMPY\x01\x00", "numpy.savez"),
+    ],
+)
+def test_files_of_other_frameworks(file, start, message, tmp_path):
+    path = tmp_path / file
+    path.write_bytes(start + bytes(100))
+    with pytest.raises(CheckpointError, match=rf"{file}: is .*{message}"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (["_CHECKPOINT_METADATA", "_METADATA"], "a folder of Orbax: restore it"),
+        (["manifest.ocdbt"], "a folder of Orbax"),
+        (["saved_model.pb"], "a folder of TensorFlow"),
+        ([], "a folder, not a file"),
+    ],
+)
+def test_folders(inside, message, tmp_path):
+    for file in inside:
+        (tmp_path / file).touch()
+    with pytest.raises(CheckpointError, match=message):
+        read_weights(tmp_path)
+
+
+def test_a_program_of_torchscript(tmp_path):
+    path = write_npz(tmp_path / "w.pt", {"a/data.pkl": b"\x80\x02}.", "a/code/__torch__.py": b"x"})
+    with pytest.raises(CheckpointError, match="TorchScript program"):
+        read_weights(path)
+
+
+# ---- what is no file -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".pth", ".npz", ".safetensors", ".msgpack", ".index.json"])
+def test_what_is_no_file(suffix, tmp_path):
+    pipe, empty, link = (tmp_path / f"{kind}{suffix}" for kind in ("pipe", "empty", "link"))
+    os.mkfifo(pipe)
+    empty.touch()
+    link.symlink_to("/dev/zero")
+    cases = {
+        str(pipe): "is a pipe",
+        str(empty): "is empty",
+        str(link): "is a device",
+        str(tmp_path): "is a folder",
+        f"{tmp_path}/nul\0{suffix}": "null",
+        f"{tmp_path}/{'x' * 300}{suffix}": "too long",
+        f"{empty}/x{suffix}": "Not a directory",
+    }
+    for path, message in cases.items():
+        with pytest.raises(CheckpointError, match=message) as caught:
+            read_weights(path)
+        assert str(caught.value).isprintable()
+
+
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(small_file("zip"))
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user reads everything")
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        read_weights(path)
+
+
+def test_what_is_hashed_is_what_is_read(save):
+    path = save({"model": State()})
+    file = read_file(path)
+    path.write_bytes(b"another")
+    assert file.digest != hashlib.sha256(b"another").hexdigest()
+    found = fit(file, [LAYOUT], lambda layout: SHAPES, "the network")
+    np.testing.assert_array_equal(found.arrays["conv/kernel"], KERNEL)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from featvis.checkpoints import Layout, assemble, describe_differences
-from featvis.errors import CheckpointError
+from featvis.checkpoints import Fit, Layout, WeightsFile, fit
+from featvis.formats import Part
 from featvis.zoo.layers import Convolution
 
 #: What a checkpoint keeps of a batch normalisation, under the names of PyTorch.
@@ -75,18 +76,19 @@ class Architecture(ABC):
         Raises:
             CheckpointError: No layout fits; lists what differs from the nearest.
         """
-        norms = _norms(self)
-        tries = []
-        for layout in layouts:
-            found, wrong = assemble(tensors, _expected(self, layout), layout)
-            if not wrong:
-                return jax.device_put(unflatten_dict(_fold_all(found, norms), sep="/"))
-            tries.append((layout.name, wrong))
-        nearest, wrong = min(tries, key=lambda one: len(one[1]))
-        raise CheckpointError(
-            f"{name}: {len(wrong)} differences from {self} in the layout of {nearest} "
-            + describe_differences(wrong)
-        )
+        return self.params_of(self.fit(WeightsFile(Path(name), "", (Part("", tensors),)), layouts))
+
+    def fit(self, file: WeightsFile, layouts: Sequence[Layout]) -> Fit:
+        """The part of a file that fits, in one of several layouts.
+
+        Raises:
+            CheckpointError: No part of the file fits in any layout, or several do.
+        """
+        return fit(file, layouts, partial(_expected, self), str(self))
+
+    def params_of(self, found: Fit) -> dict[str, Any]:
+        """Weights of what `fit` found; for the result see `params_from`."""
+        return jax.device_put(unflatten_dict(_fold_all(found.arrays, _norms(self)), sep="/"))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from featvis import fetching
-from featvis.checkpoints import Layout, file_digest, read_weights
+from featvis.checkpoints import Fit, Layout, WeightsFile, read_file, split_part
 from featvis.errors import CheckpointError
 from featvis.models.input import Input
 from featvis.models.model import Model, Prepared
-from featvis.sources import Download, Hub, Local, NoWeights, Source, is_hub, parse_hub
+from featvis.sources import Download, Hub, Local, NoWeights, Source, is_hub, parse_hub, split_hub
 from featvis.zoo.architecture import Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
@@ -69,7 +70,8 @@ class ModelEntry:
         Args:
             weights: a file of weights for this architecture, or one of the Hugging Face hub,
                 `hf://owner/repository@revision/path`, which is downloaded where it is not here
-                yet; by default one of `sources`.
+                yet; by default one of `sources`. After a `#` the part of it that is meant, as in
+                `run.pth#ema`; by default the one that fits.
 
         Raises:
             CheckpointError: The weights are not on this machine, damaged, or another network's; or
@@ -84,32 +86,39 @@ class ModelEntry:
             digest = hashlib.sha256(text.encode()).hexdigest()
             return self._model({}, self.labels(None), digest, fixed.origin)
         source: Source
+        place: str | Path
         if is_hub(weights):
-            source = hub = parse_hub(weights)
+            address, part = split_hub(weights)
+            source = hub = parse_hub(address)
             path = hub.find(self.name) or fetching.fetch_source(hub, self.name)
+            place = f"{path}#{part}" if part else path
         elif weights is not None:
-            path = Path(weights)
-            source = Local(path.name, "given by the user", licence="not known")
+            place = weights
+            source = Local(split_part(weights)[0].name, "given by the user", licence="not known")
         elif (found := self.find()) is not None:
-            source, path = found
+            source, place = found
         else:
             raise CheckpointError(
                 f"the weights of {self.name} are not here: {'; or '.join(self._ways())}; or give a "
                 "file of them (weights=, --weights)"
             )
-        source = source.at(path)
-        expected = source.sha256
+        source = source.at(split_part(place)[0])
+        file = read_file(place, source.sha256)
+        architecture = self.architecture()
+        taken = architecture.fit(file, self.layouts)
+        digest = f"{file.digest}#{taken.part}" if self._is_choice(file, taken) else file.digest
+        origin = f"{source.origin}#{taken.part}" if taken.part else source.origin
+        return self._model(architecture.params_of(taken), self.labels(file.path), digest, origin)
+
+    def _is_choice(self, file: WeightsFile, found: Fit) -> bool:
+        """Whether a user named another part of a file than the one that is taken by itself."""
+        if not file.asked:
+            return False
         try:
-            digest = file_digest(path)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-        if expected is not None and not digest.startswith(expected):
-            raise CheckpointError(
-                f"{path}: damaged or another file: its SHA-256 is {digest[: len(expected)]}, "
-                f"expected {expected}"
-            )
-        params = self.architecture().params_from(read_weights(path), self.layouts, str(path))
-        return self._model(params, self.labels(path), digest, source.origin)
+            usual = self.architecture().fit(dataclasses.replace(file, asked=""), self.layouts)
+        except CheckpointError:
+            return True
+        return usual.part != found.part
 
     def _ways(self) -> list[str]:
         """How a user gets the weights, by the order of the sources."""

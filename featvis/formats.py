@@ -1,0 +1,569 @@
+"""The formats of files of weights, read from memory without running anything.
+
+Safetensors, NumPy's archives and Flax's MessagePack hold arrays and nothing else. A `.pth` file is
+a pickle, which is a program: `featvis.pickles` reads it as data. Both of PyTorch's formats are
+read, the zip archive of PyTorch ≥ 1.6 and the earlier stream of pickles.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from featvis.archives import ZIP_START, Archive
+from featvis.errors import CheckpointError
+from featvis.pickles import Name, Thing, read_pickle
+
+__all__ = [
+    "Arrays",
+    "Part",
+    "foreign",
+    "read_msgpack",
+    "read_npz",
+    "read_safetensors",
+    "read_torch",
+]
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """Arrays by name, each made when it is asked for.
+
+    Raises:
+        CheckpointError: On asking, the file is damaged there.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        make = self._makers[name]
+        try:
+            return make()
+        except CheckpointError as error:
+            raise CheckpointError(f"{name!r:.80}: {error}") from error.__cause__
+        # A damaged archive, or a view that numpy refuses after all.
+        except Exception as error:
+            raise CheckpointError(f"{name!r:.80}: {type(error).__name__}: {error}") from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tensors of a file that stand together: a state dict.
+
+    Attributes:
+        key: Where it is in the file, the keys of its dictionaries with slashes between; "" where
+            the file is nothing else.
+        arrays: By name, in the file's order, read-only. One of PyTorch is read when it is asked
+            for, which raises a CheckpointError where it reaches outside its storage.
+        others: What stands among them and cannot be read, by name: what it is.
+    """
+
+    key: str
+    arrays: Mapping[str, np.ndarray]
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+# ---- types of elements ---------------------------------------------------------------------
+
+# Bool is read as bytes and compared with zero: a numpy bool that is neither 0 nor 1 misbehaves.
+_RAW_TYPES = {"bf16": "u2", "bool": "u1"}
+
+
+def _values(raw: bytes | memoryview, code: str, byteorder: Literal["<", ">"] = "<") -> np.ndarray:
+    """Elements as a flat, read-only array; bfloat16 widened to float32."""
+    kind = np.dtype(_RAW_TYPES.get(code, code)).newbyteorder(byteorder)
+    values = np.frombuffer(raw, kind)
+    if code == "bf16":
+        # The upper half of a float32.
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    elif code == "bool":
+        values = values != 0
+    else:
+        values = values.astype(kind.newbyteorder("="), copy=False)
+    values.flags.writeable = False
+    return values
+
+
+# ---- PyTorch -------------------------------------------------------------------------------
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+#: Types of elements by storage; of those that are not read, the number of bytes.
+_STORAGES: Mapping[str, str | int] = {
+    "torch.FloatStorage": "f4",
+    "torch.DoubleStorage": "f8",
+    "torch.HalfStorage": "f2",
+    "torch.BFloat16Storage": "bf16",
+    "torch.LongStorage": "i8",
+    "torch.IntStorage": "i4",
+    "torch.ShortStorage": "i2",
+    "torch.CharStorage": "i1",
+    "torch.ByteStorage": "u1",
+    "torch.BoolStorage": "bool",
+    "torch.ComplexFloatStorage": 8,
+    "torch.ComplexDoubleStorage": 16,
+    "torch.QInt8Storage": 1,
+    "torch.QUInt8Storage": 1,
+    "torch.QInt32Storage": 4,
+    "torch.QUInt4x2Storage": 1,
+    "torch.QUInt2x4Storage": 1,
+    "torch.storage.UntypedStorage": 1,
+}
+
+# A file may hold itself, or one dictionary in a great many places.
+_MOST_PARTS = 2**16
+_MOST_NESTED = 8
+_LONGEST_KEY = 200
+#: Entries of a list that the whole file is, as `[epoch, model, optimizer]`.
+_MOST_LISTED = 64
+
+
+class _Storage(NamedTuple):
+    key: str
+    kind: str
+    start: int  # of a view into the stored elements; 0 but in the oldest files
+    length: int  # in elements
+
+
+class _Tensor(NamedTuple):
+    """What a file says of a tensor; nothing of it is checked before `_array` makes it."""
+
+    storage: _Storage
+    offset: Any
+    size: Any
+    stride: Any
+
+
+def _whole(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _all_whole(values: object) -> bool:
+    return type(values) is tuple and len(values) <= 32 and all(map(_whole, values))
+
+
+def _rebuild_tensor(*arguments: object) -> object:
+    if len(arguments) < 4 or type(arguments[0]) is not _Storage:
+        return Thing("torch.Tensor")
+    return _Tensor(*arguments[:4])  # type: ignore[arg-type]
+
+
+def _rebuild_parameter(*arguments: object) -> object:
+    found = arguments[0] if arguments else None
+    return found if type(found) is _Tensor else Thing("torch.nn.Parameter")
+
+
+def _rebuild_subclass(*arguments: object) -> object:
+    # The function, the class that the tensor had, the function's arguments, attributes.
+    function, inner = (*arguments, None, None, None)[:3:2]
+    known = _CALLS.get(function.text) if type(function) is Name else None
+    if known is None or known is _rebuild_subclass or type(inner) is not tuple:
+        return Thing("torch.Tensor")
+    return known(*inner)
+
+
+def _ordered_dict(*arguments: object) -> object:
+    pairs: object = arguments[0] if arguments else []
+    if type(pairs) is not list:
+        raise CheckpointError("a dictionary of what is no list of pairs")
+    entries = []
+    for pair in pairs:  # as Python 2 wrote them
+        if type(pair) not in (list, tuple) or len(pair) != 2:
+            raise CheckpointError("a dictionary of what is no list of pairs")
+        entries.append((pair[0], pair[1]))
+    return Thing("dict", entries)
+
+
+_CALLS: Mapping[str, Callable[..., object]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
+}
+
+
+def _persistent(pid: object, storages: dict[str, _Storage]) -> object:
+    if type(pid) is tuple and len(pid) == 4 and pid[0] == "module" and type(pid[1]) is Name:
+        return pid[1]  # a class with its source, in the oldest files
+    if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise CheckpointError("a storage in an unknown notation")
+    _, kind, key, _, count = pid[:5]
+    view = pid[5] if len(pid) == 6 else None
+    if type(kind) is not Name or type(key) is not str or not _whole(count):
+        raise CheckpointError("a storage in an unknown notation")
+    if kind.text not in _STORAGES:
+        raise CheckpointError(f"a storage of the unknown type {kind.text!r:.80}")
+    whole = _Storage(key, kind.text, 0, count)
+    if storages.setdefault(key, whole) != whole:
+        raise CheckpointError(f"storage {key!r:.80} is declared twice, differently")
+    if view is None:
+        return whole
+    if type(view) is not tuple or len(view) != 3 or not _all_whole(view[1:]):
+        raise CheckpointError("a view of a storage in an unknown notation")
+    return _Storage(key, kind.text, view[1], view[2])
+
+
+def _unpickle(stream: io.BytesIO, storages: dict[str, _Storage]) -> object:
+    return read_pickle(stream, _CALLS, functools.partial(_persistent, storages=storages))
+
+
+def _itemsize(storage: _Storage) -> int:
+    kind = _STORAGES[storage.kind]
+    return kind if isinstance(kind, int) else np.dtype(_RAW_TYPES.get(kind, kind)).itemsize
+
+
+def _elements(
+    raw: bytes | memoryview, storage: _Storage, byteorder: Literal["<", ">"]
+) -> np.ndarray:
+    kind = _STORAGES[storage.kind]
+    if isinstance(kind, int):
+        raise CheckpointError(f"a tensor of the type {storage.kind}, which is not read")
+    if len(raw) != storage.length * _itemsize(storage):
+        raise CheckpointError(
+            f"storage {storage.key!r:.80} holds {len(raw)} bytes, "
+            f"{storage.length} elements of {_itemsize(storage)} bytes were announced"
+        )
+    return _values(raw, kind, byteorder)
+
+
+def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    """A view of stored elements: all that a file says of its place is checked here."""
+    storage, offset, size, stride = tensor
+    if not _whole(offset) or not _all_whole(size) or not _all_whole(stride):
+        raise CheckpointError("a tensor whose offset, size or stride is not whole numbers")
+    if storage.start + storage.length > elements.size:
+        raise CheckpointError(f"a view beyond the end of storage {storage.key!r:.80}")
+    if len(size) != len(stride):
+        raise CheckpointError("a tensor whose size and stride differ in length")
+    if 0 in size:
+        return np.empty(size, elements.dtype)
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    # The second condition refuses a stride of 0, by which few bytes pose as any number.
+    if last >= storage.length or math.prod(size) > storage.length:
+        raise CheckpointError(
+            f"a tensor of size {size}, stride {stride} and offset {offset} reaches outside its "
+            f"storage of {storage.length} elements"
+        )
+    # Along an axis of length 1 a stride may be any number, and is not used.
+    steps = (s if n > 1 else 0 for n, s in zip(size, stride, strict=True))
+    return np.lib.stride_tricks.as_strided(
+        elements[storage.start + offset :],
+        size,
+        tuple(s * elements.itemsize for s in steps),
+        writeable=False,
+    )
+
+
+def read_torch(data: bytes) -> list[Part]:
+    """The state dicts of a PyTorch file: dictionaries with a tensor under a key that is text.
+
+    Raises:
+        CheckpointError: It is none, or damaged, or has an instruction that files of weights do not
+            have.
+    """
+    content, read = (_read_zip if data.startswith(ZIP_START) else _read_legacy)(data)
+    elements = functools.cache(read)
+
+    def make(tensor: _Tensor) -> np.ndarray:
+        return _array(tensor, elements(tensor.storage.key))
+
+    parts = []
+    for key, (tensors, others, _) in _tables(content).items():
+        if tensors:
+            makers = {name: functools.partial(make, one) for name, one in tensors.items()}
+            parts.append(Part(key, Arrays(makers), others))
+    if not parts:
+        raise CheckpointError(f"it holds no mapping of names to tensors, but {_what(content)}")
+    return parts
+
+
+def _what(content: object) -> str:
+    if type(content) is not Thing:
+        return f"{type(content).__name__.lstrip('_').lower()}"
+    if content.of != "dict":
+        return f"an object of {content.of!r:.80}: save its state_dict() instead"
+    keys = [f"{key!r:.40}" for key, _ in content.entries if type(key) is str]
+    return f"a dictionary with the keys {', '.join(keys[:10])}" if keys else "a dictionary"
+
+
+class _Table(NamedTuple):
+    tensors: Mapping[str, _Tensor]
+    others: Mapping[str, str]
+    tables: Mapping[str, Thing]
+
+
+def _tables(content: object) -> dict[str, _Table]:
+    """All dictionaries within a file by their keys, those that hold others before these."""
+    if type(content) in (list, tuple):  # and not a tensor, of which nothing is checked yet
+        listed: Any = content
+        content = Thing("dict", [(str(i), one) for i, one in enumerate(listed[:_MOST_LISTED])])
+    if not isinstance(content, Thing):
+        return {}
+    sorted_out: dict[int, _Table] = {}
+    found: dict[str, _Table] = {}
+    waiting: list[tuple[str, Thing, int]] = [("", content, 0)]
+    while waiting:
+        key, thing, depth = waiting.pop()
+        if id(thing) not in sorted_out:
+            sorted_out[id(thing)] = _sort_out(thing)
+        found[key] = table = sorted_out[id(thing)]
+        if len(found) + len(waiting) + len(table.tables) > _MOST_PARTS:
+            raise CheckpointError(f"more than {_MOST_PARTS} dictionaries within one another")
+        if depth < _MOST_NESTED:
+            inner = [(f"{key}/{k}" if key else k, t, depth + 1) for k, t in table.tables.items()]
+            waiting += reversed(inner)
+    return found
+
+
+def _sort_out(thing: Thing) -> _Table:
+    tensors: dict[str, _Tensor] = {}
+    others: dict[str, str] = {}
+    tables: dict[str, Thing] = {}
+    # Of one key given twice the last counts.
+    for key, value in {key: one for key, one in thing.entries if type(key) is str}.items():
+        if isinstance(value, _Tensor):
+            tensors[key] = value
+        elif isinstance(value, Thing) and value.of.startswith("torch."):
+            others[key] = value.of
+        elif isinstance(value, Thing) and len(key) <= _LONGEST_KEY:
+            tables[key] = value
+    return _Table(tensors, others, tables)
+
+
+def _read_zip(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
+    archive = Archive(data)
+    pickles = [n for n in archive if n == "data.pkl" or re.fullmatch(r"[^/]+/data\.pkl", n)]
+    if len(pickles) != 1:
+        raise CheckpointError("the archive is not one of PyTorch: it has no single data.pkl")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if any(name.startswith(f"{prefix}code/") for name in archive):
+        raise CheckpointError("it is a TorchScript program: save the network's state_dict()")
+    order = bytes(archive.get(f"{prefix}byteorder", b"little"))
+    if order not in (b"little", b"big"):
+        raise CheckpointError(f"unknown byte order {order[:20]!r}")
+    storages: dict[str, _Storage] = {}
+    content = _unpickle(io.BytesIO(archive[pickles[0]]), storages)
+
+    def read(key: str) -> np.ndarray:
+        name = f"{prefix}data/{key}"
+        if name not in archive:
+            raise CheckpointError(f"the archive has no {name!r:.80}")
+        return _elements(archive[name], storages[key], "<" if order == b"little" else ">")
+
+    return content, read
+
+
+def _read_legacy(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
+    stream, storages = io.BytesIO(data), dict[str, _Storage]()
+    if _unpickle(stream, storages) != _LEGACY_MAGIC:
+        raise CheckpointError("not a PyTorch checkpoint")
+    if _unpickle(stream, storages) != _LEGACY_PROTOCOL:
+        raise CheckpointError(f"not of format version {_LEGACY_PROTOCOL}")
+    _unpickle(stream, storages)  # sizes of C types on the machine that wrote it
+    content = _unpickle(stream, storages)
+    keys = _unpickle(stream, storages)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise CheckpointError("no list of storages")
+    if sorted(keys) != sorted(storages):
+        raise CheckpointError("its list of storages is not that of its tensors")
+    places: dict[str, slice] = {}
+    view, position = memoryview(data), stream.tell()
+    for key in keys:
+        # Count and elements are little-endian whatever the machine, says torch/csrc/serialization.
+        count = int.from_bytes(view[position : position + 8], "little")
+        if count != storages[key].length:
+            raise CheckpointError(
+                f"storage {key!r:.80} has {count} elements, expected {storages[key].length}"
+            )
+        start = position + 8
+        position = start + count * _itemsize(storages[key])
+        if position > len(data):
+            raise CheckpointError(f"truncated within storage {key!r:.80}")
+        places[key] = slice(start, position)
+    return content, lambda key: _elements(view[places[key]], storages[key], "<")
+
+
+# ---- safetensors ---------------------------------------------------------------------------
+
+_SAFETENSORS_TYPES = {
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": "bf16",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U64": "u8",
+    "U32": "u4",
+    "U16": "u2",
+    "U8": "u1",
+    "BOOL": "bool",
+}
+
+
+def read_safetensors(data: bytes) -> list[Part]:
+    """The tensors of a safetensors file."""
+    from safetensors import deserialize
+
+    # Checks every length and offset of the header; its tensors come in no order.
+    tensors = dict(deserialize(data))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found = {}
+    for name in header:
+        if name in tensors:
+            code = tensors[name]["dtype"]
+            if code not in _SAFETENSORS_TYPES:
+                known = ", ".join(_SAFETENSORS_TYPES)
+                raise ValueError(f"{name!r:.80} has elements of type {code}; expected {known}")
+            values = _values(tensors[name]["data"], _SAFETENSORS_TYPES[code])
+            found[name] = values.reshape(tensors[name]["shape"])
+    return [Part("", found)]
+
+
+# ---- NumPy ---------------------------------------------------------------------------------
+
+
+# Numpy reads no longer one.
+_MOST_NPY_HEADER = 2**14
+
+
+def read_npz(data: bytes) -> list[Part]:
+    """The arrays of an `.npz` archive."""
+    archive = Archive(data)
+    found = {}
+    for member in archive:
+        name = member.removesuffix(".npy")
+        if name == member:
+            raise ValueError(f"it holds {name!r:.80}, which is not an array")
+        shown = name if name.isprintable() else ascii(name)
+        found[name] = _array_of_npy(shown[:80], archive[member])
+    return [Part("", found)]
+
+
+def _array_of_npy(shown: str, data: bytes | memoryview) -> np.ndarray:
+    """The array of a `.npy` file, a view of its bytes: nothing is allocated for a false shape."""
+    stream = io.BytesIO(data[:_MOST_NPY_HEADER])
+    version = np.lib.format.read_magic(stream)
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in headers:
+        raise ValueError(f"{shown} is of format version {version}")
+    shape, columns_first, kind = headers[version](stream)
+    if not all(map(_whole, shape)):
+        raise ValueError(f"{shown} is of shape {shape}")
+    # What numpy writes of a bfloat16, which it does not know: two bytes.
+    plain = kind.names is None and kind.subdtype is None
+    code = "bf16" if kind.kind == "V" and kind.itemsize == 2 and plain else kind.str[1:]
+    if kind.kind not in "biuf" and code != "bf16":
+        raise ValueError(f"{shown} has elements of type {kind}; expected numbers")
+    start, count = stream.tell(), math.prod(shape)
+    if start + count * kind.itemsize > len(data):
+        raise ValueError(f"{shown} is truncated")
+    raw = memoryview(data)[start : start + count * kind.itemsize]
+    code = "bool" if kind.kind == "b" else code
+    values = _values(raw, code, ">" if kind.str[0] == ">" else "<")
+    return values.reshape(shape, order="F" if columns_first else "C")
+
+
+# ---- Flax ----------------------------------------------------------------------------------
+
+#: Dictionaries and their entries in a file of Flax.
+_MOST_NODES = 2**18
+_MOST_ENTRIES = 2**12
+_MSGPACK_ARRAY, _MSGPACK_SCALAR = 1, 3
+
+
+def read_msgpack(data: bytes) -> list[Part]:
+    """The arrays of what `flax.serialization.to_bytes` wrote, by their keys joined by slashes."""
+    import msgpack
+
+    nodes = 0
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal nodes
+        nodes += 1 + len(pairs)
+        if nodes > _MOST_NODES:
+            raise ValueError(f"a file of more than {_MOST_NODES} entries")
+        return dict(pairs)
+
+    def extension(code: int, packed: bytes) -> np.ndarray | None:
+        if code not in (_MSGPACK_ARRAY, _MSGPACK_SCALAR):
+            return None
+        shape, kind, raw = msgpack.unpackb(packed, max_array_len=64, raw=False)
+        if not all(map(_whole, shape)):
+            raise ValueError(f"an array of shape {shape}")
+        code_of = "bf16" if kind == "bfloat16" else "bool" if kind == "bool" else np.dtype(kind).str
+        if code_of not in _RAW_TYPES and np.dtype(kind).kind not in "iuf":
+            raise ValueError(f"an array of type {kind!r:.80}; expected numbers")
+        return _values(raw, code_of.lstrip("<>|=")).reshape(shape)
+
+    content = msgpack.unpackb(
+        data,
+        raw=False,
+        object_pairs_hook=table,
+        ext_hook=extension,
+        max_map_len=_MOST_ENTRIES,
+        max_array_len=_MOST_ENTRIES,
+    )
+    if not isinstance(content, dict):
+        raise ValueError("it holds no dictionary")
+    found: dict[str, np.ndarray] = {}
+    waiting = [("", content)]
+    while waiting:
+        path, inner = waiting.pop()
+        if "__msgpack_chunked_array__" in inner:
+            raise ValueError(f"{path!r:.80} is an array of more than 1 GiB, in pieces")
+        deeper = []
+        for name, value in inner.items():
+            where = f"{path}/{name}" if path else name
+            if isinstance(value, np.ndarray):
+                found[where] = value
+            elif isinstance(value, dict):
+                deeper.append((where, value))
+        waiting += reversed(deeper)
+    return [Part("", found)]
+
+
+# ---- others --------------------------------------------------------------------------------
+
+
+def foreign(name: str, start: bytes) -> str | None:
+    """What a file is that is not read, and what to do with it; None where it is none of these.
+
+    Args:
+        name: Its name, in lower case.
+        start: Its first bytes.
+    """
+    export = "and export the weights with numpy.savez or safetensors"
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or name.endswith((".h5", ".hdf5", ".keras")):
+        return f"a file of Keras (HDF5): load it with Keras {export}"
+    if name.endswith((".onnx", ".tflite", ".pb", ".gguf", ".caffemodel", ".mat")):
+        return f"a file of another framework: load it there {export}"
+    if name.endswith((".pt2", ".mlmodel")):
+        return "a program of PyTorch: save the network's state_dict() instead"
+    if start.startswith(b"\x93NUMPY"):
+        return "a single array of NumPy: give several by name, with numpy.savez"
+    return None
