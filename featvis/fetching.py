@@ -3,7 +3,8 @@
 A download grows in `<file>.part`, with `<file>.part.json` beside it to say what it is a part of. A
 later run goes on where an earlier one stopped (HTTP Range, RFC 9110 §14.2) as long as the server
 still has the same file; whatever is wrong with a part, the SHA-256 of the whole decides. One
-process at a time downloads a file, the others wait for it.
+process at a time downloads a file, the others wait for it. A server that never ends, or hardly goes
+on, is left: see `Limits`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import http.client
 import importlib.metadata
 import json
 import os
+import queue
 import re
 import shutil
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPMessage
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from filelock import FileLock
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HTTPS",
     "HubFile",
+    "Limits",
     "Response",
     "Transport",
     "UrlTransport",
@@ -48,6 +53,9 @@ _CHUNK = 2**18
 #: Of one download: each but the last was broken off after it had brought something.
 _MOST_CONNECTIONS = 50
 _LOCK_POLL_SECONDS = 0.1
+#: Left free on the disk, and how often that is looked at.
+_KEPT_FREE = 2**26
+_BETWEEN_LOOKS = 2**24
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -157,10 +165,144 @@ HTTPS = UrlTransport()
 
 def _chunks(answer: IO[bytes]) -> Iterator[bytes]:
     try:
-        while chunk := answer.read(_CHUNK):
+        # What is there, and not until a chunk is full.
+        while chunk := answer.read1(_CHUNK):  # type: ignore[attr-defined]
             yield chunk
     except http.client.HTTPException as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+# ---- what a server may not do --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a download ends that a server would not end.
+
+    Attributes:
+        size: Bytes that a file may have. `fetch` takes 16 a parameter and 16 MiB, four times what
+            float32 needs.
+        seconds: That a download may take in all.
+        silence: Seconds without an answer, or without another byte.
+        slowest: Bytes a second that have to come, on average over `window` seconds.
+        window: See `slowest`.
+    """
+
+    size: int = 2**32
+    seconds: float = 12 * 3600.0
+    silence: float = 60.0
+    slowest: float = 1000.0
+    window: float = 60.0
+
+
+_Made = TypeVar("_Made")
+
+
+class _TooSlow(FetchError):
+    """It is not to be tried again at once, as after a connection that broke."""
+
+
+def _within(seconds: float, make: Callable[[], _Made], undo: Callable[[_Made], object]) -> _Made:
+    """What a function returns or raises; what comes too late is undone.
+
+    The time limit of a socket is for each of its pieces, and a server can send one byte of a header
+    at a time.
+    """
+    done: queue.SimpleQueue[tuple[_Made | None, BaseException | None]] = queue.SimpleQueue()
+    late = threading.Event()
+
+    def run() -> None:
+        try:
+            made = make()
+        except BaseException as error:
+            done.put((None, error))
+            return
+        done.put((made, None))
+        if late.is_set():
+            undo(made)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        made, error = done.get(timeout=seconds)
+    except queue.Empty:
+        late.set()
+        raise _TooSlow(f"the server did not answer within {seconds:g} s") from None
+    except BaseException:  # Ctrl-C
+        late.set()
+        raise
+    if error is not None:
+        raise error
+    return made  # type: ignore[return-value]
+
+
+def _pulled(chunks: Iterator[bytes], silence: float) -> Iterator[bytes]:
+    """The same chunks, read by a thread so that one that does not come can be given up."""
+    waiting: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
+    left = threading.Event()
+
+    def put(item: bytes | BaseException | None) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=0.1)
+                return
+
+    def pull() -> None:
+        try:
+            for chunk in chunks:
+                put(chunk)
+                if left.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=pull, daemon=True).start()
+    try:
+        while True:
+            try:
+                item = waiting.get(timeout=silence)
+            except queue.Empty:
+                raise _TooSlow(f"nothing came for {silence:g} s") from None
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+
+
+@dataclass
+class _Watch:
+    """Looks whether a download keeps to its limits."""
+
+    limits: Limits
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)
+    received: int = 0
+    unlooked: int = 0
+
+    def begin(self) -> None:
+        """A connection begins."""
+        self.since, self.received = time.monotonic(), 0
+
+    def check(self, size: int, more: int) -> None:
+        """After so many bytes more a file has a size."""
+        limits, now = self.limits, time.monotonic()
+        self.received += more
+        self.unlooked += more
+        if size > limits.size:
+            raise FetchError(f"it is larger than the {limits.size / 1e6:.0f} MB that are expected")
+        if now - self.started > limits.seconds:
+            raise _TooSlow(f"it took more than {limits.seconds:g} s")
+        if now - self.since >= limits.window:
+            if self.received < limits.slowest * (now - self.since):
+                raise _TooSlow(f"slower than {limits.slowest:g} bytes a second")
+            self.since, self.received = now, 0
+        if self.unlooked >= _BETWEEN_LOOKS:
+            self.unlooked = 0
+            _check_space(self.folder, 0)
 
 
 # ---- the Hugging Face hub ------------------------------------------------------------------
@@ -260,6 +402,7 @@ def fetch(
     *,
     transport: Transport = HTTPS,
     hub: Callable[[Hub], HubFile] = hugging_face,
+    limits: Limits | None = None,
     progress: bool = True,
 ) -> Path:
     """Gets the weights of a model, from its first source that has them.
@@ -270,6 +413,7 @@ def fetch(
         entry: The model.
         transport: Makes the requests.
         hub: Finds a file of the Hugging Face hub.
+        limits: Where a download ends; by default those of `Limits`, and the size by the model's.
         progress: Show a progress bar on a terminal.
 
     Returns:
@@ -283,11 +427,17 @@ def fetch(
         if (path := _good(source, source.find(entry.name))) is not None:
             return path
     failures: list[FetchError] = []
+    limits = limits or Limits(size=16 * entry.parameters + 2**24)
     for source in entry.sources:
         if isinstance(source, Download | Hub):
             try:
                 return fetch_source(
-                    source, entry.name, transport=transport, hub=hub, progress=progress
+                    source,
+                    entry.name,
+                    transport=transport,
+                    hub=hub,
+                    limits=limits,
+                    progress=progress,
                 )
             except FetchError as error:
                 failures.append(error)
@@ -303,6 +453,7 @@ def fetch_source(
     *,
     transport: Transport = HTTPS,
     hub: Callable[[Hub], HubFile] = hugging_face,
+    limits: Limits | None = None,
     progress: bool = True,
 ) -> Path:
     """Gets one file of weights into the folder of a model.
@@ -312,6 +463,7 @@ def fetch_source(
         model: Name of the model.
         transport: See `fetch`.
         hub: See `fetch`.
+        limits: Where a download ends; by default those of `Limits`.
         progress: See `fetch`.
 
     Returns:
@@ -329,12 +481,13 @@ def fetch_source(
     with _writing(place):
         held = FileLock(place).acquire(poll_interval=_LOCK_POLL_SECONDS)
     with held:
-        if _good(source, path if path.is_file() else None) is not None:
+        if _good(source, source.find(model)) is not None:
             return path
         try:
             remote = _remote(source, hub)
             part = _Part(path)
-            digest = _obtain(remote, part, transport, progress)
+            watch = _Watch(limits or Limits(), path.parent)
+            digest = _obtain(remote, part, transport, watch, progress)
         except OutputError:
             raise
         except (FetchError, OSError) as error:
@@ -404,21 +557,26 @@ def _remote(source: Download | Hub, hub: Callable[[Hub], HubFile]) -> _Remote:
     )
 
 
-def _obtain(remote: _Remote, part: _Part, transport: Transport, progress: bool) -> str:
+def _obtain(
+    remote: _Remote, part: _Part, transport: Transport, watch: _Watch, progress: bool
+) -> str:
     """Fills a part, verifies it and returns its SHA-256."""
     doubtful = part.size_of(remote.identity) > 0
     if remote.local is not None:
         doubtful = bool(remote.url)
         part.begin({"of": remote.identity})
+        size = remote.local.stat().st_size
+        watch.check(size, 0)
+        _check_space(part.path.parent, size)
         with _writing(part.path):
             shutil.copyfile(remote.local, part.path)
     else:
-        _download(remote, part, transport, progress)
+        _download(remote, part, transport, watch, progress)
     digest = file_digest(part.path)
     if doubtful and not _fits(digest, remote.sha256):
         # The damage may be in what an earlier run left, or in the hub's cache.
         part.discard()
-        _download(remote, part, transport, progress)
+        _download(remote, part, transport, watch, progress)
         digest = file_digest(part.path)
     if not _fits(digest, remote.sha256):
         part.discard()
@@ -429,13 +587,15 @@ def _obtain(remote: _Remote, part: _Part, transport: Transport, progress: bool) 
     return digest
 
 
-def _download(remote: _Remote, part: _Part, transport: Transport, progress: bool) -> None:
+def _download(
+    remote: _Remote, part: _Part, transport: Transport, watch: _Watch, progress: bool
+) -> None:
     for _ in range(_MOST_CONNECTIONS):
         before = part.size_of(remote.identity)
         if part.whole(remote.identity):
             return
         try:
-            if _receive(remote, part, before, transport, progress):
+            if _receive(remote, part, before, transport, watch, progress):
                 return
         except OutputError:
             raise
@@ -446,13 +606,23 @@ def _download(remote: _Remote, part: _Part, transport: Transport, progress: bool
 
 
 def _receive(
-    remote: _Remote, part: _Part, offset: int, transport: Transport, progress: bool
+    remote: _Remote,
+    part: _Part,
+    offset: int,
+    transport: Transport,
+    watch: _Watch,
+    progress: bool,
 ) -> bool:
     """One request; returns whether it brought what was missing, or it is to begin again."""
     headers = {"Accept-Encoding": "identity", **remote.headers}
+    limits = watch.limits
     if offset and (validator := part.validator()):
         headers["If-Range"] = validator
-    response = transport(remote.url, headers, offset)
+    response = _within(
+        limits.silence,
+        lambda: transport(remote.url, headers, offset),
+        lambda late: late.close(),
+    )
     try:
         if offset and response.status == 200:
             offset = 0  # it does not know Range, or has another file now
@@ -464,8 +634,17 @@ def _receive(
         if not offset:
             part.begin({"of": remote.identity, **_facts(response)})
         length = part.length()
-        _check_space(part.path.parent, (length or 0) - offset)
-        size = _append(response.chunks, part.path, offset, length, progress)
+        watch.begin()
+        try:
+            watch.check(max(offset, length or 0), 0)
+            _check_space(part.path.parent, (length or 0) - offset)
+            chunks = _pulled(response.chunks, limits.silence)
+            size = _append(chunks, part.path, offset, length, watch, progress)
+        except _TooSlow:
+            raise
+        except FetchError:  # too large
+            part.discard()
+            raise
     finally:
         response.close()
     if length is not None and size > length:
@@ -477,7 +656,12 @@ def _receive(
 
 
 def _append(
-    chunks: Iterator[bytes], path: Path, offset: int, length: int | None, progress: bool
+    chunks: Iterator[bytes],
+    path: Path,
+    offset: int,
+    length: int | None,
+    watch: _Watch,
+    progress: bool,
 ) -> int:
     """Writes chunks behind what is there and returns the size of the file."""
     from tqdm import tqdm
@@ -499,6 +683,7 @@ def _append(
     ):
         try:
             for chunk in chunks:
+                watch.check(size + len(chunk), len(chunk))
                 rest = memoryview(chunk)
                 with _writing(path):
                     while rest:  # the last write on a full disk may be a short one
@@ -613,10 +798,10 @@ def _write(path: Path, text: str) -> None:
 def _check_space(folder: Path, needed: int) -> None:
     with _writing(folder):
         free = shutil.disk_usage(folder).free
-    if needed > free:
+    if needed > free - _KEPT_FREE:
         raise OutputError(
             f"{folder}: its disk is full: {needed / 1e6:.0f} MB are to come, {free / 1e6:.0f} MB "
-            "are free"
+            f"are free, of which {_KEPT_FREE / 1e6:.0f} MB are left so"
         )
 
 

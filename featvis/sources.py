@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -33,6 +34,8 @@ __all__ = [
 _HUB_SCHEME = "hf://"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Bytes of a name; what lies beside a file adds to it.
+_LONGEST_NAME = 200
 _SHA256_OR_PREFIX = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
 
 
@@ -194,10 +197,17 @@ class Hub(Source):
     revision: str = "main"
     digest: str | None = None
 
+    def find(self, model: str) -> Path | None:
+        """The file, where it is on this machine and no record says that it is another."""
+        path = super().find(model)
+        if path is None or (record := HubRecord.read(path)) is None:
+            return path
+        return path if record.is_of(self) else None
+
     def at(self, path: Path) -> Self:
         """This source, with the commit and the SHA-256 recorded when the file was fetched."""
         record = HubRecord.read(path)
-        if record is None:
+        if record is None or not record.is_of(self):
             return self
         revision = self.revision if _COMMIT.fullmatch(self.revision) else record.commit
         return dataclasses.replace(self, revision=revision, digest=self.digest or record.sha256)
@@ -205,7 +215,19 @@ class Hub(Source):
     @property
     def file(self) -> str:
         """Name of the file: of repository, revision and path, so that two never share one."""
-        return f"{self.repository}@{self.revision}/{self.path}".replace("/", "--")
+        revision = self.revision.replace("%", "%25").replace("/", "%2F")
+        parts = f"{self.repository}@{revision}/{self.path}".split("/")
+        # Two hyphens stand for a slash; one that could be taken for half of these is written out.
+        name = "--".join(
+            re.sub(r"^-|-$|-(?=-)|(?<=-)-", "%2D", part.replace("%", "%25")) for part in parts
+        )
+        # Names of what lies beside a file of that name.
+        name = re.sub(r"\.(?=(?:json|lock|part|new)$)", "%2E", name)
+        if len(name.encode()) <= _LONGEST_NAME:
+            return name
+        # More than file systems take.
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return f"{name.encode()[:80].decode(errors='ignore')}%{digest}{Path(self.path).suffix[:20]}"
 
     @property
     def origin(self) -> str:
@@ -243,6 +265,14 @@ class HubRecord:
     revision: str
     commit: str
     sha256: str
+
+    def is_of(self, source: Hub) -> bool:
+        """Whether it is the record of that file."""
+        return (self.repository, self.path, self.revision) == (
+            source.repository,
+            source.path,
+            source.revision,
+        )
 
     @staticmethod
     def place(weights: Path) -> Path:

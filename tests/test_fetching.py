@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from featvis import fetching, sources, zoo
 from featvis.errors import FeatvisError, FetchError, OutputError
-from featvis.fetching import HubFile, Response, UrlTransport, fetch, fetch_source
+from featvis.fetching import HubFile, Limits, Response, UrlTransport, fetch, fetch_source
 from featvis.sources import Download, Hub, HubRecord, Local, Package
 
 BODY = bytes(range(256)) * 40_000
@@ -120,8 +121,8 @@ def download(server, digest=SHA256):
     return Download(server.url, digest, licence="MIT")
 
 
-def get(server, digest=SHA256, transport=HTTP):
-    return fetch(entry(download(server, digest)), transport=transport)
+def get(server, digest=SHA256, transport=HTTP, limits=None):
+    return fetch(entry(download(server, digest)), transport=transport, limits=limits)
 
 
 def interrupted(after, error=KeyboardInterrupt):
@@ -433,6 +434,107 @@ def test_a_folder_that_cannot_be_made(server, folder):
         get(server)
 
 
+def test_a_disk_that_others_fill_meanwhile(server, folder, monkeypatch):
+    free = iter([10**9, 10**8, 10**6])
+    monkeypatch.setattr(
+        fetching.shutil, "disk_usage", lambda path: type("Usage", (), {"free": next(free)})
+    )
+    endless = answering(*[bytes(2**20)] * 60)
+    with pytest.raises(OutputError, match="disk is full: 0 MB are to come, 1 MB are free"):
+        get(server, transport=endless)
+    assert (folder / "weights.pth.part").stat().st_size <= 2 * 2**24
+
+
+# ---- servers that do not end ---------------------------------------------------------------
+
+
+def endless(piece, pause=lambda: None):
+    """The transport, with a body without end."""
+
+    def transport(url, headers, offset):
+        def chunks():
+            while True:
+                pause()
+                yield piece
+
+        return Response(206 if offset else 200, {"content-range": f"bytes {offset}-"}, chunks())
+
+    return transport
+
+
+def test_a_body_without_end(server, folder):
+    with pytest.raises(FetchError, match="larger than the 3 MB that are expected; try again, or"):
+        get(server, transport=endless(bytes(2**18)), limits=Limits(size=3_000_000))
+    assert names(folder) == []
+
+
+def test_the_size_expected_of_a_model(server, folder):
+    # 4.65 million parameters, of 16 bytes at most.
+    with pytest.raises(FetchError, match="larger than the 91 MB that are expected"):
+        get(server, transport=endless(bytes(2**22)))
+    assert names(folder) == []
+
+
+def test_a_size_that_is_announced(server, folder):
+    with pytest.raises(FetchError, match="larger than the 5 MB that are expected"):
+        get(server, limits=Limits(size=5_000_000))
+    assert names(folder) == []
+    assert len(server.requests) == 1
+
+
+def test_a_slow_drip(server, folder):
+    limits = Limits(window=0.05, slowest=1e12)
+    with pytest.raises(FetchError, match="slower than 1e\\+12 bytes a second"):
+        get(server, transport=endless(b"x"), limits=limits)
+    # What has come is kept, and is bounded.
+    assert names(folder) == ["weights.pth.part", "weights.pth.part.json"]
+
+
+def test_a_download_that_takes_too_long(server, folder):
+    limits = Limits(seconds=0.05, size=2**40)
+    with pytest.raises(FetchError, match=r"took more than 0\.05 s"):
+        get(server, transport=endless(b"x"), limits=limits)
+
+
+@pytest.mark.parametrize("where", ["the answer", "the body"])
+def test_a_server_that_falls_silent(server, where, folder):
+    go_on = threading.Event()
+    closed = threading.Event()
+
+    def transport(url, headers, offset):
+        if where == "the answer":
+            go_on.wait()
+        return Response(200, {}, endless(b"x", go_on.wait)(url, headers, 0).chunks, closed.set)
+
+    with pytest.raises(FetchError, match=r"did not answer within 0\.1 s|nothing came for 0\.1 s"):
+        get(server, transport=transport, limits=Limits(silence=0.1))
+    go_on.set()
+    assert closed.wait(10)
+    assert "weights.pth" not in names(folder)
+
+
+def test_a_header_byte_by_byte(folder):
+    # Each piece comes within the time limit of a socket; the answer never does.
+    enough = threading.Event()
+
+    def drip(listener):
+        connection, _ = listener.accept()
+        with connection:
+            while not enough.wait(0.01):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/weights.pth"
+        source = Download(url, SHA256, licence="MIT")
+        with pytest.raises(FetchError, match="did not answer within"):
+            fetch(entry(source), transport=HTTP, limits=Limits(silence=0.2))
+        enough.set()
+        thread.join()
+    assert names(folder) == []
+
+
 # ---- at once -------------------------------------------------------------------------------
 
 
@@ -552,6 +654,17 @@ def test_two_revisions_are_two_files(server):
     server.body = BODY[::-1]
     second = get_hub(server, other, sha256=hashlib.sha256(server.body).hexdigest())
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_file_in_the_cache_of_another_repository(server):
+    path = get_hub(server)
+    record = HubRecord("another/net", "model.safetensors", "main", COMMIT, SHA256)
+    HubRecord.place(path).write_text(record.text())
+    assert HUB.find("toy") is None
+    server.body = BODY[::-1]
+    digest = hashlib.sha256(server.body).hexdigest()
+    assert get_hub(server, sha256=digest).read_bytes() == server.body
+    assert HUB.at(path).sha256 == digest
 
 
 def test_a_file_of_the_hub_that_was_damaged_is_fetched_again(server):

@@ -1,10 +1,12 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from featvis import sources, zoo
 from featvis.errors import InputError
-from featvis.sources import Download, Hub, HubRecord, Local, Package, is_hub, parse_hub
+from featvis.sources import Download, Hub, HubRecord, Local, Package, is_hub, parse_hub, split_hub
 
 COMMIT = "1234567890" * 4
 SHA256 = "abcdef01" * 8
@@ -56,6 +58,68 @@ def test_the_zoo_s_sources_have_names_of_their_own():
         names = [source.file for source in entry.sources]
         assert len(set(names)) == len(names)
         assert all(source.licence for source in entry.sources)
+
+
+WORDS = st.sampled_from(["a", "b", "-", "--", "@", "%", "%2D", ".", "_", "A"])
+NAMES = st.lists(WORDS, min_size=1, max_size=4).map("".join)
+HUBS = st.builds(
+    lambda owner, name, revision, path: Hub(
+        f"{owner}/{name}", "/".join(path), revision, licence="MIT"
+    ),
+    NAMES.filter(lambda name: "@" not in name),
+    NAMES.filter(lambda name: "@" not in name),
+    st.sampled_from(["main", "refs/pr/4", "refs", "a-", "-a", "a--b"]),
+    st.lists(st.one_of(NAMES, st.sampled_from(["x.json", "x", "x.part"])), min_size=1, max_size=3),
+)
+
+
+@given(HUBS, HUBS)
+def test_two_files_of_the_hub_never_share_a_name(one, other):
+    assert (one.file == other.file) == (one == other)
+    beside = {one.file + end for end in (".json", ".lock", ".part", ".part.json", ".new")}
+    assert other.file not in beside
+    assert "/" not in one.file
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Hub("a--b/c", licence="x"), Hub("a/b--c", licence="x")),
+        (Hub("a/b", "c/d.npz", licence="x"), Hub("a/b", "c--d.npz", licence="x")),
+        (Hub("a/b-", "-c", licence="x"), Hub("a/b--", "c", licence="x")),
+        (Hub("a/b", "4/x", "refs/pr", licence="x"), Hub("a/b", "x", "refs/pr/4", licence="x")),
+        (Hub("a/b", "x" * 300 + "1", licence="x"), Hub("a/b", "x" * 300 + "2", licence="x")),
+    ],
+)
+def test_names_that_were_the_same(one, other):
+    assert one.file != other.file
+    assert len(one.file) < 220
+
+
+def test_a_record_of_another_file(folder):
+    path = recorded(folder, RECORD.text())
+    assert HUB.find("toy") == path
+    for change in ({"repository": "a/b"}, {"path": "x"}, {"revision": COMMIT}):
+        HubRecord.place(path).write_text(dataclasses.replace(RECORD, **change).text())
+        assert HUB.find("toy") is None
+        assert HUB.at(path) == HUB
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hf://a/b/x.pth", ("hf://a/b/x.pth", "")),
+        ("hf://a/b@main/x.pth#ema", ("hf://a/b@main/x.pth", "ema")),
+        ("hf://a/b/x%23y.pth#ema/model", ("hf://a/b/x#y.pth", "ema/model")),
+    ],
+)
+def test_a_part_of_a_file_of_the_hub(text, expected):
+    assert split_hub(text) == expected
+
+
+def test_no_part_of_a_file_of_the_hub():
+    with pytest.raises(InputError, match="names no part"):
+        split_hub("hf://a/b/x.pth#")
 
 
 # ---- what was recorded of a file of the hub ------------------------------------------------
