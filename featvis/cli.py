@@ -150,6 +150,9 @@ def layers(
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         for row in rows:
             print("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]))
+    for name, reason in network.left_out.items():
+        record = json.dumps({"left_out": name, "reason": reason})
+        print(record if as_json else f"{name}  no layer: {reason}")
 
 
 @app.command()

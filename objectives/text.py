@@ -230,11 +230,18 @@ def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objec
         if at is not None:
             position = np.array([_whole(place) for place in places]) if places else None
             return Neuron(layer, index, position), stop
-        return (Logit(index) if layer == "logits" else Channel(layer, index)), stop
+        return (Logit(index) if _holds_classes(layer, layers) else Channel(layer, index)), stop
     except ParseError as error:
         raise literals.mark(text, str(error), begun) from None
     except ObjectiveError as error:
         raise literals.mark(text, str(error), token.start()) from error
+
+
+def _holds_classes(layer: str, layers: Layers | None) -> bool:
+    """Whether a layer is that of class scores: a vector, as far as it is known."""
+    if layer != "logits" or layers is None:
+        return layer == "logits"
+    return len(layers().get(layer, (0,))) == 1
 
 
 def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:

@@ -44,11 +44,10 @@ class _Indexed(Objective):
                 f"{self.layer} has units 0 to {shape[-1] - 1}"
             )
 
-    def _unit_text(self: Any, suffix: str = "") -> str | None:
-        """`layer:index`, or None where the layer's name needs quotes."""
-        if UNIT_LAYER.fullmatch(self.layer) is None:
-            return None
-        return f"{self.layer}:{np.asarray(self.index).tolist()}{suffix}"
+    def _unit_text(self: Any, suffix: str = "") -> str:
+        """`layer:index`, the layer's name in quotes where it needs them."""
+        layer = self.layer if UNIT_LAYER.fullmatch(self.layer) else repr(self.layer)
+        return f"{layer}:{np.asarray(self.index).tolist()}{suffix}"
 
 
 def _vectors(acts: Mapping[str, Any], layer: str) -> Any:
@@ -165,8 +164,7 @@ class Channel(_Indexed):
         return values.reshape(values.shape[0], -1).mean(axis=1)
 
     def __str__(self) -> str:
-        text = None if self.layer == "logits" or self.skip else self._unit_text()
-        return text or super().__str__()
+        return super().__str__() if self.layer == "logits" or self.skip else self._unit_text()
 
 
 class Neuron(_Indexed):
@@ -197,11 +195,11 @@ class Neuron(_Indexed):
 
     def __str__(self) -> str:
         if self.position is None:
-            return self._unit_text("@center") or super().__str__()
+            return self._unit_text("@center")
         position = np.asarray(self.position)
         if position.ndim > 1:
             return super().__str__()
-        return self._unit_text(f"@{','.join(map(str, position))}") or super().__str__()
+        return self._unit_text(f"@{','.join(map(str, position))}")
 
 
 def _norm(a: jax.Array) -> jax.Array:
@@ -322,8 +320,7 @@ class Logit(_Indexed):
         return _take(_vectors(acts, self.layer), self.index)
 
     def __str__(self) -> str:
-        text = self._unit_text() if self.layer == "logits" else None
-        return text or super().__str__()
+        return self._unit_text() if self.layer == "logits" else super().__str__()
 
 
 class Probability(_Indexed):

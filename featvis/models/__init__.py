@@ -1,10 +1,11 @@
 """Networks: what they are to featvis, those known by name, and one's own."""
 
 from featvis.models.batch_norm import batch_norm_prior
+from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.input import Input
 from featvis.models.loading import available, entry, fetch, is_place, load, outline
 from featvis.models.model import Apply, Model, Prepared
-from featvis.models.own import from_function, from_linen, from_nnx
+from featvis.models.own import from_function
 from featvis.models.taps import tap
 
 __all__ = [

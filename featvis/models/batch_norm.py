@@ -12,8 +12,8 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from featvis.errors import InputError
+from featvis.models.flax_modules import _path
 from featvis.models.model import Model
-from featvis.models.own import _path
 from objectives import BatchStatistics, Objective
 
 
@@ -63,8 +63,8 @@ def batch_norm_prior(model: Model, first: float = 10.0) -> Objective:
 def _running_statistics(params: Any) -> dict[str, tuple[Any, Any]]:
     """The running mean and variance of each batch norm, called or not, by its path."""
     flat: dict[tuple[Any, ...], Any] = {}
-    match params:
-        case (_, nnx.State() as state):
+    match getattr(params, "weights", None):
+        case nnx.State() as state:
             flat = {
                 path: variable.get_raw_value()
                 for path, variable in nnx.to_flat_state(state)

@@ -32,8 +32,10 @@ class Input:
         value_range: what it calls black and white, (low, high).
         mean: subtracted after that; one number, or one a channel.
         std: what the difference is divided by; one number, or one a channel.
-        layout: "NHWC", or "NCHW" for a network with channels first: its image and all its
-            activations of four axes are turned round.
+        layout: "NHWC", or "NCHW" for a network that takes channels first: its image is turned
+            round, and so are those of its maps whose channels are first too. Its convolutions say
+            which these are, and what follows them; one's own networks can be told of others
+            (`channel_axes`).
         preprocess: any pure function of the network's input (n, h, w, c), after the rest.
 
     Raises:

@@ -15,8 +15,8 @@ from flax import nnx
 
 from featvis import fetching, zoo
 from featvis.errors import FeatvisError, InputError, UnknownModel
+from featvis.models.flax_modules import from_nnx
 from featvis.models.model import Model
-from featvis.models.own import from_nnx
 from featvis.zoo import ModelEntry
 
 

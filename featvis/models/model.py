@@ -7,13 +7,14 @@ import functools
 import numbers
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from featvis import kernels
 from featvis.errors import InputError
@@ -62,7 +63,7 @@ _activations = kernels.compiled(_ordered, static=("apply",))
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["name", "apply", "labels", "digest", "input", "origin"],
+    meta_fields=["name", "apply", "labels", "digest", "input", "origin", "left_out"],
 )
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -78,6 +79,7 @@ class Model:
         input: The images that it takes.
         origin: Where the weights come from, as far as it is known: a package and its version, an
             address, a repository and its revision, the name of a file.
+        left_out: What the network gives that is no layer, by name, and why it is none.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Model:
     digest: str
     input: Input = field(default_factory=Input)
     origin: str = ""
+    left_out: Mapping[str, str] = field(default_factory=FrozenDict)
 
     def __call__(self, image: jax.Array | np.ndarray) -> Activations:
         """Activations by layer name, in forward order.
@@ -178,7 +181,12 @@ class Model:
             return len(self.labels)
         layers = self.layers()
         if "logits" not in layers:
-            raise InputError(f"{self.name} has no classes: none of its layers is called 'logits'")
+            vectors = [name for name, shape in layers.items() if len(shape) == 1]
+            raise InputError(
+                f"{self.name} has no classes: none of its layers is called 'logits'; say which "
+                f"holds the class scores when the model is made (logits=); its vectors: "
+                f"{', '.join(vectors) or 'none'}"
+            )
         return layers["logits"][-1]
 
     def __repr__(self) -> str:

@@ -1,125 +1,185 @@
-"""One's own network as a model, without edits: Flax NNX, Flax Linen, or any function of JAX."""
+"""One's own network as a model, whatever library it is written in: what all of them share.
+
+A network is traced once at the size of its input. What that says (which values are activations,
+where their channels are, how the network can be called) holds from then on.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import fnmatch
 import hashlib
-import threading
-from collections import OrderedDict
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import flax.errors
-import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax.core import FrozenDict
+from jax.extend import core
 
-from featvis.errors import InputError
+import featvis
+from featvis.errors import FeatvisError, InputError
+from featvis.models.call import Call, Given, in_order, key_order, plain, read_call, static
+from featvis.models.facts import Fact, facts_of
 from featvis.models.input import Input
-from featvis.models.model import Model, Prepared
-from featvis.models.taps import Taps, collect, part_name, tap_outputs
+from featvis.models.model import _DRY_RUN, Model, Prepared
+from featvis.models.taps import Taps, Traced, collect, is_mark, join, note, trace
+
+#: What the values of a network's result are called where nothing says how.
+_SCORES, _OUTPUT = "logits", "output"
+#: The random numbers that a network draws for its training alone.
+_DROPOUT = "dropout"
 
 
-def from_nnx(
-    module: nnx.Module,
-    *,
-    input: Input | None = None,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    output: str = "logits",
-    call: Mapping[str, Any] | None = None,
-) -> Model:
-    """A Flax NNX module as a model; the output of every submodule is a layer by its path.
+class Way(NamedTuple):
+    """How a network of one's own can be called: found by trying.
 
-    That is every one that is called as such, outside branches and while loops, and whose output's
-    first axis is the images'. The path is that of the attributes, `encoder/conv1`, with the place
-    in a list after an underscore, `blocks_3/conv2`. A module that is called twice has a second
-    layer, `relu.1`. The input of a batch norm is a layer too, `blocks_3/norm/input`. A copy of the
-    module runs in inference mode (`module.eval()`); the module itself is not touched.
-
-    Args:
-        module: called as `module(image)` with what `input` declares.
-        input: the images that it takes; by default any size, three channels in [0, 1].
-        name: of the model; by default that of its class.
-        labels: class names by index of its output.
-        output: name of the layer that is what it returns; a tuple's or dict's parts have theirs
-            after a slash, and the keys of a dict their own name alone.
-        call: further keyword arguments of the call, plain values.
-
-    Raises:
-        InputError: it cannot be called on such images, draws random numbers, or changes its batch
-            statistics; the message says what to pass.
+    Attributes:
+        each: whether arrays of its call with a first axis of 1 are repeated for each image.
+        eager: whether what depends on neither image nor weights is computed while it is traced, so
+            that it may be a number of Python's.
+        marked: whether its modules carry their names themselves, into programs inside it.
+        streams: of random numbers that it asks for.
     """
-    if not isinstance(module, nnx.Module):
-        raise InputError(
-            f"from_nnx takes a module of Flax NNX; got {_kind(module)}; a Linen module goes to "
-            "from_linen, a function to from_function"
-        )
-    graph, random, weights = nnx.split(module, nnx.RngState, ...)  # type: ignore[misc]
-    network = _Nnx(_static(graph), repr(graph), _keywords(call), output)
-    return _model(
-        network, (random, weights), input, name or type(module).__name__, labels, type(module),
-        call=network.call, digested=weights,
-    )  # fmt: skip
+
+    each: bool = False
+    eager: bool = False
+    marked: bool = False
+    streams: tuple[str, ...] = ()
 
 
-def from_linen(
-    module: flax.linen.Module,
-    variables: Any,
-    *,
-    input: Input | None = None,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    output: str = "logits",
-    call: Mapping[str, Any] | None = None,
-) -> Model:
-    """A Flax Linen module as a model; the output of every submodule is a layer by its path.
+class Runner:
+    """A network as its library has it; hashable, and equal for equal architectures."""
 
-    The input of a batch norm is a layer too, `BatchNorm_0/input`.
+    def run(self, given: Given, x: jax.Array, way: Way) -> Any:
+        """What the network gives for images as it takes them; its parts note what they give."""
+        raise NotImplementedError
 
-    Args:
-        module: called as `module.apply(variables, image, **call)` with what `input` declares.
-        variables: what its `init` returned or training made of it, all collections of it.
-        input: the images that it takes; by default any size, three channels in [0, 1].
-        name: of the model; by default that of its class.
-        labels: class names by index of its output.
-        output: as for `from_nnx`.
-        call: further keyword arguments of the call, plain values, as `{"train": False}`.
+    def given(self, given: Given, way: Way) -> Given:
+        """What it computes with, if it is to be called so."""
+        return given
 
-    Raises:
-        InputError: it cannot be called on such images, needs random numbers, variables that are
-            not there or to change some; the message says what to pass.
+    def missed(self, found: Taps) -> bool:
+        """Whether parts have not been seen that may be with `marked`."""
+        return False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of one's own with the layers that its dry run had, whatever the images.
+
+    Attributes:
+        runner: the network.
+        way: how it is called.
+        output: what its result is called.
+        names: its layers.
+        turned: those of them whose channels come first.
+        scores: the layer of class scores, where it is to be called `logits` too.
     """
-    if not isinstance(module, flax.linen.Module):
-        raise InputError(
-            f"from_linen takes a module of Flax Linen; got {_kind(module)}; an NNX module goes to "
-            "from_nnx, a function to from_function"
-        )
-    if not isinstance(variables, Mapping) or not variables:
-        raise InputError(
-            "from_linen takes the variables by collection, as {'params': …}; got "
-            f"{_kind(variables)}"
-        )
-    network = _Linen(_static(module), repr(module), _keywords(call), output)
-    called = name or type(module).__name__
-    return _model(network, variables, input, called, labels, type(module), call=network.call)
+
+    runner: Runner
+    way: Way
+    output: str
+    names: tuple[str, ...]
+    turned: frozenset[str]
+    scores: str | None = None
+
+    def __call__(self, given: Given, x: jax.Array) -> dict[str, jax.Array]:
+        """Activations (n, ...) by layer, in forward order."""
+        try:
+            found = _layers(collect(_Call(self.runner, self.way), given, x), self.output)
+        except FeatvisError:
+            raise
+        # Whatever a network raises is its own; the user wants to know on what.
+        except Exception as error:
+            raise InputError(
+                f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
+                f"the size of its input: {_said(error)}; where it takes one size only, declare so "
+                "with fixed_size=True"
+            ) from error
+        layers = {}
+        for name in self.names:
+            if name not in found:
+                continue
+            value = found[name]
+            value = value[:, None] if value.ndim == 1 else value
+            layers[name] = jnp.moveaxis(value, 1, -1) if name in self.turned else value
+        return _with_scores(layers, self.scores)
+
+
+def _with_scores(layers: dict[str, Any], scores: str | None) -> dict[str, Any]:
+    """The layers, that of class scores also as `logits`, and another of that name as `logits.1`."""
+    if scores is None or scores == _SCORES:
+        return layers
+    named = {}
+    for name, value in layers.items():
+        unique, number = name, 0
+        while name == _SCORES and (unique == _SCORES or unique in layers):
+            number += 1
+            unique = f"{name}.{number}"
+        named[unique] = value
+        if name == scores:
+            named[_SCORES] = value
+    return named
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A network called in one way, its result noted."""
+
+    runner: Runner
+    way: Way
+
+    def __call__(self, given: Given, x: jax.Array) -> None:
+        with jax.ensure_compile_time_eval() if self.way.eager else nullcontext():
+            result = self.runner.run(given, x, self.way)
+            if isinstance(result, Mapping):
+                for key, value in result.items():
+                    note(value, str(key), "key")
+            else:
+                note(result, "", "result")
+
+
+def _layers(taps: Taps, output: str) -> dict[str, Any]:
+    """The named values, then those of the result, by their names."""
+    named: dict[str, Any] = dict(taps.values)
+    for kind, place, value in taps.results:
+        name = place if kind == "key" else join(output, place)
+        known = named.get(name)
+        if known is None:
+            named[name] = value
+        elif known is not value:
+            raise InputError(
+                f"its result would be called {name!r}, which is the name of a layer inside it: "
+                "give another, as output='scores'"
+            )
+    return named
+
+
+# ---- making a model ------------------------------------------------------------------------
 
 
 def from_function(
-    apply: Callable[[Any, jax.Array], Any],
+    apply: Callable[..., Any],
     params: Any,
     *,
     input: Input | None = None,
     name: str | None = None,
     labels: Sequence[str] | None = None,
-    output: str = "logits",
+    output: str | None = None,
+    logits: str | None = None,
+    call: Mapping[Any, Any] | None = None,
+    image: int | str = 1,
+    channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """Any pure function of JAX as a model: Equinox, Haiku, or written by hand.
+    """Any pure function of JAX as a model, written by hand or with any library.
 
     Its layers are what it returns, and the values that `featvis.tap(x, "name")` names in it.
 
@@ -128,342 +188,117 @@ def from_function(
         params: its weights, a pytree of arrays: as an argument no part of what is compiled.
         input: the images that it takes; by default any size, three channels in [0, 1].
         name: of the model; by default that of the function.
-        labels: class names by index of its output.
+        labels: class names by index of its class scores.
         output: as for `from_nnx`.
+        logits: as for `from_nnx`.
+        call: as for `from_nnx`; the parameters are the first argument, the image the second.
+        image: as for `from_nnx`.
+        channel_axes: as for `from_nnx`.
 
     Raises:
         InputError: it cannot be called on such images, or gives no layer.
     """
     if not callable(apply):
-        raise InputError(f"from_function takes a function (params, image); got {_kind(apply)}")
+        raise InputError(f"from_function takes a function (params, image); got {kind_of(apply)}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float)):
             raise InputError(
-                f"from_function takes params of arrays; got {_kind(leaf)} at "
+                f"from_function takes params of arrays; got {kind_of(leaf)} at "
                 f"{jax.tree_util.keystr(path) or 'the top'}: keep what is no array in the function"
             )
-    network = _Function(_static(apply), output)
-    called = name or str(getattr(apply, "__name__", type(apply).__name__))
-    return _model(network, params, input, called, labels, apply)
-
-
-# ---- networks: what is compiled ------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """Stands in for a value that cannot be hashed: the same object is equal, no other."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _static(value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        return _Same(value)
-    return value
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, _Same) else value
-
-
-def _keywords(call: Mapping[str, Any] | None) -> tuple[tuple[str, Any, type], ...]:
-    """Names, values and types: of two calls that differ in 1 and True each compiles its own."""
-    for key, value in (call or {}).items():
-        try:
-            hash(value)
-        except TypeError:
-            raise InputError(
-                f"call takes plain values, as {{'train': False}}; got {_kind(value)} for {key!r}"
-            ) from None
-    return tuple((key, value, type(value)) for key, value in sorted((call or {}).items()))
-
-
-def _arguments(call: tuple[tuple[str, Any, type], ...]) -> dict[str, Any]:
-    return {key: value for key, value, _ in call}
+    how, arrays = read_call(image, call, first=1)
+    return model_of(
+        _Function(static(apply), how, key_order(params)),
+        Given(params, (), arrays),
+        input=input,
+        name=name or str(getattr(apply, "__name__", type(apply).__name__)),
+        labels=labels,
+        output=output,
+        logits=logits,
+        made=apply,
+        channel_axes=channel_axes,
+    )
 
 
 @dataclass(frozen=True)
-class _Function:
+class _Function(Runner):
     function: Any
-    output: str
+    call: Call
+    order: Any
 
-    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        return _layers(_plain(self.function), params, x, self.output)
-
-
-@dataclass(frozen=True)
-class _Linen:
-    module: Any
-    text: str  # equal modules may differ in 1 and True
-    call: tuple[tuple[str, Any, type], ...]
-    output: str
-
-    def __call__(self, variables: Any, x: jax.Array) -> dict[str, jax.Array]:
-        def run(variables: Any, x: jax.Array) -> Any:
-            with flax.linen.intercept_methods(_tap_linen):
-                return _plain(self.module).apply(variables, x, **_arguments(self.call))
-
-        return _layers(run, variables, x, self.output)
+    def run(self, given: Given, x: jax.Array, way: Way) -> Any:
+        places, named = self.call.arguments(x, given.call, way.each)
+        return plain(self.function)(in_order(given.weights, self.order), *places, **named)
 
 
-def _tap_linen(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    path = "/".join(context.module.path)
-    if not path or context.method_name != "__call__":
-        return next_fun(*args, **kwargs)
-    args, kwargs = _tap_input(context.module, args, kwargs, path)
-    return tap_outputs(next_fun(*args, **kwargs), path)
-
-
-def _tap_input(module: Any, args: Any, kwargs: Any, path: str) -> tuple[Any, Any]:
-    """The arguments of a call, those of a batch norm with its input named `path/input`.
-
-    Its running statistics are of its input, which no submodule's output need be.
-    """
-    if isinstance(module, (nnx.BatchNorm, flax.linen.BatchNorm)):
-        if args:
-            args = (tap_outputs(args[0], f"{path}/input"), *args[1:])
-        elif "x" in kwargs:
-            kwargs = {**kwargs, "x": tap_outputs(kwargs["x"], f"{path}/input")}
-    return args, kwargs
-
-
-@dataclass(frozen=True)
-class _Nnx:
-    graph: Any
-    text: str  # equal graphs may differ in 1 and True
-    call: tuple[tuple[str, Any, type], ...]
-    output: str
-
-    def __call__(self, state: Any, x: jax.Array) -> dict[str, jax.Array]:
-        def run(state: Any, x: jax.Array) -> Any:
-            module = nnx.merge(_plain(self.graph), *state)
-            module.eval()
-            before = _watched(module)
-            with _tapping(module):
-                return module(x, **_arguments(self.call)), before, _watched(module)
-
-        return _layers(run, state, x, self.output, _check_unchanged)
-
-
-def _path(path: Sequence[Any]) -> str:
-    """`blocks_3/conv2` of ("blocks", 3, "conv2"): the names that Linen gives."""
-    text = ""
-    for part in path:
-        text += f"_{part}" if isinstance(part, int) and text else f"/{part}" if text else str(part)
-    return text
-
-
-@contextmanager
-def _tapping(module: nnx.Module) -> Iterator[None]:
-    """Makes the submodules of a module, which is a copy of our own, name what they return.
-
-    The classes themselves are changed for as long as it takes: a module must keep its class, which
-    the network may ask for, and its name goes with it through `nnx.jit` or `nnx.scan`.
-    """
-    classes = set()
-    for path, part in nnx.iter_modules(module):
-        # A bridge makes variables of all its attributes.
-        if path and callable(part) and not type(part).__module__.startswith("flax.nnx.bridge"):
-            part._featvis_path = _path(path)  # type: ignore[attr-defined]
-            classes.add(type(part))
-    running: set[int] = set()
-    with _CLASSES:
-        before = {cls: vars(cls).get("__call__") for cls in classes}
-        calls = {cls: _named(cls.__call__, running) for cls in classes}
-        try:
-            for cls, call in calls.items():
-                setattr(cls, "__call__", call)  # noqa: B010
-            yield
-        finally:
-            for cls, own in before.items():
-                if own is None:
-                    delattr(cls, "__call__")
-                else:
-                    setattr(cls, "__call__", own)  # noqa: B010
-
-
-#: Held while classes are changed.
-_CLASSES = threading.RLock()
-
-
-def _named(call: Callable[..., Any], running: set[int]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def named(self: Any, *args: Any, **kwargs: Any) -> Any:
-        path = vars(self).get("_featvis_path")
-        # A call of the base class by the module's own is no second one.
-        if path is None or id(self) in running:
-            return call(self, *args, **kwargs)
-        running.add(id(self))
-        try:
-            args, kwargs = _tap_input(self, args, kwargs, path)
-            result = call(self, *args, **kwargs)
-        finally:
-            running.discard(id(self))
-        return tap_outputs(result, path)
-
-    return named
-
-
-def _watched(module: nnx.Module) -> dict[str, Any]:
-    """What a call in inference mode must not change, by path."""
-    state = nnx.state(module, (nnx.RngCount, nnx.BatchStat))
-    return {_path(path): variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
-
-
-def _check_unchanged(result: Any) -> Any:
-    """The result of a call, where it left unchanged what it must."""
-    result, before, after = result
-    for path, value in after.items():
-        # The traced values themselves: one that went through unchanged is the same object.
-        if before.get(path) is value:
-            continue
-        if path.endswith("count"):
-            raise InputError(
-                f"it draws random numbers in inference mode (of {path}): pass what turns them off, "
-                "as call={'deterministic': True}, or turn them off in the module"
-            )
-        raise InputError(
-            f"it changes its batch statistics in inference mode ({path}): pass what turns that "
-            "off, as call={'use_running_average': True}, or turn it off in the module"
-        )
-    return result
-
-
-def _layers(
-    network: Callable[[Any, jax.Array], Any],
-    params: Any,
-    x: jax.Array,
-    output: str,
-    unpack: Callable[[Any], Any] = lambda result: result,
-) -> dict[str, jax.Array]:
-    """What a network gives, by name: taps, then its results; those of one row an image."""
-
-    def ordered(params: Any, x: jax.Array) -> Any:
-        # jax sorts the keys of a dict, and keeps the order of this one.
-        return jax.tree.map(
-            lambda part: OrderedDict(part) if isinstance(part, dict) else part,
-            network(params, x),
-            is_leaf=lambda part: isinstance(part, dict),
-        )
-
-    images = len(x)
-    result, taps = collect(ordered, params, x)
-    result = unpack(result)
-    if isinstance(result, Mapping):
-        for key, value in result.items():
-            _add(value, str(key), taps, asked=jax.tree_util.all_leaves([value]))
-    else:
-        _add(result, output, taps, asked=False)
-    layers = {}
-    for name, value in taps.values.items():
-        if np.shape(value) == (images,):
-            value = value[:, None]  # one number an image is one unit
-        if np.ndim(value) >= 2 and value.shape[0] == images and _is_float(value):
-            layers[name] = value
-        elif name in taps.asked:
-            raise InputError(
-                f"layer {name!r} must hold floating-point activations of {images} images, "
-                f"({images}, ...); got {np.shape(value)} of {getattr(value, 'dtype', _kind(value))}"
-            )
-    if not layers:
-        raise InputError(
-            f"it gives no activations, floating-point arrays whose first axis is the {images} "
-            f"images' of a dry run: what it returns is {jax.tree.map(np.shape, result)}"
-        )
-    return layers
-
-
-def _add(value: Any, name: str, taps: Taps, *, asked: bool) -> None:
-    """Adds what a network returns; the output of a submodule of that name must be just that."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
-        part = part_name(name, path)
-        known = taps.values.get(part)
-        if known is None:
-            taps.add(part, leaf, asked=asked)
-        elif known is not leaf:
-            raise InputError(
-                f"its result would be called {part!r}, which is the name of a layer inside it: "
-                "give another, as output='scores'"
-            )
-
-
-def _is_float(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
-
-
-# ---- the model -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A network with the layers that its dry run had, whatever the number of images."""
-
-    network: Any
-    names: tuple[str, ...]
-
-    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        try:
-            layers = self.network(params, x)
-        except InputError:
-            raise
-        # Whatever a network raises is its own; the user wants to know on what.
-        except Exception as error:
-            raise InputError(
-                f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
-                f"the size of its input: {type(error).__name__}: {_first_line(error)}; where it "
-                "takes one size only, declare so with fixed_size=True"
-            ) from error
-        return {name: layers[name] for name in self.names if name in layers}
-
-
-@dataclass(frozen=True)
-class _ChannelsLast:
-    """A network with channels first, its maps turned round."""
-
-    network: Any
-
-    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        layers = self.network(params, x)
-        return {k: jnp.moveaxis(a, 1, -1) if a.ndim == 4 else a for k, a in layers.items()}
-
-
-def _model(
-    network: Any,
-    params: Any,
+def model_of(
+    runner: Runner,
+    given: Given,
+    *,
     input: Input | None,
     name: str,
     labels: Sequence[str] | None,
+    output: str | None,
+    logits: str | None,
     made: Any,
-    *,
-    call: tuple[tuple[str, Any, type], ...] = (),
-    digested: Any = None,
+    channel_axes: Mapping[str, int] | None,
 ) -> Model:
+    """A network as a model, after a dry run at the size of its input.
+
+    Args:
+        runner: the network.
+        given: what it computes with.
+        input: the images that it takes.
+        name: of the model.
+        labels: class names.
+        output: what its result is called; None: by what it is.
+        logits: the layer of class scores; None: the one of that name.
+        made: what was given, for the model's origin.
+        channel_axes: axes of channels of single layers.
+
+    Raises:
+        InputError: what does not work, and what to pass.
+    """
     input = Input() if input is None else input
     if not isinstance(input, Input):
-        raise InputError(f"input must be a featvis.Input; got {_kind(input)}")
-    if input.layout == "NCHW":
-        network = _ChannelsLast(network)
-    params = jax.tree.map(jnp.asarray, params)
-    origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', _kind(made))}"
+        raise InputError(f"input must be a featvis.Input; got {kind_of(input)}")
+    if not isinstance(output, str | None) or output == "":
+        raise InputError(f"output is a text, the name of what the network returns; got {output!r}")
     names = _labels(labels)
-    model = Model(name, Prepared(input, network), params, names, "", input, origin)
-    layers = _try(model)
-    classes = layers.get("logits", (0,))[-1]
-    if names is not None and classes not in (0, len(names)):
-        raise InputError(f"{name} has {classes} classes; got {len(names)} labels")
-    # An axis that is as long as there are images by chance makes no layer.
-    apply = Prepared(input, _Named(network, tuple(layers)))
-    digest = _digest(params if digested is None else digested, input, call, layers)
-    return dataclasses.replace(model, apply=apply, digest=digest)
+    given = jax.tree.map(jnp.asarray, given)
+    height, width = input.size
+    shape = jax.ShapeDtypeStruct((_DRY_RUN, height, width, input.channels), jnp.float32)
+    with _explained(name, input):
+        x = jax.eval_shape(input.prepare, shape)
+        way, traced, facts = _tried(runner, given, x, input)
+        given = runner.given(given, way)
+        found = _sorted_out(facts, traced, output)
+        turned = _turned(found, channel_axes, input)
+    layers = {
+        key: (fact.shape[:1] + fact.shape[2:] + fact.shape[1:2] if key in turned else fact.shape)[
+            1:
+        ]
+        or (1,)
+        for key, fact in found.layers.items()
+    }
+    scores = _scores(name, logits, layers)
+    network = Network(runner, way, found.output, tuple(layers), turned, scores)
+    shapes = _with_scores(layers, scores)
+    classes = shapes.get(_SCORES, ())
+    if names is not None and len(classes) == 1 and classes[0] != len(names):
+        raise InputError(f"{name} has {classes[0]} classes; got {len(names)} labels")
+    random = any(fact.random for fact in found.layers.values())
+    digested = (given.weights, given.call, given.keys if random else ())
+    origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', kind_of(made))}"
+    return Model(
+        name, Prepared(input, network), given, names, _digest(digested, input, runner, shapes),
+        input, origin, FrozenDict(found.left_out),
+    )  # fmt: skip
+
+
+def kind_of(value: Any) -> str:
+    """The name of a value's type, for a message."""
+    return type(value).__name__
 
 
 def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -474,24 +309,215 @@ def _labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def _try(model: Model) -> dict[str, tuple[int, ...]]:
-    """The layers, by a dry run at the size of its input: what does not work is said here."""
-    height, width = model.input.size
-    image = f"images (n, {height}, {width}, {model.input.channels})"
-    if model.input.layout == "NCHW":
-        image = f"images (n, {model.input.channels}, {height}, {width})"
+def _scores(name: str, logits: str | None, layers: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The layer of class scores, checked; None where nobody says which."""
+    if logits is None:
+        return None
+    vectors = [layer for layer, shape in layers.items() if len(shape) == 1]
+    if logits not in vectors:
+        is_map = f": it is {layers[logits]}" if logits in layers else ""
+        raise InputError(
+            f"{name} has no layer {logits!r} of class scores, one vector an image{is_map}; its "
+            f"vectors: {', '.join(vectors) or 'none'}"
+        )
+    return logits
+
+
+# ---- the dry run ---------------------------------------------------------------------------
+
+
+def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Traced, Taps]:
+    """The first way in which the network can be called, the simplest first, and what it shows."""
+    several = any(np.ndim(array) and array.shape[0] == 1 for array in given.call)
+    ways = [Way(), Way(eager=True)]
+    ways += [Way(each=True), Way(each=True, eager=True)] if several else []
+    streams: tuple[str, ...] = ()
+    first: Exception | None = None
+    dropout: Exception | None = None
+    while ways:
+        way = ways[0]._replace(streams=streams)
+        try:
+            traced, facts = _dry_run(runner, given, x, way, input)
+        except NeedsKey as asking:
+            if asking.stream in streams:
+                raise asking.error from None
+            streams = (*streams, asking.stream)
+            dropout = dropout or (asking.error if asking.stream == _DROPOUT else None)
+            continue
+        except FeatvisError:
+            raise
+        except Exception as error:
+            first = first or error
+            ways.pop(0)
+            continue
+        if dropout is not None and any(fact.random for fact in facts.values.values()):
+            raise dropout
+        _check(facts)
+        if runner.missed(facts):
+            found = _with_names(runner, given, x, way, input, (traced, facts))
+            return found or (way, traced, facts)
+        return way, traced, facts
+    assert first is not None
+    raise first
+
+
+class NeedsKey(Exception):
+    """A network asks for a stream of random numbers that it was not given."""
+
+    def __init__(self, stream: str, error: Exception) -> None:
+        super().__init__(stream)
+        self.stream, self.error = stream, error
+
+
+def _dry_run(runner: Runner, given: Given, x: Any, way: Way, input: Input) -> tuple[Traced, Taps]:
+    given = runner.given(given, way)
+    traced = trace(_Call(runner, way), given, x)
+
+    def facts(tree: Any, **more: Any) -> list[Fact]:
+        return [Fact(np.shape(leaf), leaf.dtype, **more) for leaf in jax.tree.leaves(tree)]
+
+    keys = Given((), given.keys, given.call)
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(keys)]
+    known = facts(given.weights)
+    known += [f._replace(random=random) for f, random in zip(facts(keys), is_key, strict=True)]
+    channels = 1 if input.layout == "NCHW" else x.ndim - 1
+    known += [Fact(x.shape, x.dtype, channels, image=True)]
+    return traced, facts_of(traced, known)
+
+
+def _with_names(
+    runner: Runner, given: Given, x: Any, way: Way, input: Input, plain: tuple[Traced, Taps]
+) -> tuple[Way, Traced, Taps] | None:
+    """The same, the modules bearing their names; None where that tells no more or changes it."""
+    way = way._replace(marked=True)
     try:
-        return model.layers()
+        traced, facts = _dry_run(runner, given, x, way, input)
+    except Exception:
+        return None
+    if len(facts.values) == len(plain[1].values):
+        return None
+    same = _outline(traced.program.jaxpr) == _outline(plain[0].program.jaxpr)
+    return (way, traced, facts) if same else None
+
+
+def _outline(jaxpr: Any) -> list[Any]:
+    """What a program does, but for marks and values."""
+    return [
+        (
+            eqn.primitive.name,
+            [str(out.aval) for out in eqn.outvars],
+            [_outline(inner) for inner in core.jaxprs_in_params(eqn.params)],
+        )
+        for eqn in jaxpr.eqns
+        if not is_mark(eqn)
+    ]
+
+
+def _check(facts: Taps) -> None:
+    """That a call changes no statistics."""
+    for path, values in facts.state.items():
+        if values[0] is not values[-1]:
+            raise InputError(
+                f"it changes its batch statistics in inference mode ({path}): pass what turns that "
+                "off, as call={'use_running_average': True}, or turn it off in the module"
+            )
+
+
+class _Found(NamedTuple):
+    layers: dict[str, Fact]
+    left_out: dict[str, str]
+    output: str
+
+
+def _sorted_out(facts: Taps, traced: Traced, output: str | None) -> _Found:
+    """The layers, and what is none and why."""
+    if output is None:
+        kinds = [fact for _, _, fact in facts.results if _reason(fact) is None]
+        vectors = any(len(fact.shape) <= 2 for fact in kinds)
+        output = _SCORES if vectors or not kinds else _OUTPUT
+    layers, left_out = {}, {}
+    for kind, place, reason in traced.left_out:
+        left_out[join(output, place) if kind == "result" else place] = reason
+    for name, fact in _layers(facts, output).items():
+        why = _reason(fact)
+        if why is None:
+            layers[name] = fact
+        elif name in facts.asked:
+            raise InputError(
+                f"layer {name!r} must hold floating-point activations of {_DRY_RUN} images, "
+                f"({_DRY_RUN}, ...); got {fact.shape} of {fact.dtype}"
+            )
+        else:
+            left_out[name] = why
+    left_out = {name: why for name, why in left_out.items() if name not in layers}
+    if not layers:
+        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise InputError(
+            "it gives no activations, floating-point arrays whose first axis is the images': "
+            + (said or "it returns nothing")
+        )
+    return _Found(layers, left_out, output)
+
+
+def _reason(fact: Fact) -> str | None:
+    """Why a value is no layer; None where it is one."""
+    if not jnp.issubdtype(fact.dtype, jnp.floating):
+        return f"of {fact.dtype}, no floating-point numbers"
+    if not fact.shape:
+        return "one number for all images"
+    if fact.shape[0] != _DRY_RUN:
+        return f"the first axis of {fact.shape} is not that of the images"
+    return None
+
+
+def _turned(found: _Found, channel_axes: Mapping[str, int] | None, input: Input) -> frozenset[str]:
+    """The layers with channels first: as the user says, or as the program does."""
+    said: dict[str, int] = {}
+    for pattern, axis in (channel_axes or {}).items():
+        matching = fnmatch.filter(found.layers, pattern)
+        if not matching:
+            raise InputError(
+                f"channel_axes has {pattern!r}, which is no layer; layers: "
+                f"{', '.join(found.layers)}"
+            )
+        for name in matching:
+            count = len(found.layers[name].shape)
+            if isinstance(axis, bool) or axis not in (1, -1, count - 1):
+                raise InputError(
+                    f"the channels of a layer are its axis 1 or -1, the images being its axis 0; "
+                    f"got {axis!r} for {name!r} of {count} axes"
+                )
+            said[name] = axis % count
+    turned = set()
+    for name, fact in found.layers.items():
+        told = fact.channels if input.layout == "NCHW" and len(fact.shape) == 4 else None
+        if said.get(name, told) == 1 and len(fact.shape) > 2:
+            turned.add(name)
+    return frozenset(turned)
+
+
+# ---- what is said where it does not work ---------------------------------------------------
+
+
+@contextmanager
+def _explained(name: str, input: Input) -> Iterator[None]:
+    height, width = input.size
+    image = f"images (n, {height}, {width}, {input.channels})"
+    if input.layout == "NCHW":
+        image = f"images (n, {input.channels}, {height}, {width})"
+    try:
+        yield
     except InputError as error:
-        raise InputError(f"{model.name}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
     except flax.errors.InvalidRngError as error:
         raise InputError(
-            f"{model.name} needs random numbers: {_first_line(error)}; pass what turns them off, "
-            "as call={'deterministic': True} or call={'train': False}"
+            f"{name} needs random numbers: {_first_line(error)}; pass what turns them off, "
+            "as call={'deterministic': True} or call={'train': False}, or where they belong to "
+            "it a seed for them, as rngs={'dropout': 0}"
         ) from error
     except flax.errors.ModifyScopeVariableError as error:
         raise InputError(
-            f"{model.name} changes its variables when it is called: {_first_line(error)}; pass "
+            f"{name} changes its variables when it is called: {_first_line(error)}; pass "
             "what turns that off, as call={'train': False} or call={'use_running_average': True}"
         ) from error
     except (
@@ -500,15 +526,15 @@ def _try(model: Model) -> dict[str, tuple[int, ...]]:
         flax.errors.ScopeParamNotFoundError,
     ) as error:
         raise InputError(
-            f"{model.name} needs variables that were not given: {_first_line(error)}; pass all "
+            f"{name} needs variables that were not given: {_first_line(error)}; pass all "
             "that init returned, as {'params': …, 'batch_stats': …}"
         ) from error
     # Whatever a network raises is its own; the user wants to know on what.
     except Exception as error:
         raise InputError(
-            f"{model.name} cannot be called on {image} in inference mode: "
-            f"{type(error).__name__}: {_first_line(error)}; declare what it takes with "
-            "input=featvis.Input(size=…, channels=…), and its arguments with call="
+            f"{name} cannot be called on {image} in inference mode: {_said(error)}; declare what "
+            "it takes with input=featvis.Input(size=…, channels=…), which argument the image is "
+            "with image=, and its other arguments with call="
         ) from error
 
 
@@ -516,7 +542,33 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0].split(" (https://")[0]
 
 
-def _digest(weights: Any, input: Input, call: Any, layers: Mapping[str, tuple[int, ...]]) -> str:
+def _said(error: Exception) -> str:
+    """What an error says, and the line of the user's code that it comes from."""
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _is_library(frame.filename):
+            line = f", `{frame.line.strip()}`" if frame.line else ""
+            return f"{text} ({frame.filename}:{frame.lineno} in {frame.name}{line})"
+    return text
+
+
+#: Packages whose lines say nothing of where a user's network is wrong.
+_LIBRARIES = frozenset(
+    ("jax", "jaxlib", "flax", "numpy", "equinox", "haiku", "keras", "jaxtyping", "optax", "einops")
+)
+
+
+def _is_library(file: str) -> bool:
+    path = Path(file)
+    if path.is_relative_to(Path(featvis.__file__).parent):
+        return True
+    parts = path.parts
+    if "site-packages" in parts:
+        return parts[len(parts) - parts[::-1].index("site-packages")] in _LIBRARIES
+    return path.is_relative_to(sysconfig.get_paths()["stdlib"]) or file.startswith("<frozen")
+
+
+def _digest(weights: Any, input: Input, runner: Any, layers: Mapping[str, Any]) -> str:
     """SHA-256 of the weights, of what is declared of the input and the call, and of the layers.
 
     What a function computes with them is not in it, nor are arrays that it holds itself.
@@ -524,9 +576,8 @@ def _digest(weights: Any, input: Input, call: Any, layers: Mapping[str, tuple[in
     digest = hashlib.sha256()
     declared = {f.name: getattr(input, f.name) for f in dataclasses.fields(input)}
     preprocess = declared.pop("preprocess")
-    declared["preprocess"] = getattr(preprocess, "__qualname__", _kind(preprocess))
-    arguments = [(key, repr(value)) for key, value, _ in call]
-    digest.update(repr((declared, arguments, list(layers.items()))).encode())
+    declared["preprocess"] = getattr(preprocess, "__qualname__", kind_of(preprocess))
+    digest.update(repr((declared, str(runner.call), list(layers.items()))).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
@@ -534,7 +585,3 @@ def _digest(weights: Any, input: Input, call: Any, layers: Mapping[str, tuple[in
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
