@@ -45,3 +45,20 @@ def bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     """An equation's outputs as it stands."""
     outputs = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
     return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """How many of a scan's inputs are the same for all steps, and how many it carries.
+
+    Told by the shapes, as each version of JAX has another name for them: what is scanned over has
+    one axis less inside, and so has what is stacked.
+    """
+    inner = eqn.params["jaxpr"].jaxpr
+
+    def changed(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) != len(b.aval.shape) for a, b in pairs)
+
+    carried = len(eqn.outvars) - changed(eqn.outvars, inner.outvars)
+    same = len(eqn.invars) - changed(eqn.invars, inner.invars) - carried
+    return same, carried

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featvis.models.taps import REMATS, Taps, Traced, add_steps, is_mark, marks_inside
-from featvis.programs import evaluate
+from featvis.programs import evaluate, scan_counts
 
 
 class Fact(NamedTuple):
@@ -96,7 +96,7 @@ def _inner(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
 
 def _scan(eqn: Any, inputs: Sequence[Fact], taps: Taps) -> list[Fact]:
     params = eqn.params
-    consts, count = params["num_consts"], params["num_carry"]
+    consts, count = scan_counts(eqn)
     fixed, carry, rest = inputs[:consts], inputs[consts : consts + count], inputs[consts + count :]
     steps = [
         f._replace(shape=f.shape[1:], channels=f.channels - 1 if f.channels else None) for f in rest

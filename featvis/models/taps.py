@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 
 from featvis.errors import InputError
 from featvis.kernels import conv_of_equation
-from featvis.programs import evaluate
+from featvis.programs import evaluate, scan_counts
 
 Kind = Literal["asked", "layer", "result", "key", "state"]
 """What a mark is of: a value that `tap` names, one that a part of a network gives, what the whole
@@ -283,9 +283,9 @@ def _marks(eqn: Any) -> list[tuple[str, Kind]]:
 def _scan(eqn: Any, inputs: Sequence[Any], taps: Taps) -> list[Any]:
     """A scan that also gives what is marked in each of its steps."""
     params = eqn.params
-    consts = inputs[: params["num_consts"]]
-    rest = inputs[params["num_consts"] :]
-    carried, scanned = rest[: params["num_carry"]], rest[params["num_carry"] :]
+    same, count = scan_counts(eqn)
+    consts, rest = inputs[:same], inputs[same:]
+    carried, scanned = rest[:count], rest[count:]
     inside = Taps()
 
     def body(carry: Any, xs: Any) -> Any:
@@ -293,7 +293,6 @@ def _scan(eqn: Any, inputs: Sequence[Any], taps: Taps) -> list[Any]:
         inside = Taps()
         inner = params["jaxpr"]
         outputs = _evaluate(inner.jaxpr, inner.consts, [*consts, *carry, *xs], inside)
-        count = params["num_carry"]
         return outputs[:count], (outputs[count:], inside.values)
 
     carry, (outputs, stacked) = jax.lax.scan(
@@ -305,9 +304,9 @@ def _scan(eqn: Any, inputs: Sequence[Any], taps: Taps) -> list[Any]:
         unroll=params["unroll"],
     )
     inner = params["jaxpr"].jaxpr
-    for i in range(params["num_carry"]):
+    for i in range(count):
         # What goes through unchanged stays the same object, as in `jit`.
-        if inner.outvars[i] is inner.invars[params["num_consts"] + i]:
+        if inner.outvars[i] is inner.invars[same + i]:
             carry[i] = carried[i]
     inside = dataclasses.replace(inside, values=stacked)
     add_steps(taps, inside, params, lambda value, step: value[step])
