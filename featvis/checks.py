@@ -10,11 +10,16 @@ from typing import Any
 
 from featvis.errors import InputError
 
+_LONGEST_SIDE = 2**16
 
-def integer(owner: object, name: str, value: Any, low: int) -> int:
-    """Return `value` as an int of at least `low`; InputError names the field otherwise."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low:
-        return int(value)
+
+def integer(owner: object, name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """Return `value` as an int within [low, high]; InputError names the field otherwise."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        if low <= int(value) <= high:
+            return int(value)
+        if int(value) > high:
+            raise error(owner, name, f"an integer from {low} to {high}", value)
     raise error(owner, name, f"an integer of at least {low}", value)
 
 
@@ -64,10 +69,15 @@ def choice(owner: object, name: str, value: Any, choices: tuple[str, ...]) -> st
 
 def image_size(owner: object, name: str, value: Any) -> tuple[int, int]:
     """Return `value` as (height, width), two positive ints; InputError otherwise."""
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        whole = (isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in value)
-        if all(whole) and min(value) >= 1:
-            return int(value[0]), int(value[1])
+    if (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in value)
+        and min(value) >= 1
+    ):
+        if max(value) > _LONGEST_SIDE:
+            raise error(owner, name, f"(height, width) of at most {_LONGEST_SIDE}", value)
+        return int(value[0]), int(value[1])
     raise error(owner, name, "(height, width), two positive integers", value)
 
 

@@ -8,24 +8,25 @@ import os
 import re
 import sys
 import tempfile
+import unicodedata
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from PIL import Image
 
 from featvis import components, drivers, models
 from featvis.cache import enable_cache
-from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError
+from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError, printable
 from featvis.evidence import comparable, compare_with_natural, vary_seed
-from featvis.images import ConversionWarning, image_files, read_image
-from featvis.manifest import read_manifest
+from featvis.files import name_limit, output_path, shorten_name, write_file
+from featvis.images import image_files, levels_of, read_batches
+from featvis.manifest import check_manifest, last_run, read_manifest
 from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
-from featvis.result import Result, grid, output_path, to_picture, write_file
+from featvis.result import Result, grid, to_picture
 from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, synthesize_many
 from objectives import (
     Channel,
@@ -226,23 +227,25 @@ def render(
         for unit in parsed:
             comparable(unit)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConversionWarning)
-            read_image(image_files(evidence)[0], channels=network.input.channels)
+            warnings.simplefilter("ignore")  # they come when all are read
+            first = read_batches(image_files(evidence), takes.size, takes.channels, 1)
+            if next(first, None) is None:
+                raise InputError(f"no picture in {printable(evidence)} can be read")
     if seeds is not None and seeds < 2:
         raise InputError(f"--seeds must be 2 or more; got {seeds}")
     if animate is not None and len(parsed) > 1:
         raise InputError(f"--animate takes one objective; got {len(parsed)}")
     film = None
     if animate is not None:
-        film = output_path(animate, force=force, suffixes=(".webp", ".gif"))
-    paths, sheet = _plan(output, _file_name(network.name), [str(o) for o in parsed], force)
+        film = output_path(animate, (".webp", ".gif"))
+    paths, sheet = _plan(output, _file_name(network.name), [_slug(str(o)) for o in parsed])
     done: dict[int, Result] = {}
     for places, result in found:
         # All pictures of a batch are safe before anything is measured.
         results = [result] if len(places) == 1 else list(result)
         written = [_save(one.save, paths[p], force) for p, one in zip(places, results, strict=True)]
         if film is not None:
-            _save(result.save_animation, film, True)
+            _save(result.save_animation, film, force)
         done |= dict(zip(places, results, strict=True))
         whole = "interrupt" not in result.stopped and not any(result.failures)
         cut_short = False
@@ -264,7 +267,7 @@ def render(
     if sheet is not None and len(done) > 1:
         shown = [(p, image) for p in sorted(done) for image in done[p].images]
         labels = [_label(parsed[p], network) for p, _ in shown]
-        _save_sheet([image for _, image in shown], labels, sheet, as_json)
+        _save_sheet([image for _, image in shown], labels, sheet, force, as_json)
     if any("interrupt" in one.stopped for one in done.values()):
         raise typer.Exit(_INTERRUPTED)
     failures = [f"{objective[p]}: {f}" for p, one in done.items() for f in one.failures if f]
@@ -452,22 +455,24 @@ def replay_file(
     """Make a picture again from its manifest, and say whether it is the same."""
     _use_cache()
     manifest = read_manifest(file)
-    network = _replayed(manifest, place, weights)
-    name = f"{file.stem}-replay.png"
+    check_manifest(manifest)
+    run = last_run(manifest)
+    network = _replayed(run["model"]["name"], place, weights)
+    name = shorten_name(file.stem, name_limit(file.parent) - len("-replay.png")) + "-replay.png"
     if output is not None and output.is_dir():
         output = output / name
-    path = output_path(output or file.with_name(name), force=force)
-    original = file.with_suffix(".png")
+    path = output_path(output or file.with_name(name))
+    original = file if file.suffix.lower() == ".png" else file.with_suffix(".png")
     # Read before anything is written: the replay may go to the same place.
-    before = _pixels(original) if original.is_file() else None
+    before = levels_of(original) if original.is_file() else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionWarning)
         result = replay(manifest, model=network, progress=not quiet)
     path = _save(result.save, path, force)
     interrupted = "interrupt" in result.stopped
-    same = None if before is None or interrupted else np.array_equal(before, _pixels(path))
+    same = None if before is None or interrupted else np.array_equal(before, levels_of(path))
     differences = version_differences(manifest)
-    _report(result, manifest["objective"], path, manifest["seed"], as_json, identical=same)
+    _report(result, run["objective"], path, run["seed"], as_json, identical=same)
     if as_json:
         differences = []
     elif same is not None:
@@ -573,12 +578,16 @@ def _drive(
 ) -> None:
     """Runs a driver and writes a picture for each of its subjects, and a sheet of several."""
     _use_cache()
-    stems = [Path(one).stem if Path(one).is_file() else one for one in subjects]
-    texts = [f"{what} {stem}" for stem in stems]
-    paths, sheet = _plan(files.output, _file_name(network.name), texts, files.force)
+    # A picture's name stays as it is, in any script; a class's is text.
+    pictures = [Path(one) if Path(one).is_file() else None for one in subjects]
+    slugs = [
+        f"{_slug(what)}-{picture.stem}" if picture else _slug(f"{what} {subject}")
+        for picture, subject in zip(pictures, subjects, strict=True)
+    ]
+    paths, sheet = _plan(files.output, _file_name(network.name), slugs)
     film = None
     if files.animate is not None:
-        film = output_path(files.animate, force=files.force, suffixes=(".webp", ".gif"))
+        film = output_path(files.animate, (".webp", ".gif"))
     options = {
         **options,
         "progress": not files.quiet,
@@ -594,24 +603,29 @@ def _drive(
         written = _save(one.save, path, files.force)
         _report(one, f"{what} {subject}", written, options["seed"], files.as_json)
     if film is not None and result.snapshots:
-        _save(result.save_animation, film, True)
+        _save(result.save_animation, film, files.force)
     if sheet is not None:
-        _save_sheet(list(result.images), list(map(str, subjects)), sheet, files.as_json)
+        names = [
+            picture.name if picture else one
+            for picture, one in zip(pictures, subjects, strict=True)
+        ]
+        labels = names if len({*names}) == len({*subjects}) else list(subjects)
+        _save_sheet(list(result.images), labels, sheet, files.force, files.as_json)
     if failure is not None:
         raise failure
     if "interrupt" in result.stopped:
         raise typer.Exit(_INTERRUPTED)
 
 
-def _replayed(manifest: Mapping[str, Any], place: str | None, weights: str | None) -> Model | None:
+def _replayed(made_with: str, place: str | None, weights: str | None) -> Model | None:
     """The network to replay with, where the user names one; None: the manifest's."""
     if place is None and weights is None:
         return None
-    named = manifest.get("model")
-    name = place or (named.get("name") if isinstance(named, Mapping) else None)
-    if place is None and models.is_place(str(name)):
-        raise InputError(f"the picture was made with your own model: give --model {name} too")
-    return _load(str(name), weights)
+    if place is None and models.is_place(made_with):
+        raise InputError(
+            f"the picture was made with your own model: give --model {printable(made_with)} too"
+        )
+    return _load(place or made_with, weights)
 
 
 def _load(name: str, weights: str | None) -> Model:
@@ -654,34 +668,39 @@ def _file_name(model: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "objective"
+    """A text as part of a file's name: letters and digits of any script, 60 of them."""
+    kept = "".join(c if c.isalnum() or (c > "\x7f" and c.isprintable()) else "-" for c in text)
+    return re.sub(r"-+", "-", kept).strip("-")[:60] or "objective"
 
 
-def _plan(
-    output: Path | None, model: str, texts: Sequence[str], force: bool
-) -> tuple[list[Path], Path | None]:
+def _plan(output: Path | None, model: str, slugs: Sequence[str]) -> tuple[list[Path], Path | None]:
     """Where each picture goes, and the grid of several; tried before anything is computed."""
-    slugs: list[str] = []
-    for text in texts:
-        slug, number = _slug(text), 1
-        while slug in slugs:
-            slug, number = f"{_slug(text)}-{number}", number + 1
-        slugs.append(slug)
     if output is not None and output.suffix and not output.is_dir():
-        if len(texts) == 1:
-            return [output_path(output, force=force)], None
-        sheet = output_path(output, force=force)
-        names = [sheet.with_name(f"{sheet.stem}-{slug}.png") for slug in slugs]
-        return [output_path(name, force=force) for name in names], sheet
-    folder = output or Path()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    paths = [output_path(folder / f"{model}_{slug}.png", force=force) for slug in slugs]
-    if len(texts) == 1:
-        return paths, None
-    return paths, output_path(folder / f"{model}_grid.png", force=force)
+        sheet = output_path(output)
+        if len(slugs) == 1:
+            return [sheet], None
+        folder, before = sheet.parent, f"{sheet.stem}-"
+    else:
+        folder, before = output or Path(), f"{model}_"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            shown = printable(folder)
+            raise OutputError(f"cannot make the folder {shown}: {error.strerror}") from error
+        sheet = output_path(folder / f"{before}grid.png")
+    # Room for a number and for the longest suffix.
+    room = name_limit(folder) - len("-9999.json")
+    taken: set[str] = set()
+    paths = []
+    for slug in slugs:
+        stem, number = shorten_name(before + slug, room), 1
+        # Some file systems take a and A, or two ways to write é, for one name.
+        while (key := unicodedata.normalize("NFC", stem).casefold()) in taken:
+            tail = f"-{number}"
+            stem, number = shorten_name(before + slug, room - len(tail)) + tail, number + 1
+        taken.add(key)
+        paths.append(output_path(folder / f"{stem}.png"))
+    return paths, sheet if len(slugs) > 1 else None
 
 
 def _use_cache() -> None:
@@ -691,36 +710,28 @@ def _use_cache() -> None:
         print(f"warning: {error}; compiling anew each time", file=sys.stderr)
 
 
-def _pixels(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except OSError as error:
-        raise InputError(f"{path} is not a picture that can be read: {error}") from error
-
-
 def _save(write: Callable[..., Path], path: Path, force: bool) -> Path:
     """Writes a file; where that fails after all, into the temporary folder, and says so."""
     try:
         return write(path, force=force)
     except OutputError as error:
         spare = write(Path(tempfile.mkdtemp(prefix="featvis-")) / path.name, force=True)
-        print(f"warning: {error}; written to {spare} instead", file=sys.stderr)
+        print(f"warning: {error}; written to {printable(spare)} instead", file=sys.stderr)
         return spare
 
 
 def _save_sheet(
-    images: Sequence[np.ndarray], labels: Sequence[str], sheet: Path, as_json: bool
+    images: Sequence[np.ndarray], labels: Sequence[str], sheet: Path, force: bool, as_json: bool
 ) -> None:
     buffer = io.BytesIO()
     grid([to_picture(image) for image in images], labels).save(buffer, "PNG")
 
     def write(path: Path, force: bool) -> Path:
-        return write_file(path, buffer.getvalue())
+        return write_file(path, buffer.getvalue(), force=force)
 
-    path = _save(write, sheet, True)
+    path = _save(write, sheet, force)
     if not as_json:
-        print(f"grid  {path}")
+        print(f"grid  {printable(path)}")
 
 
 def _label(objective: Any, network: Model) -> str:
@@ -738,7 +749,8 @@ def _plain(values: Any) -> Any:
 
 
 def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **more: Any) -> None:
-    shared = result.manifest["batch"] // len(result)
+    run = last_run(result.manifest)
+    shared = run["batch"] // len(result)
     record = {
         "objective": text,
         "image": str(path),
@@ -747,7 +759,7 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
         "seconds": round(result.seconds / shared, 3),
         "steps": int(max(result.steps)),
         "seed": seed,
-        "model": result.manifest["model"]["name"],
+        "model": run["model"]["name"],
         "stopped": result.stopped[0] if len(result) == 1 else list(result.stopped),
         **{name: _plain(values) for name, values in result.evidence.items()},
         **more,
@@ -764,11 +776,12 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
     facts += [f"{k.replace('_', ' ')} {show(record[k])}" for k in result.evidence]
     if set(result.stopped) != {"steps"}:
         facts.append(f"stopped at step {record['steps']} ({', '.join(sorted({*result.stopped}))})")
-    print(f"{text}  {', '.join(facts)}, {record['seconds']:.1f} s  {path}", flush=True)
+    said = f"{', '.join(facts)}, {record['seconds']:.1f} s"
+    print(f"{printable(text)}  {said}  {printable(path)}", flush=True)
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -782,7 +795,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             app(args=None if arguments is None else list(arguments))
     except (FeatvisError, ObjectiveError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A text that does not fit shows its place in lines of its own.
+        lines = (printable(line, 2000) for line in str(error).split("\n"))
+        print("error:", "\n".join(lines), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -3,6 +3,33 @@
 from typing import Any
 
 
+def printable(value: object, length: int = 400) -> str:
+    """Text that came from a file, or a file's name, as a message or a terminal can show it.
+
+    What is not printed as itself is escaped: control characters, so that nothing moves the cursor;
+    line breaks, so that nothing looks like a line of ours; marks that turn the direction of
+    writing; undecodable bytes of a file's name. What is longer is cut in its middle.
+
+    Args:
+        value: a text, a path or anything else by its text.
+        length: characters at most, before anything is escaped.
+    """
+    try:
+        text = str(value)
+    except ValueError as error:  # an integer of thousands of digits
+        text = f"<{error}>"
+    if len(text) > length:
+        half = (length - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """As Python writes it; an undecodable byte of a file's name as that byte."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(character)[1:-1]
+
+
 class FeatvisError(Exception):
     """Base class: catching it catches every error that featvis raises on purpose."""
 

@@ -18,7 +18,7 @@ import optax
 from featvis import kernels
 from featvis.errors import InputError
 from featvis.images import image_files, read_batches
-from featvis.manifest import runs_of
+from featvis.manifest import last_run, runs_of
 from featvis.models import Model
 from featvis.replay import model_of, objective_of, replay
 from featvis.result import Result
@@ -46,9 +46,10 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
     """
-    model = model_of(result.manifest, model)
-    units = comparable(objective_of(result.manifest, model))
-    count = result.manifest["batch"]
+    run = last_run(result.manifest)
+    model = model_of(run, model)
+    units = comparable(objective_of(result.manifest, run, model))
+    count = run["batch"]
     height, width, channels = result.images.shape[1:]
     members = _members(result)
     natural = []
@@ -154,10 +155,11 @@ def vary_seed(
 
 def _reseeded(manifest: Mapping[str, Any], step: int) -> dict[str, Any]:
     """The manifest with the seeds of all its runs this much on."""
-    changed = dict(manifest)
-    if "seed" in manifest:
-        seed = manifest["seed"]
-        changed["seed"] = seed + step if isinstance(seed, int) else [one + step for one in seed]
-    if manifest["init"] is not None:
-        changed["init"] = {"run": _reseeded(manifest["init"]["run"], step)}
-    return changed
+
+    def later(run: Mapping[str, Any]) -> dict[str, Any]:
+        if "seed" not in run:  # that of the run before
+            return dict(run)
+        seed = run["seed"]
+        return {**run, "seed": seed + step if isinstance(seed, int) else [s + step for s in seed]}
+
+    return {**manifest, "runs": [later(run) for run in manifest["runs"]]}

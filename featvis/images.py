@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 
 #: Formats whose files can hold several pictures; those of MPO and PSD are previews and layers.
 _OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
@@ -73,7 +74,8 @@ def read_images(
         image, changes = _read(path, size, channels)
         if images and image.shape != images[0].shape:
             raise InputError(
-                f"{path} is {image.shape[0]}x{image.shape[1]} and {paths[0]} is "
+                f"{printable(path)} is {image.shape[0]}x{image.shape[1]} and "
+                f"{printable(paths[0])} is "
                 f"{images[0].shape[0]}x{images[0].shape[1]} (height x width); give size="
             )
         images.append(image)
@@ -104,44 +106,96 @@ def _read(
         and all(isinstance(length, (int, np.integer)) and length >= 1 for length in size)
     ):
         raise InputError(f"size is (height, width), two positive integers, not {size!r}")
-    changes = []
     try:
-        with Image.open(path) as opened:
-            # Pillow reads a netpbm file of 16 bits as 32, scaled to 65535.
-            if opened.mode in ("I", "F") and (opened.mode, opened.format) != ("I", "PPM"):
-                raise ValueError("32 bits a channel have no fixed range; save it with 8 or 16 bits")
-            if opened.format in _OF_FRAMES and getattr(opened, "is_animated", False):
-                changes.append("only the first of several frames read")
-            if not opened.mode.startswith("I") and _has_16_bits(opened):
-                changes.append("16 bits of colour read as 8")
-            if opened.mode == "CMYK":
-                changes.append("CMYK converted to RGB")
-            picture = ImageOps.exif_transpose(opened)
-            see_through = False
-            if picture.mode.startswith("I"):
-                picture, see_through = _grey_of_16_bits(picture)
-            elif picture.has_transparency_data:
-                picture, see_through = _over_grey(picture)
-            if see_through:
-                changes.append("transparency laid over mid-grey")
-            if picture.mode != "F":
-                picture = picture.convert("L" if channels == 1 else "RGB")
+        picture, changes = _decoded(path, channels)
+        if size is not None:
+            height, width = size
+            if picture.height < height or picture.width < width:
+                changes.append(
+                    f"enlarged from {picture.height}x{picture.width} to cover {height}x{width}"
+                )
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+        # Bicubic overshoots where levels are not of 8 bits.
+        array = np.clip(np.asarray(picture, np.float32) / 255, 0, 1)
     except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a picture that can be read: {error}") from error
-    if size is not None:
-        height, width = size
-        if picture.height < height or picture.width < width:
-            changes.append(
-                f"enlarged from {picture.height}x{picture.width} to cover {height}x{width}"
-            )
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    # Bicubic overshoots where levels are not of 8 bits.
-    array = np.clip(np.asarray(picture, np.float32) / 255, 0, 1)
+        raise InputError(f"there is no file {printable(path)}") from error
+    except Exception as error:
+        # Of a damaged file Pillow's plugins raise anything: SyntaxError, IndexError, MemoryError.
+        reason = printable(error) or type(error).__name__
+        raise InputError(
+            f"{printable(path)} is not a picture that can be read: {reason}"
+        ) from error
     if array.ndim == 2:
         array = np.repeat(array[..., None], channels, axis=-1)
-    return array, [f"{path}: {', '.join(changes)}"] if changes else []
+    return array, [f"{printable(path)}: {', '.join(changes)}"] if changes else []
+
+
+def _decoded(path: str | Path, channels: int) -> tuple[Image.Image, list[str]]:
+    """A picture file, upright, in levels from 0 to 255 of so many channels, and what was changed.
+
+    Raises:
+        Exception: whatever Pillow raises.
+    """
+    changes = []
+    with Image.open(path) as opened:
+        # Pillow reads a netpbm file of 16 bits as 32, scaled to 65535.
+        if opened.mode in ("I", "F") and (opened.mode, opened.format) != ("I", "PPM"):
+            raise ValueError("32 bits a channel have no fixed range; save it with 8 or 16 bits")
+        if opened.format in _OF_FRAMES and getattr(opened, "is_animated", False):
+            changes.append("only the first of several frames read")
+        if not opened.mode.startswith("I") and _has_16_bits(opened):
+            changes.append("16 bits of colour read as 8")
+        if opened.mode == "CMYK":
+            changes.append("CMYK converted to RGB")
+        opened.load()
+        picture = _upright(opened)
+        see_through = False
+        if picture.mode.startswith("I"):
+            picture, see_through = _grey_of_16_bits(picture)
+        elif picture.has_transparency_data:
+            picture, see_through = _over_grey(picture)
+        if see_through:
+            changes.append("transparency laid over mid-grey")
+        if picture.mode != "F":
+            picture = picture.convert("L" if channels == 1 else "RGB")
+    return picture, changes
+
+
+#: What undoes each EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A decoded picture as its EXIF data turn it; data that cannot be read turn nothing."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def levels_of(path: str | Path) -> np.ndarray:
+    """The levels of a picture file as they are kept in it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except Exception as error:
+        reason = printable(error) or type(error).__name__
+        raise InputError(
+            f"{printable(path)} is not a picture that can be read: {reason}"
+        ) from error
 
 
 def _has_16_bits(opened: ImageFile.ImageFile) -> bool:
@@ -178,11 +232,17 @@ def image_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}")
+        raise InputError(f"there is no folder {printable(folder)}")
     known = Image.registered_extensions()
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in known and p.is_file())
+    # A folder that cannot be listed has none.
+    files = sorted(
+        Path(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in known and os.path.isfile(os.path.join(root, name))
+    )
     if not files:
-        raise InputError(f"there is no picture in {folder}")
+        raise InputError(f"there is no picture in {printable(folder)}")
     return files
 
 

@@ -10,93 +10,85 @@ from typing import Any
 import optax
 
 from featvis import components, models
-from featvis.errors import InputError, UnknownModel
-from featvis.manifest import read_manifest, runs_of, unpack_array, unpack_init, versions
+from featvis.errors import InputError, UnknownModel, printable
+from featvis.manifest import (
+    array_of,
+    check_manifest,
+    last_run,
+    read_manifest,
+    unpack_init,
+    versions,
+)
 from featvis.models import Model
 from featvis.redirect import with_leak
 from featvis.result import Result
 from featvis.synthesis import attempt
 from featvis.targets import target
-from objectives import Objective, UnknownLayer, parse
-
-#: More targets than an objective has: what is unpacked for them is bounded.
-_MOST_TARGETS = 16
+from objectives import Objective, parse
 
 
 class VersionWarning(UserWarning):
     """The picture was made with other versions: it may differ in its last bits, or more."""
 
 
-def model_of(manifest: Mapping[str, Any], model: Model | None = None) -> Model:
-    """The model that a manifest names, with the same weights.
+def model_of(run: Mapping[str, Any], model: Model | None = None) -> Model:
+    """The model that a run of a manifest names, with the same weights.
 
     Args:
-        manifest: of a result or a file.
+        run: of a manifest.
         model: the model, where it is not one that `featvis.models.load` knows.
 
     Raises:
-        InputError: the manifest is damaged, or was made with other weights.
+        InputError: the picture was made with other weights.
         UnknownModel: the model is not known by its name.
     """
-    named = manifest.get("model")
-    if not isinstance(named, Mapping) or not all(
-        isinstance(named.get(key), str) for key in ("name", "digest")
-    ):
-        raise InputError(f"the manifest is damaged: its model is {named!r}")
-    if model is None and models.is_place(named["name"]):
+    name, digest, origin = (printable(run["model"][key]) for key in ("name", "digest", "origin"))
+    if model is None and models.is_place(name):
         # Importing is running a program: never because a picture says so.
         raise InputError(
-            f"the picture was made with a model of your own, {named['name']}: pass model= "
-            f"(--model {named['name']})"
+            f"the picture was made with a model of your own, {name}: pass model= (--model {name})"
         )
     try:
-        model = models.load(named["name"]) if model is None else model
+        model = models.load(name) if model is None else model
     except UnknownModel as error:
         raise UnknownModel(
-            f"the picture was made with a model called {named['name']!r}, which is not one of the "
+            f"the picture was made with a model called {name!r}, which is not one of the "
             "zoo: pass model= (--model PACKAGE.MODULE:FACTORY)"
         ) from error
-    if model.digest != named["digest"]:
+    if model.digest != run["model"]["digest"]:
         raise InputError(
-            f"the picture was made with {named['name']} of the digest {named['digest'][:12]} "
-            f"({named.get('origin') or 'origin unknown'}); this one has {model.digest[:12]} "
-            f"({model.origin}): other weights, or another input or layers; pass the right ones "
-            "(model=, --weights FILE)"
+            f"the picture was made with {name} of the digest {digest[:12]} "
+            f"({origin or 'origin unknown'}); this one has {model.digest[:12]} "
+            f"({printable(model.origin)}): other weights, or another input or layers; pass the "
+            "right ones (model=, --weights FILE)"
         )
     return model
 
 
-def objective_of(manifest: Mapping[str, Any], model: Model) -> Objective:
-    """The objective of a manifest, its targets computed anew.
+def objective_of(manifest: Mapping[str, Any], run: Mapping[str, Any], model: Model) -> Objective:
+    """The objective of a run of a manifest, its targets computed anew.
 
     Raises:
-        InputError: the manifest is damaged.
+        InputError: an array of the manifest is missing or damaged.
+        UnknownLayer: a target's layer is none of the model's.
         ParseError: a text that is no objective.
+        ObjectiveError: an array that is none of an objective.
     """
     arrays: dict[str, Any] = {}
-    try:
-        if len(manifest["targets"]) > _MOST_TARGETS:
-            raise InputError(f"the manifest has {len(manifest['targets'])} targets, too many")
-        for name, packed in manifest["targets"].items():
-            if "values" in packed:
-                arrays[name] = unpack_array(packed["values"])
-            else:
-                images = unpack_array(packed["images"])
-                arrays[name] = target(model, packed["layer"], images, name)
-        return parse(manifest["objective"], **arrays)
-    except (KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UnknownLayer):
-            raise
-        raise InputError(f"the manifest is damaged: its targets: {error}") from error
+    for name, packed in run["targets"].items():
+        if "values" in packed:
+            arrays[name] = array_of(manifest, packed["values"])
+        else:
+            images = array_of(manifest, packed["images"])
+            arrays[name] = target(model, packed["layer"], images, name)
+    return parse(run["objective"], **arrays)
 
 
 def version_differences(manifest: Mapping[str, Any]) -> list[str]:
     """What differs between the manifest's versions and those of this machine, one line each."""
-    then, now = manifest.get("versions"), versions()
-    if not isinstance(then, Mapping):
-        raise InputError(f"the manifest is damaged: its versions are {then!r}")
+    then, now = last_run(manifest)["versions"], versions()
     return [
-        f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
+        printable(f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now")
         for name in sorted({*then, *now})
         if then.get(name) != now.get(name)
     ]
@@ -126,7 +118,8 @@ def replay(
             all have their own.
     """
     manifest = source if isinstance(source, Mapping) else read_manifest(source)
-    network = model_of(manifest, model)
+    runs = check_manifest(manifest)
+    network = model_of(runs[-1], model)
     differences = version_differences(manifest)
     if differences:
         warnings.warn(
@@ -134,56 +127,60 @@ def replay(
             VersionWarning,
             stacklevel=2,
         )
-    runs = runs_of(manifest)
-    if optimizer is not None and all(run.get("optimizer") is not None for run in runs):
+    if optimizer is not None and all(run["optimizer"] is not None for run in runs):
         raise InputError(
             "the manifest has its optimizer: optimizer= is for one that was not given as text"
         )
     result = None
     for run in runs:
-        result = _run(run, network, optimizer, result, progress)
+        result = _again(manifest, run, network, optimizer, result, progress)
+        if run["member"] is not None:
+            if run["member"] >= len(result):
+                raise InputError(
+                    f"the manifest is damaged: member is {run['member']} of {len(result)} images"
+                )
+            result = result[run["member"]]
         if "interrupt" in result.stopped:
             break
     assert result is not None
     return result.or_raise()
 
 
-def _run(
+def _again(
     manifest: Mapping[str, Any],
+    run: Mapping[str, Any],
     network: Model,
     optimizer: optax.GradientTransformation | None,
     before: Result | None,
     progress: bool,
 ) -> Result:
-    """The run of a manifest, on from the result of the one before it."""
-    try:
-        if manifest["model"]["digest"] != network.digest:
-            network = model_of(manifest)
-        chosen = optimizer if manifest["optimizer"] is None else manifest["optimizer"]
-        if chosen is None:
-            raise InputError(
-                "the optimizer was not given as text and is not in the manifest: pass optimizer="
-            )
-        parameterization = components.parameterization(
-            manifest["parameterization"], network.input.size, network.input.channels
+    """A run of a manifest, on from the result of the one before it."""
+    if not run["steps"]:
+        raise InputError(
+            "the run of the picture failed at its first step: there is nothing to make"
         )
-        result = attempt(
-            with_leak(network, manifest["model"]["leak"]),
-            objective_of(manifest, network),
-            parameterization,
-            seed=manifest["seed"],
-            batch=manifest["batch"],
-            steps=manifest["steps"],
-            optimizer=chosen,
-            transform=manifest["transform"],
-            draws=manifest["draws"],
-            init=unpack_init(manifest, parameterization) if before is None else before,
-            patience=manifest["patience"],
-            snapshots=manifest["snapshots"],
-            progress=progress,
+    if run["model"]["digest"] != network.digest:
+        network = model_of(run)
+    chosen = optimizer if run["optimizer"] is None else run["optimizer"]
+    if chosen is None:
+        raise InputError(
+            "the optimizer was not given as text and is not in the manifest: pass optimizer="
         )
-        return result[manifest["member"]] if "member" in manifest else result
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        if isinstance(error, (UnknownModel, UnknownLayer)):
-            raise
-        raise InputError(f"the manifest is damaged: {error}") from error
+    parameterization = components.parameterization(
+        run["parameterization"], network.input.size, network.input.channels
+    )
+    return attempt(
+        with_leak(network, run["model"]["leak"]),
+        objective_of(manifest, run, network),
+        parameterization,
+        seed=run["seed"],
+        batch=run["batch"],
+        steps=run["steps"],
+        optimizer=chosen,
+        transform=run["transform"],
+        draws=run["draws"],
+        init=unpack_init(manifest, run, parameterization) if before is None else before,
+        patience=run["patience"],
+        snapshots=run["snapshots"],
+        progress=progress,
+    )

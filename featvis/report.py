@@ -10,6 +10,7 @@ import math
 import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from PIL import Image
 
 from featvis import checks
 from featvis.errors import InputError, OutputError
-from featvis.manifest import versions
-from featvis.result import Result, grid, output_path, to_picture, write_file
+from featvis.files import output_path, write_file
+from featvis.manifest import last_run, versions
+from featvis.result import Result, grid, to_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,8 +230,8 @@ class Report:
         sheet = grid(pictures, labels, columns)
         path = self._claim(name)
         count = "1 picture" if len(arrays) == 1 else f"{len(arrays)} pictures"
-        self._add(path, _png(sheet), f"{count}: {', '.join(labels) or name}", _caption(caption))
-        return path
+        alternative = f"{count}: {', '.join(labels) or name}"
+        return self._add(path, _png(sheet), alternative, _caption(caption))
 
     def figure(self, name: str, figure: Figure, caption: str = "") -> Path:
         """Adds a matplotlib figure.
@@ -256,8 +258,7 @@ class Report:
             if word
         ]
         alternative = f"plot: {', '.join(dict.fromkeys(words)) or name}"
-        self._add(path, buffer.getvalue(), alternative, _caption(caption))
-        return path
+        return self._add(path, buffer.getvalue(), alternative, _caption(caption))
 
     def result(
         self,
@@ -289,7 +290,7 @@ class Report:
             columns = checks.integer(self, "columns", columns, 1)
         path = result.save(self._claim(name), labels=labels, columns=columns, force=True)
         record = path.with_suffix(".json")
-        objective = str(result.manifest["objective"])
+        objective = str(last_run(result.manifest)["objective"])
         note = (
             f"<br><code>{html.escape(objective)}</code>, "
             f'<a href="{quote(record.name)}">how it was made</a>'
@@ -333,7 +334,7 @@ class Report:
                 for name, fact in shown.items()
             ),
         )
-        return write_file(self.folder / "index.html", page.encode("utf-8", "replace"))
+        return write_file(self.folder / "index.html", page.encode("utf-8", "replace"), force=True)
 
     def _claim(self, name: str) -> Path:
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -341,16 +342,18 @@ class Report:
                 f"{name!r} is no plain file name: letters, digits, '_', '-' and '.', no '.' or '-' "
                 "at its beginning"
             )
-        # Some file systems take A.png and a.png for one file.
-        if name.lower() in self._names | {"manifest", "index"}:
+        # Some file systems take A.png and a.png, or two ways to write é, for one file.
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in self._names | {"manifest", "index"}:
             raise InputError(f"the report already has {name!r}; give each picture its own name")
-        path = output_path(self.folder / f"{name}.png", force=True)
-        self._names.add(name.lower())
+        path = output_path(self.folder / f"{name}.png")
+        self._names.add(key)
         return path
 
-    def _add(self, path: Path, content: bytes, alternative: str, caption: str) -> None:
-        write_file(path, content)
+    def _add(self, path: Path, content: bytes, alternative: str, caption: str) -> Path:
+        path = write_file(path, content, force=True)
         self._show(path, alternative, caption)
+        return path
 
     def _show(self, path: Path, alternative: str, caption: str) -> None:
         with Image.open(path) as picture:
@@ -416,7 +419,7 @@ def _strict(value: Any) -> Any:
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:
     text = json.dumps(_strict(record), indent=1, allow_nan=False)
-    write_file(path, (text + "\n").encode())
+    write_file(path, (text + "\n").encode(), force=True)
 
 
 def _shown(value: Any) -> str:

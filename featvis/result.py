@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from featvis import manifest as manifests
-from featvis.errors import InputError, NonFiniteError, OutputError
+from featvis.errors import InputError, NonFiniteError, OutputError, printable
+from featvis.files import output_path, write_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ class Result:
         sensitivity: how much the objective depended on each pixel on the way, (n, h, w): the sum
             over steps of |d score / d image| (Fel et al. 2023, the transparency of MaCo).
         snapshots: images (n, h, w, c) by the number of steps after which they were kept.
-        manifest: all that makes the images again, plain data.
+        manifest: all that makes the images again, plain data (`featvis.manifest`).
         steps: steps taken by each image, (n,).
         stopped: why each image ended: "steps", "plateau", "interrupt" or "non-finite".
         failures: for each image None, or the step and the term that were not finite.
@@ -161,17 +162,19 @@ class Result:
     ) -> Path:
         """Writes the picture as PNG with the manifest inside, and the manifest beside it as JSON.
 
-        Several images are written as one grid. An existing file is kept: the new one gets a
-        number before its suffix.
+        Several images are written as one grid. An existing file is kept: the new picture and its
+        JSON get a number before their suffixes, `unit-1.png`. What was given to the run as arrays
+        (targets, a start) is in neither: it lies beside them in a file that all pictures of the
+        same arrays share, `featvis-<digest>.safetensors`; `replay` needs it in the same folder.
 
         Args:
             path: ends in .png, or has no suffix and gets it.
-            labels: one line under each image; none for no labels.
+            labels: text under each image; none for no labels.
             columns: of the grid; by default as square as it goes.
             force: write over an existing file.
 
         Returns:
-            The path of the PNG.
+            The path of the PNG as it was written.
 
         Raises:
             OutputError: it cannot be written.
@@ -179,15 +182,14 @@ class Result:
         """
         alone = len(self) == 1 and not labels
         picture = self.picture() if alone else self.grid(labels, columns)
-        path = output_path(path, force=force)
+        path = output_path(path)
+        record = manifests.record_of(self.manifest, path.parent)
         info = PngInfo()
-        info.add_itxt(manifests.KEYWORD, json.dumps(self.manifest), zip=True)
+        info.add_itxt(manifests.KEYWORD, json.dumps(record), zip=True)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", pnginfo=info)
-        record = {**self.manifest, "result": self.summary()}
-        write_file(path, buffer.getvalue())
-        write_file(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
-        return path
+        text = json.dumps({**record, "result": self.summary()}, indent=1) + "\n"
+        return write_file(path, buffer.getvalue(), beside={".json": text.encode()}, force=force)
 
     def save_animation(
         self, path: str | Path, *, seconds: float = 4.0, force: bool = False
@@ -201,6 +203,9 @@ class Result:
             seconds: of one run through, above 0.
             force: write over an existing file.
 
+        Returns:
+            The path as it was written: with a number where there was a file.
+
         Raises:
             InputError: no snapshots were kept, or another suffix.
             OutputError: it cannot be written.
@@ -209,7 +214,7 @@ class Result:
             raise InputError("no snapshots to animate: synthesize(..., snapshots=24) keeps them")
         if not seconds > 0:
             raise InputError(f"seconds must be above 0; got {seconds}")
-        path = output_path(path, force=force, suffixes=(".webp", ".gif"))
+        path = output_path(path, (".webp", ".gif"))
         pictures = [
             [to_picture(image) for image in self.snapshots[k]] for k in sorted(self.snapshots)
         ]
@@ -224,7 +229,7 @@ class Result:
             duration=max(20, round(1000 * seconds / len(frames))),
             loop=0,
         )
-        return write_file(path, buffer.getvalue())
+        return write_file(path, buffer.getvalue(), force=force)
 
     def summary(self) -> dict[str, Any]:
         """The figures of the result, plain data."""
@@ -237,10 +242,14 @@ class Result:
             "evidence": {name: _finite(values) for name, values in self.evidence.items()},
         }
 
+    @property
+    def _objective(self) -> str:
+        return str(manifests.last_run(self.manifest)["objective"])
+
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)
         return (
-            f"Result({_shorten(self.manifest['objective'])}, {len(self)} x "
+            f"Result({_shorten(self._objective)}, {len(self)} x "
             f"{self.images.shape[1]}x{self.images.shape[2]}, clean scores {clean})"
         )
 
@@ -258,7 +267,7 @@ class Result:
                 f'<img alt="image {i}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{html.escape(', '.join(facts))}</figcaption></figure>"
             )
-        title = html.escape(_shorten(self.manifest["objective"]))
+        title = html.escape(_shorten(self._objective))
         return f"<div><code>{title}</code><br>{''.join(cells)}</div>"
 
 
@@ -283,15 +292,26 @@ def to_picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.concatenate(np.moveaxis(levels, -1, 0), axis=1))
 
 
+#: Characters of a label that are drawn: as many as a file's name can have.
+_LABEL = 255
+
+
 def grid(
     pictures: Sequence[Image.Image], labels: Sequence[str] = (), columns: int | None = None
 ) -> Image.Image:
-    """Pictures of one size side by side, with a line of text under each.
+    """Pictures of one size side by side, with text under each.
+
+    A label has as many lines as it needs. What the font does not have is written as Python
+    escapes it, so that different labels look different; of more than 255 characters the middle is
+    left out.
 
     Args:
         pictures: at least one.
         labels: as many as pictures, or none.
         columns: at least 1; by default as square as it goes.
+
+    Raises:
+        InputError: another number of labels.
     """
     if labels and len(labels) != len(pictures):
         raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
@@ -299,70 +319,63 @@ def grid(
     rows = -(-len(pictures) // columns)
     width, height = pictures[0].size
     gap = 4
-    font = ImageFont.load_default(size=max(11, min(16, width // 10)))
-    line = int(font.size * 1.5) if labels else 0  # type: ignore[union-attr]
+    font = _font(max(11, min(16, width // 10)))
+    line = int(font.size * 1.5)
+    lines = [_wrapped(label, font, width) for label in labels]
+    tall = [
+        line * max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
+        for row in range(rows)
+    ]
     sheet = Image.new(
-        "RGB", (columns * (width + gap) + gap, rows * (height + line + gap) + gap), "white"
+        "RGB", (columns * (width + gap) + gap, rows * (height + gap) + sum(tall) + gap), "white"
     )
     draw = ImageDraw.Draw(sheet)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
-        x, y = gap + column * (width + gap), gap + row * (height + line + gap)
+        x = gap + column * (width + gap)
+        y = gap + row * (height + gap) + sum(tall[:row])
         sheet.paste(picture, (x, y))
-        if labels:
-            text = labels[i]
-            while len(text) > 1 and draw.textlength(text, font=font) > width:
-                text = text[:-2].rstrip("…") + "…"
-            draw.text((x + width / 2, y + height + line / 2), text, "black", font, anchor="mm")
+        for number, text in enumerate(lines[i] if labels else ()):
+            middle = (x + width / 2, y + height + line * (number + 0.5))
+            draw.text(middle, text, "black", font, anchor="mm")
     return sheet
 
 
-def output_path(
-    path: str | Path, *, force: bool = False, suffixes: tuple[str, ...] = (".png",)
-) -> Path:
-    """A path that can be written, with a number before the suffix where a file is in the way.
-
-    Args:
-        path: with one of the suffixes, or with none to get the first of them.
-        force: take the path even if there is a file.
-        suffixes: those that are fine.
-
-    Raises:
-        InputError: another suffix.
-        OutputError: the folder is missing or cannot be written to.
-    """
-    path = Path(path)
-    if not path.suffix:
-        path = path.with_name(path.name + suffixes[0])
-    if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path} should end in {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-    try:
-        path.exists()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OutputError(f"cannot write {path}: permission denied")
-    if force:
-        return path
-    free, number = path, 1
-    # A picture's manifest lies beside it under the same name.
-    while free.exists() or (path.suffix == ".png" and free.with_suffix(".json").exists()):
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return free
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise OutputError("labels need a Pillow with FreeType")
+    return font
 
 
-def write_file(path: Path, content: bytes) -> Path:
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".featvis-{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    return path
+@functools.lru_cache(2**14)
+def _drawn(character: str, font: ImageFont.FreeTypeFont) -> tuple[str, float]:
+    """How a character is drawn, and how wide that is."""
+    text = printable(character)
+    if character == "\\":
+        text = r"\\"  # or an escape could be what a label says
+    elif not character.isascii() and len(text) == 1 and _is_missing(character, font):
+        text = ascii(character)[1:-1]
+    return text, font.getlength(text)
+
+
+def _is_missing(character: str, font: ImageFont.FreeTypeFont) -> bool:
+    box, nothing = font.getmask(character), font.getmask("\U0010fffe")
+    return box.size == nothing.size and bytes(box) == bytes(nothing)
+
+
+def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The lines of a label, each at most as wide as the picture (or of one character)."""
+    if len(label) > _LABEL:
+        half = _LABEL // 2
+        label = f"{label[:half]}…{label[-half:]}"
+    lines, used = [""], 0.0
+    for character in label:
+        text, length = _drawn(character, font)
+        if used + length > width and lines[-1]:
+            lines.append("")
+            used = 0.0
+        lines[-1] += text
+        used += length
+    return lines

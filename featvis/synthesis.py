@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import signal
 import threading
 import time
@@ -33,7 +34,7 @@ from jax.sharding import (
 
 from featvis import components, kernels, memory, models
 from featvis.errors import InputError
-from featvis.manifest import describe_run, runs_of
+from featvis.manifest import LARGEST, describe_run, last_run
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
@@ -57,6 +58,8 @@ _CHUNK = 64
 _REDIRECTED_STEPS = 16
 #: Seconds between two looks at the clock, the progress bar and Ctrl-C.
 _CHUNK_SECONDS = 0.5
+#: Numbers of a run's images, or of their parameters; of the optimizer's states four times as many.
+_MOST_NUMBERS = 2**28
 #: Draws of the transform over which the final transformed score is averaged.
 _DRAWS = 8
 #: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
@@ -194,12 +197,12 @@ def attempt(
     before = init if isinstance(init, Result) else None
     if before is not None:
         init = _pictures_of(before, parameterization)
-        if not before.manifest["steps"]:
+        if not last_run(before.manifest)["steps"]:
             # A run that failed at once has no steps to make again: what it holds is a start.
             before, init = None, _resized(init, parameterization)
     count = _batch_size(objective, seed, batch, init, parameterization)
     seen = _check_fit(model, objective, parameterization, transform, count)
-    _check_optimizer(optimizer, parameterization)
+    _check_optimizer(optimizer, parameterization, count)
     marks = snapshot_steps(snapshots, steps)
 
     layout = _layout(model.params, count)
@@ -362,7 +365,7 @@ def _run_keys(keys: jax.Array, before: Result | None) -> jax.Array:
     if before is None:
         return keys
     # 0 to 2 are the purposes below.
-    number = 2 + len(runs_of(before.manifest))
+    number = 2 + len(before.manifest["runs"])
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
@@ -651,8 +654,8 @@ def _as_parameterization(value: Any, model: Model) -> Parameterization:
 def _positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name} must be an integer of at least 1; got {value!r}")
-    if value >= 2**31:
-        raise InputError(f"{name} must be below 2^31; got {value}")
+    if value > LARGEST.get(name, 2**31 - 1):
+        raise InputError(f"{name} must be at most {LARGEST.get(name, 2**31 - 1)}; got {value}")
 
 
 def _batch_size(
@@ -733,10 +736,14 @@ def _check_fit(
         The shape of what the model sees, (n, h, w, c).
     """
     model.check_image_shape(*parameterization.shape)
+    _check_amount(
+        f"{count} images of {parameterization}", count * math.prod(parameterization.shape)
+    )
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     seen = jax.eval_shape(jax.vmap(transform), keys, image)
     model.check_image_shape(*seen.shape[1:])
+    _check_amount(f"what {transform} makes of {count} images", math.prod(seen.shape))
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
         part = objective
@@ -746,15 +753,31 @@ def _check_fit(
     return tuple(seen.shape)
 
 
+def _check_amount(what: str, numbers: int) -> None:
+    """Refuses what fills any memory: a manifest from somewhere else can ask for anything.
+
+    Raises:
+        InputError: too many numbers.
+    """
+    if numbers > _MOST_NUMBERS:
+        raise InputError(f"{what} are {numbers} numbers, and at most {_MOST_NUMBERS} are held")
+
+
+def _numbers(shapes: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
 def _check_optimizer(
-    optimizer: str | optax.GradientTransformation, parameterization: Parameterization
+    optimizer: str | optax.GradientTransformation, parameterization: Parameterization, count: int
 ) -> None:
     """Dry run of one update: what an optimizer needs and does not get is said before compiling."""
     transformation = components.optimizer(optimizer)
     params = jax.eval_shape(parameterization.init, jax.random.key(0))
+    _check_amount(f"the parameters of {count} x {parameterization}", count * _numbers(params))
 
     def once(params: Any) -> Any:
         state = transformation.init(params)
+        _check_amount("the states of the optimizer", count * _numbers(state) // 4)
         return transformation.update(params, state, params, value=jnp.float32(0), grad=params)
 
     try:
@@ -793,7 +816,7 @@ class _Pictures(NamedTuple):
 
 def _pictures_of(result: Result, parameterization: Parameterization) -> Any:
     """What a run starts from that goes on from a result: its parameters, or its images."""
-    if result.manifest["parameterization"] == repr(parameterization):
+    if last_run(result.manifest)["parameterization"] == repr(parameterization):
         return result.params
     if result.images.shape[-1] != parameterization.channels:
         raise InputError(
@@ -961,7 +984,7 @@ def synthesize_many(
         key = signature(objective) if count == 1 else place
         groups.setdefault(key, []).append(place)
     _positive("steps", options.get("steps", 1))
-    _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization)
+    _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization, 1)
 
     def results() -> Iterator[tuple[tuple[int, ...], Result]]:
         for places in groups.values():

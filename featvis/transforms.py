@@ -33,6 +33,8 @@ from featvis.errors import InputError
 
 #: Reach up to which the gradient of an affine map is gathered: (2·2 + 1)² reads a pixel.
 _LARGEST_REACH = 2
+#: Pixels that anything is moved or framed by, at most.
+_FARTHEST = 2**14
 
 BORDERS = ("edge", "reflect", "constant")
 """What a transform can find outside the picture."""
@@ -135,9 +137,9 @@ class Pad(Transform):
         if isinstance(self.width, (tuple, list)):
             if len(self.width) != 2:
                 raise checks.error(self, "width", "an integer of at least 0, or two", self.width)
-            width = tuple(checks.integer(self, "width", one, 0) for one in self.width)
+            width = tuple(checks.integer(self, "width", one, 0, _FARTHEST) for one in self.width)
         else:
-            width = checks.integer(self, "width", self.width, 0)
+            width = checks.integer(self, "width", self.width, 0, _FARTHEST)
         checks.set_fields(
             self,
             width=width,
@@ -214,7 +216,7 @@ class Jitter(Transform):
 
     def __post_init__(self) -> None:
         """Check the field and turn it into a plain literal."""
-        checks.set_fields(self, shift=checks.integer(self, "shift", self.shift, 0))
+        checks.set_fields(self, shift=checks.integer(self, "shift", self.shift, 0, _FARTHEST))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return (h - shift, w - shift, c)."""
@@ -247,7 +249,7 @@ class Roll(Transform):
 
     def __post_init__(self) -> None:
         """Check the field and turn it into a plain literal."""
-        checks.set_fields(self, shift=checks.integer(self, "shift", self.shift, 0))
+        checks.set_fields(self, shift=checks.integer(self, "shift", self.shift, 0, _FARTHEST))
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         widths = ((self.shift, self.shift), (self.shift, self.shift), (0, 0))
@@ -290,7 +292,7 @@ class RandomAffine(Transform):
             shift=checks.number(self, "shift", self.shift, 0),
             border=checks.choice(self, "border", self.border, BORDERS),
             value=checks.number(self, "value", self.value),
-            frame=checks.integer(self, "frame", self.frame, 0),
+            frame=checks.integer(self, "frame", self.frame, 0, _FARTHEST),
         )
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -444,8 +446,8 @@ class Blur(Transform):
     from the key.
 
     Args:
-        sigma: standard deviation in pixels, above 0.
-        radius: of the kernel in pixels, at least 1 (1 is 3x3); None for `ceil(3 sigma)`.
+        sigma: standard deviation in pixels, above 0 and at most 1000.
+        radius: of the kernel in pixels, 1 (which is 3x3) to 4000; None for `ceil(3 sigma)`.
 
     Raises:
         InputError: at construction, for a field out of its range.
@@ -456,9 +458,10 @@ class Blur(Transform):
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        checks.set_fields(self, sigma=checks.positive(self, "sigma", self.sigma))
+        checks.positive(self, "sigma", self.sigma)
+        checks.set_fields(self, sigma=checks.number(self, "sigma", self.sigma, 0, 1000))
         if self.radius is not None:
-            checks.set_fields(self, radius=checks.integer(self, "radius", self.radius, 1))
+            checks.set_fields(self, radius=checks.integer(self, "radius", self.radius, 1, 4000))
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         rows, columns = (jnp.asarray(self._matrix(n), jnp.float32) for n in image.shape[:2])

@@ -25,6 +25,10 @@ from objectives.errors import ObjectiveError, ParseError
 
 # Above this many elements an array is written in base64: exact, and a third of the length.
 _WRITTEN_OUT = 64
+# What is nested deeper is no text that anybody wrote.
+_DEEPEST = 100
+#: Parts of a text at most, so that reading one takes no more than seconds.
+MOST_PARTS = 20_000
 _DTYPES = ("float32", "int32", "uint32", "bool")
 
 
@@ -162,6 +166,7 @@ class _Reading:
         self._names, self._bare, self._methods = evaluator.names, evaluator.bare, evaluator.methods
         self._text, self._read, self._what = text, read, evaluator.what
         self._refused = evaluator.refused
+        self._depth = 0
         self._in_what = f"in {'an' if evaluator.what[0] in 'aeiou' else 'a'} {evaluator.what}"
         line = self._masked()
         self._lead = len(line) - len(line.lstrip())
@@ -205,6 +210,8 @@ class _Reading:
             raise mark(self._text, f"malformed {self._what}: {reason}", column) from None
         except ValueError as error:
             raise mark(self._text, f"malformed {self._what}: {error}", 0) from None
+        if sum(1 for _ in ast.walk(tree)) > MOST_PARTS:
+            raise mark(self._text, f"the {self._what} has more than {MOST_PARTS} parts", 0)
         return self._visit(tree.body)
 
     def _column(self, node: ast.AST) -> int:
@@ -218,6 +225,15 @@ class _Reading:
         return self._error(node, f"{thing} is not allowed {self._in_what}")
 
     def _visit(self, node: ast.expr) -> Any:
+        if self._depth == _DEEPEST:
+            raise self._error(node, f"malformed {self._what}: nested too deeply")
+        self._depth += 1
+        try:
+            return self._value(node)
+        finally:
+            self._depth -= 1
+
+    def _value(self, node: ast.expr) -> Any:
         match node:
             case ast.Constant(value=value):
                 return self._constant(node, value)

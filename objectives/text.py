@@ -26,6 +26,7 @@ _TOKEN = re.compile(
     rf"""
       (?P<quoted> {literals.STRING} ) (?P<colon1> \s* : )
     | {literals.STRING}
+    | (?P<open> ['"] )
     | (?P<layer> (?= \d* [A-Za-z_] ) \w+ (?: [./]\w+ )* ) (?P<colon2> \s* : )
     | (?P<path> [A-Za-z_]\w* (?: / \w+ | \.\d+ )+ ) (?! \s*\( | \w )
     | \.\s*\w+ | \w+
@@ -153,6 +154,12 @@ def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int
     stop = 0
     while token := _TOKEN.search(text, stop):
         start, stop = token.span()
+        if len(found) > literals.MOST_PARTS:
+            raise literals.mark(
+                text, f"the objective has more than {literals.MOST_PARTS} parts", start
+            )
+        if token["open"] is not None:
+            break  # a string without an end, which the evaluator refuses
         if token["path"] is not None:
             path, stop = _path(text, token, called, layers)
             if path is not None:

@@ -10,7 +10,7 @@ from PIL import Image
 import featvis as fv
 from featvis import cli, result
 from featvis.checkpoints import _source
-from featvis.manifest import read_manifest
+from featvis.manifest import last_run, read_manifest
 from featvis.zoo.architecture import _expected
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -232,10 +232,10 @@ def test_usage_mistakes_exit_with_2_too(capsys):
 def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, monkeypatch):
     wrote = result.write_file
 
-    def failing(path, content):
+    def failing(path, content, **options):
         if path.parent.name != "spare" and not str(path).startswith(str(tmp_path / "spare")):
-            raise result.OutputError(f"cannot write {path}: No space left on device")
-        return wrote(path, content)
+            raise fv.OutputError(f"cannot write {path}: No space left on device")
+        return wrote(path, content, **options)
 
     (tmp_path / "spare").mkdir()
     monkeypatch.setattr(result, "write_file", failing)
@@ -338,7 +338,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
     code, lines, errors = call(capsys, *arguments, "--quiet", "--json")
     assert (code, errors) == (0, "")
     record = json.loads(lines[0])
-    manifest = read_manifest(record["image"])
+    manifest = last_run(read_manifest(record["image"]))
     assert manifest["model"]["origin"] == "file tiny.npz"
     assert len(manifest["model"]["digest"]) == 64
     code, lines, _ = call(
@@ -462,7 +462,7 @@ def test_parts_of_a_run_have_the_size_of_the_picture(capsys, driven):
     )  # fmt: skip
     assert (code, errors) == (0, "")
     assert json.loads(lines[0])["seed"] == 4
-    manifest = read_manifest("out.png")
+    manifest = last_run(read_manifest("out.png"))
     assert manifest["parameterization"].startswith("Pixels(size=(6, 7)")
     assert (manifest["transform"], manifest["draws"]) == ("Roll(shift=1)", 2)
     assert (manifest["optimizer"], manifest["patience"]) == ("adam(0.1)", 2)
@@ -493,7 +493,7 @@ def test_caricature_and_accentuate(capsys, driven):
     assert record["image"].endswith("_caricature-map-a.png")
     assert record["agreement"] == pytest.approx(record["projection"] * record["cosine"], rel=1e-5)
     # After the weight of the preset, which strength multiplies.
-    assert read_manifest(record["image"])["objective"].startswith("200.0*caricature(")
+    assert last_run(read_manifest(record["image"]))["objective"].startswith("200.0*caricature(")
     code, lines, errors = call(
         capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--weight", "0.5",
         "--transform", "Roll(1)", "--draws", "2", "--json",
@@ -518,7 +518,7 @@ def test_class_models_by_number_and_by_name(capsys, driven):
         assert 1 <= record["rank"] <= 5
         assert os.path.exists(record["image"])
     first, second = (read_manifest(record["image"]) for record in records)
-    assert first["objective"].startswith("1.0*probability([2, 1]) ")
+    assert last_run(first)["objective"].startswith("1.0*probability([2, 1]) ")
     assert (first.get("member", 0), second["member"]) == (0, 1)
     assert os.path.basename(records[1]["image"]).endswith("_class-tabby-cat.png")
 

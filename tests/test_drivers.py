@@ -12,7 +12,7 @@ from PIL import Image
 
 import featvis as fv
 from featvis import drivers, metrics, presets, synthesis
-from featvis.manifest import runs_of
+from featvis.manifest import last_run, runs_of
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -221,7 +221,7 @@ def test_classes_by_number_by_name_and_several(toy):
     number = drive(fv.class_model, toy, 2, **QUICK)
     name = drive(fv.class_model, toy, "c", **QUICK)
     np.testing.assert_array_equal(number.images, name.images)
-    assert number.manifest["objective"].startswith("1.0*logits:2 ")
+    assert last_run(number.manifest)["objective"].startswith("1.0*logits:2 ")
     several = drive(fv.class_model, toy, ["e", 2, "0"], **QUICK)
     assert len(several) == 3
     np.testing.assert_allclose(several.images[1], number.images[0], atol=1e-5)
@@ -245,7 +245,7 @@ def test_rank_counts_the_classes_above(toy):
 
 def test_what_of_a_class_is_maximised(toy):
     result = drive(fv.class_model, toy, 1, of="probability", **QUICK)
-    assert result.manifest["objective"].startswith("1.0*probability(1) ")
+    assert last_run(result.manifest)["objective"].startswith("1.0*probability(1) ")
     np.testing.assert_allclose(
         result.evidence["probability"],
         jax.nn.softmax(np.asarray(toy(result.images)["logits"]))[:, 1],
@@ -355,7 +355,7 @@ def test_others_replay_to_the_bit(toy, tmp_path):
         drive(fv.class_model, toy, ["a", "b"], **QUICK),
     ]
     # A leaky gradient, of one rectifier before the layer.
-    assert results[0].manifest["model"]["leak"] == 1
+    assert last_run(results[0].manifest)["model"]["leak"] == 1
     for i, result in enumerate(results):
         again = fv.replay(result.save(tmp_path / f"{i}"), model=toy, progress=False)
         np.testing.assert_array_equal(again.images, result.images)

@@ -54,6 +54,10 @@ class Page(HTMLParser):
         return [element.text for element in self.all(tag)]
 
 
+def manifest_of(objective):
+    return {"format": FORMAT, "runs": [{"objective": objective}], "arrays": {}}
+
+
 def result_of(images, **changes):
     count = len(images)
     fields = {
@@ -64,7 +68,7 @@ def result_of(images, **changes):
         "params": images,
         "sensitivity": np.ones(images.shape[:3]),
         "snapshots": {},
-        "manifest": {"format": FORMAT, "objective": "block4:[1, 2] - 0.1 * tv<2>"},
+        "manifest": manifest_of("block4:[1, 2] - 0.1 * tv<2>"),
         "steps": np.full(count, 3),
         "stopped": ("steps",) * count,
         "failures": (None,) * count,
@@ -98,7 +102,7 @@ def test_text_is_never_markup(tmp_path):
     report.text(NASTY)
     report.table([NASTY, "x"], [[NASTY, NASTY]], NASTY)
     report.pictures("p", IMAGES, [NASTY, "b"], caption=NASTY)
-    report.result("r", result_of(IMAGES, manifest={"objective": NASTY}), caption=NASTY)
+    report.result("r", result_of(IMAGES, manifest=manifest_of(NASTY)), caption=NASTY)
     page = Page(report.write(**{NASTY: NASTY}, nested={NASTY: [NASTY]}))
     assert not page.all("script")
     for tag in ("title", "h1", "h2", "p", "th", "td", "figcaption", "code", "dt", "dd"):
@@ -279,11 +283,12 @@ def test_a_result_keeps_its_manifest_in_both_files(tmp_path):
     path = report.result("r", result, ["a", "b"], columns=2, caption="Two channels")
     assert read_manifest(path) == result.manifest
     record = json.loads((tmp_path / "r.json").read_text())
-    assert record == {**result.manifest, "result": result.summary()}
+    runs = result.manifest["runs"]
+    assert record == {"format": FORMAT, "runs": runs, "result": result.summary()}
     with Image.open(path) as picture:
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(result.grid(["a", "b"], 2)))
     page = Page(report.write())
-    assert page.texts("code") == [result.manifest["objective"]]
+    assert page.texts("code") == [runs[0]["objective"]]
     assert page.all("img")[0].attrs["alt"] == "synthesized: a, b"
     assert page.texts("figcaption") == ["Two channels, "]
 

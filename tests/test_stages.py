@@ -149,16 +149,20 @@ def test_several_objectives_do_not_go_on_from_a_result(toy, small):
 
 
 def test_a_manifest_keeps_of_an_earlier_run_what_differs(small, large, third):
-    assert small.manifest["init"] is None
-    assert large.manifest["init"] == {
-        "run": {"parameterization": repr(SMALL), "init": None, "snapshots": [2]}
+    first, second, last = third.manifest["runs"]
+    assert [first] == small.manifest["runs"]
+    assert second == {
+        "parameterization": repr(BOX),
+        "snapshots": [2, 4],
+        "member": 1,
     }
-    earlier = third.manifest["init"]["run"]
-    assert earlier["init"] == large.manifest["init"]
-    assert earlier["member"] == 1
-    assert "versions" not in earlier
+    same_member = {name: value for name, value in second.items() if name != "member"}
+    assert large.manifest["runs"] == [first, same_member]
+    assert "versions" not in last
     runs = runs_of(third.manifest)
-    assert runs == [small.manifest, {**large.manifest, "member": 1}, third.manifest]
+    assert [run["member"] for run in runs] == [None, 1, None]
+    assert all(set(run) == set(first) for run in runs)
+    assert runs[1]["parameterization"] == repr(BOX)
 
 
 def test_replay_makes_all_runs_to_the_bit(toy, large, third, tmp_path):
@@ -175,7 +179,7 @@ def test_replay_of_one_image_of_a_run_that_went_on(toy, large):
     one = large[1]
     assert one.manifest["member"] == 1
     # The earlier run is of all the images.
-    assert [run.get("member") for run in runs_of(one.manifest)] == [None, 1]
+    assert [run["member"] for run in runs_of(one.manifest)] == [None, None]
     same(fv.replay(one.manifest, model=toy, progress=False), one)
 
 
@@ -201,8 +205,10 @@ def test_a_leaky_run_after_a_plain_one(toy):
 
 
 def test_an_earlier_run_of_another_network_is_not_made_with_this_one(toy, plain):
-    other = {**plain.manifest, "model": {**plain.manifest["model"], "name": "other", "digest": "1"}}
-    both = run(toy, init=dataclasses.replace(plain, manifest=other))
+    (only,) = plain.manifest["runs"]
+    other = {**only, "model": {**only["model"], "name": "other", "digest": "1"}}
+    manifest = {**plain.manifest, "runs": [other]}
+    both = run(toy, init=dataclasses.replace(plain, manifest=manifest))
     with pytest.raises(fv.UnknownModel, match="a model called 'other'"):
         fv.replay(both.manifest, model=toy, progress=False)
 
@@ -223,43 +229,52 @@ def test_what_failed_can_be_gone_on_from(toy):
     with pytest.raises(fv.NonFiniteError) as caught:
         run(toy, UNITS, fv.Pixels(TOY_SIZE), optimizer="chain(sgd(1e30), scale(1e30))")
     failed = caught.value.result
-    assert failed.manifest["steps"] == 0
+    assert failed.manifest["runs"][0]["steps"] == 0
     result = run(toy, UNITS, fv.Pixels(TOY_SIZE), init=failed)
     assert result.stopped == ("steps", "steps")
     same(fv.replay(result.manifest, model=toy, progress=False), result)
 
 
-EARLIER = {"init": None, "snapshots": []}
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        {"run": 3},
-        {"run": None},
-        {"run": {}},
-        {"run": {**EARLIER, "steps": "many"}},
-        {"run": {**EARLIER, "member": 9}},
-        {"run": {**EARLIER, "model": 3}},
-        {"run": {**EARLIER, "model": {"name": "toy"}}},
-        {"run": {**EARLIER, "init": {"run": []}}},
-        {"run": {**EARLIER, "targets": {"a": 1}}},
+        3,
+        None,
+        {},
+        {"steps": "many"},
+        {"member": 9},
+        {"model": 3},
+        {"model": {"name": "toy"}},
+        {"targets": {"a": 1}},
         {"runs": {}},
+        {"init": {"run": {}}},
     ],
     ids=str,
 )
 def test_a_damaged_earlier_run_is_one_line(toy, large, damage):
+    first, last = large.manifest["runs"]
+    changed = {**first, **damage} if isinstance(damage, dict) and damage else damage
     with pytest.raises(fv.InputError) as caught:
-        fv.replay({**large.manifest, "init": damage}, model=toy, progress=False)
+        fv.replay({**large.manifest, "runs": [changed, last]}, model=toy, progress=False)
     assert "\n" not in str(caught.value)
 
 
-def test_thousands_of_earlier_runs_are_read(toy, large):
-    init = {"run": {**EARLIER, "steps": -1}}
-    for _ in range(3000):
-        init = {"run": {**EARLIER, "init": init}}
-    with pytest.raises(fv.InputError, match="steps must be"):
-        fv.replay({**large.manifest, "init": init}, model=toy, progress=False)
+def test_hundreds_of_runs_are_saved_and_replayed(toy, tmp_path):
+    """A run of one's own makes the keys of each other, and no picture is too deep for JSON."""
+    options = {"progress": False, "transform": "none", "steps": 1}
+    result = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), **options)
+    one = result
+    for _ in range(5):
+        result = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), init=result, **options)
+    same(fv.replay(result.save(tmp_path / "six"), model=toy, progress=False), result)
+    # As many more without the time that compiled steps take.
+    *runs, last = result.manifest["runs"]
+    long = dataclasses.replace(one, manifest={**one.manifest, "runs": [*runs, *[last] * 3000]})
+    path = long.save(tmp_path / "thousands")
+    assert read_manifest(path) == long.manifest
+    with Image.open(path) as picture:
+        assert len(picture.text["featvis"]) < 2**20
+    assert len(runs_of(read_manifest(path.with_suffix(".json")))) == 3005
 
 
 # ---- evidence and films --------------------------------------------------------------------

@@ -12,6 +12,7 @@ from networks import TOY_SIZE
 
 import featvis as fv
 from featvis import synthesis
+from featvis.manifest import last_run
 from featvis.transforms import Noise
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -134,7 +135,7 @@ def test_one_draw_is_the_default_and_the_evaluation_is_of_eight(toy):
         for draws in ({}, {"draws": 1}, {"draws": 4})
     )
     np.testing.assert_array_equal(one.scores, plain.scores)
-    assert (plain.manifest["draws"], four.manifest["draws"]) == (1, 4)
+    assert (last_run(plain.manifest)["draws"], last_run(four.manifest)["draws"]) == (1, 4)
     assert np.abs(four.scores - plain.scores).min() > 1e-5
     np.testing.assert_allclose(four.transformed_scores, plain.transformed_scores, rtol=1e-6)
 
@@ -353,7 +354,7 @@ def test_any_optax_transformation_and_each_image_its_own_state(toy):
     text = run(toy, "conv:1", optimizer="chain(clip_by_global_norm(0.01), sgd(1.0))")
     np.testing.assert_allclose(one.images, text.images, atol=1e-6)
     assert len(two) == 2
-    assert one.manifest["optimizer"] is None
+    assert last_run(one.manifest)["optimizer"] is None
 
 
 def test_diversity_makes_images_differ(toy):
@@ -432,7 +433,7 @@ def test_an_interrupt_returns_what_there_is(toy, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert result.stopped == ("interrupt",)
-    assert len(result.scores) == result.manifest["steps"] > 0
+    assert len(result.scores) == last_run(result.manifest)["steps"] > 0
     again = run(toy, "conv:1", transform="affine", steps=min(len(result.scores), 20_000))
     if len(result.scores) <= 20_000:
         np.testing.assert_array_equal(again.images, result.images)

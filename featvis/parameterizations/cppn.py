@@ -31,7 +31,7 @@ class CPPN(Parameterization):
         size: (height, width) in pixels, two positive ints.
         channels: number of channels, at least 1.
         hidden: units of each hidden layer, at least 1.
-        layers: number of hidden layers, at least 1.
+        layers: number of hidden layers, 1 to 256.
 
     Raises:
         InputError: at construction, for a field that is out of its range.
@@ -46,7 +46,7 @@ class CPPN(Parameterization):
         checks.set_fields(
             self,
             hidden=checks.integer(self, "hidden", self.hidden, 1),
-            layers=checks.integer(self, "layers", self.layers, 1),
+            layers=checks.integer(self, "layers", self.layers, 1, 256),
         )
 
     def init(self, key: jax.Array) -> Params:

@@ -46,7 +46,7 @@ class Parameterization(ABC):
         checks.set_fields(
             self,
             size=checks.image_size(self, "size", self.size),
-            channels=checks.integer(self, "channels", self.channels, 1),
+            channels=checks.integer(self, "channels", self.channels, 1, 2**16),
         )
 
     @property

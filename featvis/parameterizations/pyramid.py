@@ -31,7 +31,7 @@ class Pyramid(Parameterization):
     Args:
         size: (height, width) in pixels, two positive ints.
         channels: number of channels, at least 1.
-        levels: number of grids, at least 1.
+        levels: number of grids, 1 to 32.
         sd: standard deviation of the initial values of each grid, at least 0.
 
     Raises:
@@ -46,7 +46,7 @@ class Pyramid(Parameterization):
         super().__post_init__()
         checks.set_fields(
             self,
-            levels=checks.integer(self, "levels", self.levels, 1),
+            levels=checks.integer(self, "levels", self.levels, 1, 32),
             sd=checks.number(self, "sd", self.sd, 0),
         )
 
