@@ -431,7 +431,7 @@ def fit(
             several parts do, none of which is the usual, and it names them.
     """
     found: dict[str, Fit] = {}
-    nearest: tuple[Layout, list[str]] | None = None
+    nearest: tuple[str, Layout, list[str]] | None = None
     with _named(file):
         for layout in layouts:
             shapes = expected(layout)
@@ -440,14 +440,15 @@ def fit(
                 arrays, wrong = assemble(view.arrays, shapes, layout)
                 if not wrong:
                     found.setdefault(view.key, Fit(arrays, layout, view.key))
-                elif nearest is None or len(wrong) < len(nearest[1]):
-                    nearest = layout, [*wrong, *view.rest]
+                elif nearest is None or len(wrong) < len(nearest[2]):
+                    nearest = view.key, layout, [*wrong, *view.rest]
     if found:
         return _choose(file, found)
     assert nearest is not None
-    layout, wrong = nearest
+    part, layout, wrong = nearest
+    place = f"{file.path}#{part}" if part else file.path
     raise CheckpointError(
-        f"{_plain(file)}: {len(wrong)} differences from {network} in the layout of {layout.name} "
+        f"{_plain(place)}: {len(wrong)} differences from {network} in the layout of {layout.name} "
         + describe_differences(wrong)
     )
 

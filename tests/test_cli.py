@@ -1,5 +1,6 @@
 """The command line on the real network, in small: 32 to 64 pixels, a few steps."""
 
+import hashlib
 import json
 import os
 
@@ -332,19 +333,23 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
     for path, shape in _expected(entry.architecture(), layout).items():
         source, _ = _source(path, layout.rules)
         tensors[source] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
-    np.savez(tmp_path / "tiny.npz", **tensors)
-    arguments = ["render", "darknet_tiny", "conv3:1", "--weights", "tiny.npz", "--size", "32"]
+    averaged = {f"ema.{name}": 2 * array for name, array in tensors.items()}
+    np.savez(tmp_path / "tiny.npz", **{f"model.{k}": a for k, a in tensors.items()}, **averaged)
+    arguments = ["render", "darknet_tiny", "conv3:1", "--weights", "tiny.npz#ema", "--size", "32"]
     arguments += ["--steps", "2", "--transform", "none"]
     code, lines, errors = call(capsys, *arguments, "--quiet", "--json")
     assert (code, errors) == (0, "")
     record = json.loads(lines[0])
     manifest = last_run(read_manifest(record["image"]))
-    assert manifest["model"]["origin"] == "file tiny.npz"
-    assert len(manifest["model"]["digest"]) == 64
-    code, lines, _ = call(
-        capsys, "replay", record["image"], "--weights", "tiny.npz", "--json", "--quiet"
-    )
+    assert manifest["model"]["origin"] == "file tiny.npz#ema"
+    digest = hashlib.sha256((tmp_path / "tiny.npz").read_bytes()).hexdigest()
+    assert manifest["model"]["digest"] == f"{digest}#ema"
+    again = ["replay", record["image"], "--json", "--quiet", "--weights"]
+    code, lines, _ = call(capsys, *again, "tiny.npz#ema")
     assert json.loads(lines[0])["identical"] is True
+    code, _, errors = call(capsys, *again, "tiny.npz", "--force")
+    assert code == 2
+    assert "(file tiny.npz#ema); this one has" in errors
 
 
 @pytest.mark.parametrize(
@@ -361,10 +366,21 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         (["render", "resnet18", "conv1:0", "--weights", "none.pth"], "none.pth: cannot be read"),
         (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: not a readable"),
         (["render", "resnet18", "conv1:0", "--weights", "hf://timm"], "hf://"),
+        (
+            ["layers", "resnet18", "--weights", "/dev/zero"],
+            "/dev/zero: cannot be read: it is a dev",
+        ),
+        (["layers", "resnet18", "--weights", "."], ".: cannot be read: it is a folder"),
+        (["layers", "resnet18", "--weights", "pipe.pth"], "pipe.pth: cannot be read: it is a pipe"),
+        (["layers", "resnet18", "--weights", "empty.npz"], "empty.npz: cannot be read: it is emp"),
+        (["layers", "resnet18", "--weights", "own.txt#ema"], "own.txt: not a readable"),
+        (["layers", "resnet18", "--weights", "x\0.pth"], "cannot be read (embedded null byte)"),
     ],
 )
 def test_mistakes_about_networks_are_one_line(capsys, arguments, message, tmp_path):
     (tmp_path / "own.txt").write_text("no weights")
+    (tmp_path / "empty.npz").touch()
+    os.mkfifo(tmp_path / "pipe.pth")
     code, _, errors = call(capsys, *arguments)
     assert code == 2
     assert message in errors

@@ -1,9 +1,14 @@
+import hashlib
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import featvis as fv
 from featvis import zoo
+from featvis.errors import CheckpointError
 from featvis.zoo.cifar_resnet import CifarResNet
 
 BLOCKS = {"cifar_resnet20": 3, "cifar_resnet56": 9}
@@ -154,3 +159,59 @@ def test_images_are_normalised_as_in_the_training():
     prepared = (image - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
     expected = CifarResNet(blocks=3)(model.params, prepared)["logits"]
     np.testing.assert_allclose(model(image)["logits"], expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- which part of a file was taken ---------------------------------------------------------
+
+
+def two_networks(path, factor=2):
+    """A network and its average, with the same names behind two prefixes."""
+    plain = {name.removeprefix("module."): array for name, array in published(3).items()}
+    averaged = {f"ema.{name}": np.float32(factor) * array for name, array in plain.items()}
+    np.savez(path, **{f"model.{name}": array for name, array in plain.items()}, **averaged)
+
+
+def test_the_part_is_recorded(tmp_path):
+    path = tmp_path / "run.npz"
+    two_networks(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    usual, named, averaged = (entry().load(f"{path}{part}") for part in ("", "#model", "#ema"))
+    assert usual.origin == named.origin == "file run.npz#model"
+    assert usual.digest == named.digest == digest
+    assert averaged.origin == "file run.npz#ema"
+    # Other weights of the same file: a replay takes no other.
+    assert averaged.digest == f"{digest}#ema"
+    np.testing.assert_allclose(
+        averaged.params["logits"]["kernel"], 2 * usual.params["logits"]["kernel"]
+    )
+    with pytest.raises(CheckpointError, match="has no part other; it has: the file itself"):
+        entry().load(f"{path}#other")
+
+
+def test_a_picture_of_a_part_is_made_again(tmp_path):
+    path = tmp_path / "run.npz"
+    two_networks(path)
+    averaged = entry().load(f"{path}#ema")
+    result = fv.synthesize(averaged, "conv1:0", fv.Pixels((8, 8)), steps=2, transform="none")
+    assert result.manifest["model"]["origin"] == "file run.npz#ema"
+    again = fv.replay(result.manifest, model=entry().load(f"{path}#ema"), progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+    with pytest.raises(
+        fv.InputError, match=r"run\.npz#ema\); this one has .* \(file run\.npz#model"
+    ):
+        fv.replay(result.manifest, model=entry().load(path), progress=False)
+
+
+def test_a_file_is_opened_once(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    two_networks(path)
+    opened = []
+    original = os.open
+
+    def count(file, *arguments, **options):
+        opened.append(str(file))
+        return original(file, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", count)
+    entry().load(path)
+    assert opened.count(str(path)) == 1

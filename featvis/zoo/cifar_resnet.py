@@ -86,18 +86,18 @@ class _Network(nnx.Module):
         return out
 
 
-# Saved from a model wrapped in torch.nn.DataParallel.
+# Names have the prefix `module.`: they were saved from a model in torch.nn.DataParallel.
 _PUBLISHER = Layout(
     "pytorch_resnet_cifar10",
     (
-        Rule(r"conv1/kernel", r"module.conv1.weight", from_oihw),
-        Rule(r"conv1/(\w+)", r"module.bn1.\1"),
-        Rule(r"layer(\d)_(\d+)/conv(\d)/kernel", r"module.layer\1.\2.conv\3.weight", from_oihw),
-        Rule(r"layer(\d)_(\d+)/conv(\d)/(\w+)", r"module.layer\1.\2.bn\3.\4"),
-        Rule(r"logits/kernel", r"module.linear.weight", np.transpose),
-        Rule(r"logits/bias", r"module.linear.bias"),
+        Rule(r"conv1/kernel", r"conv1.weight", from_oihw),
+        Rule(r"conv1/(\w+)", r"bn1.\1"),
+        Rule(r"layer(\d)_(\d+)/conv(\d)/kernel", r"layer\1.\2.conv\3.weight", from_oihw),
+        Rule(r"layer(\d)_(\d+)/conv(\d)/(\w+)", r"layer\1.\2.bn\3.\4"),
+        Rule(r"logits/kernel", r"linear.weight", np.transpose),
+        Rule(r"logits/bias", r"linear.bias"),
     ),
-    ignore=r"module\.(layer\d\.\d+\.)?bn\d\.num_batches_tracked",
+    ignore=r"(layer\d\.\d+\.)?bn\d\.num_batches_tracked",
 )
 
 _INPUT = Input(size=(32, 32), mean=IMAGENET_MEAN, std=IMAGENET_STD)
