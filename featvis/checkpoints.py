@@ -304,6 +304,8 @@ _WRAPPERS = re.compile(
 #: Names that a prefix is made of.
 _MOST_PREFIXES = 12
 
+_HAIKU_HINT = "\n  the names are Haiku's: give rules for them, with featvis.convert"
+
 _Found = TypeVar("_Found")
 
 
@@ -450,6 +452,7 @@ def fit(
     raise CheckpointError(
         f"{_plain(place)}: {len(wrong)} differences from {network} in the layout of {layout.name} "
         + describe_differences(wrong)
+        + (_HAIKU_HINT if any("/~/" in name for one in file.meant() for name in one.arrays) else "")
     )
 
 

@@ -72,7 +72,7 @@ _Weights = Annotated[
     str | None,
     typer.Option(
         help="A file of weights (.safetensors, .pth, .npz), or one of the Hugging Face hub, "
-        "hf://owner/repository@revision/path."
+        "hf://owner/repository@revision/path; after a # the part of it, as in run.pth#ema."
     ),
 ]
 

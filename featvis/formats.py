@@ -376,7 +376,10 @@ def _read_zip(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
 def _read_legacy(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
     stream, storages = io.BytesIO(data), dict[str, _Storage]()
     if _unpickle(stream, storages) != _LEGACY_MAGIC:
-        raise CheckpointError("not a PyTorch checkpoint")
+        raise CheckpointError(
+            "not a PyTorch checkpoint, but a pickle of Python's own (of Haiku, or NumPy's arrays): "
+            "load it where it was made and write its arrays with numpy.savez"
+        )
     if _unpickle(stream, storages) != _LEGACY_PROTOCOL:
         raise CheckpointError(f"not of format version {_LEGACY_PROTOCOL}")
     _unpickle(stream, storages)  # sizes of C types on the machine that wrote it

@@ -1150,6 +1150,17 @@ def test_folders(inside, message, tmp_path):
         read_weights(tmp_path)
 
 
+def test_names_of_haiku(tmp_path):
+    path = tmp_path / "haiku.npz"
+    np.savez(path, **{"net/~/conv/w": VALUES, "net/~/conv/b": VALUES})
+    with pytest.raises(CheckpointError, match=r"the names are Haiku's: give rules for them"):
+        fitted(path)
+    path = tmp_path / "haiku.pkl"
+    path.write_bytes(pickle.dumps({"net/~/conv": {"w": VALUES}}))
+    with pytest.raises(CheckpointError, match=r"a pickle of Python's own .*numpy\.savez"):
+        read_weights(path)
+
+
 def test_a_program_of_torchscript(tmp_path):
     path = write_npz(tmp_path / "w.pt", {"a/data.pkl": b"\x80\x02}.", "a/code/__torch__.py": b"x"})
     with pytest.raises(CheckpointError, match="TorchScript program"):

@@ -12,9 +12,11 @@ import time
 import tracemalloc
 import zipfile
 
+import flax.serialization
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from featvis.checkpoints import read_checkpoint, read_weights
 from featvis.errors import CheckpointError
@@ -546,6 +548,32 @@ def test_programs_made_at_random(tmp_path):
     refused, _ = try_programs(400, 0, tmp_path)
     # Some are to be read, or the programs would be too far from those of files.
     assert 0 < refused < 400
+
+
+def other_formats(folder):
+    arrays = {"a": VALUES.reshape(2, 3), "b": VALUES}
+    np.savez(folder / "w.npz", **arrays)
+    np.savez_compressed(folder / "packed.npz", **arrays)
+    safetensors.numpy.save_file(arrays, folder / "w.safetensors")
+    (folder / "w.msgpack").write_bytes(flax.serialization.to_bytes(arrays))
+    return ["w.npz", "packed.npz", "w.safetensors", "w.msgpack"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_damage_to_other_formats(number, tmp_path):
+    path, rng = tmp_path / other_formats(tmp_path)[number], random.Random(number)
+    content, refused = path.read_bytes(), 0
+    for _ in range(200):
+        path.write_bytes(damaged(rng, content))
+        try:
+            found = read_weights(path)
+        except CheckpointError:
+            refused += 1
+            continue
+        for array in found.values():
+            check_inside(array)
+            assert array.copy().size <= 6
+    assert 0 < refused < 200
 
 
 @pytest.mark.slow

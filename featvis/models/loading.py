@@ -14,6 +14,7 @@ from typing import Any
 from flax import nnx
 
 from featvis import fetching, zoo
+from featvis.checkpoints import split_part
 from featvis.errors import FeatvisError, InputError, UnknownModel
 from featvis.models.flax_modules import from_nnx
 from featvis.models.model import Model
@@ -33,7 +34,8 @@ def load(name: str, weights: str | Path | None = None) -> Model:
             class) is that makes one's own, as `mypackage.mymodule:factory`. It is imported and
             called, with `weights` where that is given, and returns a `Model` or an `nnx.Module`.
         weights: A file of weights for it; by default those that its entry knows. For a network of
-            the zoo also a file of the Hugging Face hub, `hf://owner/repository@revision/path`.
+            the zoo also a file of the Hugging Face hub, `hf://owner/repository@revision/path`, and
+            after a `#` the part of the file that is meant, as in `run.pth#ema`.
 
     Raises:
         UnknownModel: There is no such model; the message gives the nearest names.
@@ -63,7 +65,10 @@ def _made_by(place: str, weights: str | Path | None) -> Model:
             f"{place} must return a featvis.Model (of from_nnx, from_linen or from_function) or an "
             f"nnx.Module; got {type(made).__name__}"
         )
-    origin = place if weights is None else f"{place}, weights {Path(weights).name}"
+    origin = place
+    if weights is not None:
+        file, part = split_part(weights)
+        origin = f"{place}, weights {file.name}{'#' if part else ''}{part}"
     return dataclasses.replace(made, name=place, origin=origin)
 
 
