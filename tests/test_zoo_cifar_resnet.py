@@ -193,7 +193,7 @@ def test_a_picture_of_a_part_is_made_again(tmp_path):
     two_networks(path)
     averaged = entry().load(f"{path}#ema")
     result = fv.synthesize(averaged, "conv1:0", fv.Pixels((8, 8)), steps=2, transform="none")
-    assert result.manifest["model"]["origin"] == "file run.npz#ema"
+    assert result.manifest["runs"][-1]["model"]["origin"] == "file run.npz#ema"
     again = fv.replay(result.manifest, model=entry().load(f"{path}#ema"), progress=False)
     np.testing.assert_array_equal(again.images, result.images)
     with pytest.raises(
