@@ -29,18 +29,25 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
+    "OPTIONS",
+    "SWEPT",
+    "Option",
     "Padding",
     "compiled",
     "compiler_options",
     "conv",
     "conv_of_equation",
     "kept",
+    "processor",
     "same_padding",
     "take",
 ]
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 """Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
+
+Option = str | int | bool
+"""What an option of XLA's is set to."""
 
 _Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -52,9 +59,9 @@ _MOST_TAPS, _LARGEST_WINDOW = 7, 11
 #: Of a gather: its indices have 32 bits.
 _LARGEST_INDEX = 2**31 - 1
 #: Matrix products by Eigen in place of YNNPACK: as fast for many rows, a quarter faster for few.
-_OPTIONS: dict[str, str | int | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+OPTIONS: dict[str, Option] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 #: Where `experiments/compiler_sweep.py` found the options right: jaxlib's version and `processor`.
-_SWEPT = {
+SWEPT = {
     ("0.10.2", "x86_64 avx512"),
     ("0.12.0.1", "x86_64 avx512"),
 }
@@ -131,8 +138,11 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
     inner = jax.jit(function, static_argnames=static_names)
 
     @functools.cache
-    def program() -> Any:
-        return jax.jit(function, static_argnames=static_names, compiler_options=compiler_options())
+    def program(options: tuple[tuple[str, Option], ...]) -> Any:
+        return jax.jit(function, static_argnames=static_names, compiler_options=dict(options))
+
+    def here() -> Any:
+        return program(tuple(compiler_options().items()))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -140,20 +150,20 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
         leaves = [jnp.zeros(()), *jax.tree.leaves((args, kwargs))]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return inner(*args, **kwargs)  # Part of another's program, whose options it has.
-        return program()(*args, **kwargs)
+        return here()(*args, **kwargs)
 
-    call._cache_size = lambda: program()._cache_size()  # type: ignore[attr-defined]
+    call._cache_size = lambda: here()._cache_size()  # type: ignore[attr-defined]
     return call
 
 
-def compiler_options() -> dict[str, str | int | bool]:
+def compiler_options() -> dict[str, Option]:
     """XLA's options for programs that run a network: where a sweep has found them right, or none.
 
     An option of XLA that is right in one version miscompiles or crashes in the next; without any,
     programs are a little slower and right.
     """
-    if on_cpu() and (jaxlib.__version__, processor()) in _SWEPT:
-        return dict(_OPTIONS)
+    if on_cpu() and (jaxlib.__version__, processor()) in SWEPT:
+        return dict(OPTIONS)
     return {}
 
 
