@@ -206,6 +206,7 @@ def parameterizations() -> list[Parameterization]:
         fv.CPPN(size),
         fv.MaCo(size),
         fv.Upsampled(of=small, size=size),
+        fv.Framed(size, of=fv.Pixels(size), frame=(8, 8)),
         fv.FrozenChannels(size, free=fv.Fourier(size, channels=2), frozen=(0,)),
     ]
 
