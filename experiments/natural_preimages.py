@@ -146,6 +146,7 @@ class Subject(NamedTuple):
             "error": 100 * metrics.relative_error(found[layer], wanted[layer]),
             "pairwise": 100 * metrics.pairwise_error(found[layer], wanted[layer]),
             "psnr": metrics.psnr(images, self.photographs),
+            "checkerboard": metrics.checkerboard(images, self.photographs),
             "naturalness": metrics.naturalness(images, self.photographs),
             "spearman": metrics.spearman(found[layer], wanted[layer]),
             "signal_to_noise": metrics.signal_to_noise(found[layer], wanted[layer]),
@@ -248,7 +249,7 @@ def show(report: Report, name: str, photographs: np.ndarray, rows: Mapping[str, 
 
 def tabulate(report: Report, found: Found, caption: str, of: str = "layer") -> None:
     """A table with a row for each layer and recipe."""
-    digits = {"error": 1, "pairwise": 2, "psnr": 1, "naturalness": 2}
+    digits = {"error": 1, "pairwise": 2, "psnr": 1, "checkerboard": 2, "naturalness": 2}
     rows = []
     for layer, recipes in found.items():
         for name, one in recipes.items():
@@ -262,6 +263,7 @@ def tabulate(report: Report, found: Found, caption: str, of: str = "layer") -> N
         "error (IJCV) in %",
         "error (CVPR) in %",
         "PSNR in dB",
+        "checkerboard in levels",
         "naturalness",
     )
     report.table([of, *header, "same top-1", "seconds an image"], rows, caption)
@@ -302,6 +304,8 @@ def control(report: Report, subject: Subject, found: Found) -> dict[str, dict[st
         for name, one in kinds.items()
     ]
     report.text(f"Naturalness, which is of directions alone: {' and '.join(scores)}.")
+    own = interval(metrics.checkerboard(photographs, photographs), 2)
+    report.text(f"The checkerboard of the photographs themselves: {own} levels.")
     return figures
 
 
@@ -324,7 +328,7 @@ def descriptors(report: Report, networks: Collection[str], steps: int, seed: int
     images = grey_squares(96)
     others = {"another photograph": np.roll(images, 1, axis=0)}
     others |= noises(64, 96, np.random.default_rng(seed))
-    recipes = {"ijcv2016": (presets.ijcv2016, steps * 7 // 8), "modern": (presets.modern, steps)}
+    recipes = {"ijcv2016": (presets.ijcv2016, steps * 3 // 4), "modern": (presets.modern, steps)}
     found, rows = {}, []
     for network in networks:
         subject = Subject(fv.load(network), images, seed)

@@ -191,7 +191,12 @@ def ijcv2016(at: Scene) -> Recipe:
     norm at most 2B, from uniform noise; 300 steps with jitter over T = stride/4 places, 50 at a
     tenth of the rate without. Theirs shifts a window on a larger canvas; here the picture is
     shifted and its edge goes on. As in their code, AdaGrad begins anew with the last 50 steps.
-    HOG and SIFT, without weights, have the 300 steps alone, without jitter.
+
+    HOG and SIFT, without weights, have the 300 steps alone, without jitter. Theirs see x about 0,
+    of either sign, where they saw an image of 0 to 255: of both they see differences alone, so that
+    mid-grey stands for 0 here. In four squares at 96 x 96 the error is 37.5, 9.8 and 4.0 % for HOG,
+    HOGb and DSIFT of bins of 8, 38.4, 9.7 and 4.1 % with their free range of ±2B, and 40.9, 10.8
+    and 4.7 % were black the 0.
     """
     pixels = math.prod(at.size)
     rate = pixels * 0.05 * 80**2 / 6

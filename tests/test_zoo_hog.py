@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 import skimage.feature
+from PIL import Image, ImageOps
 
 import featvis as fv
 from featvis import fetching, models
@@ -291,6 +292,18 @@ def test_layers_and_sizes(name):
         model(np.zeros((1, 7, 9, 1)))
     with pytest.raises(fv.InputError, match="1 channels"):
         model(np.zeros((1, 96, 96, 3)))
+
+
+@pytest.mark.parametrize(("name", "reached"), [("hog", 38.9), ("hogb", 10.1)])
+def test_inversions_reach_what_the_energy_of_ijcv2016_allows(name, reached):
+    # What another implementation of the same energy and steps leaves at C = 100, in %.
+    grey = [ImageOps.grayscale(Image.fromarray(getattr(skimage.data, n)())) for n in PHOTOGRAPHS]
+    squares = [ImageOps.fit(one, (96, 96), Image.Resampling.BOX) for one in grey]
+    images = np.stack([np.asarray(one) for one in squares])[..., None].astype(np.float32) / 255
+    result = fv.invert(fv.load(name), "features", images, preset="ijcv2016", progress=False)
+    assert 100 * result.evidence["relative_error"].mean() < reached
+    # Theirs may leave the range of images; next to nothing wants to.
+    assert np.mean((result.images == 0) | (result.images == 1)) < 0.001
 
 
 def test_a_network_without_weights_is_always_here(tmp_path, monkeypatch):
