@@ -190,7 +190,9 @@ def ijcv2016(at: Scene) -> Recipe:
     E = C·ℓ + λ_α · mean‖x‖⁶ + λ_β · mean(dx²+dy²), λ_α = B⁻⁶, λ_β = (6.5/B)², B = 80, each pixel's
     norm at most 2B, from uniform noise; 300 steps with jitter over T = stride/4 places, 50 at a
     tenth of the rate without. Theirs shifts a window on a larger canvas; here the picture is
-    shifted and its edge goes on. As in their code, AdaGrad begins anew with the last 50 steps.
+    shifted and its edge goes on, so that it is a picture at every step: block6 and block10 of
+    EfficientNet-Lite0 are left with 21.5 and 18.5 %, two photographs at 160 x 160, with a canvas
+    with 20.7 and 19.7. As in their code, AdaGrad begins anew with the last 50 steps.
 
     HOG and SIFT, without weights, have the 300 steps alone, without jitter. Theirs see x about 0,
     of either sign, where they saw an image of 0 to 255: of both they see differences alone, so that
