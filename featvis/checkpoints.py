@@ -395,11 +395,13 @@ class Fit:
         layout: The one that the file has.
         part: What was taken of the file, as it is named after a `#`: the key of a state dict, and
             the prefix of its names; "" where that is all of it.
+        differences: What is missing or left over, a line each, where the network does with it.
     """
 
     arrays: Mapping[str, np.ndarray]
     layout: Layout
     part: str
+    differences: tuple[str, ...] = ()
 
 
 class _View(NamedTuple):
@@ -415,6 +417,7 @@ def fit(
     layouts: Sequence[Layout],
     expected: Callable[[Layout], Mapping[str, tuple[int, ...]]],
     network: str,
+    does: Callable[[Fit], bool] | None = None,
 ) -> Fit:
     """Finds the part of a file, the prefix of its names and the layout that fit a network.
 
@@ -427,30 +430,34 @@ def fit(
         layouts: Those that it may have.
         expected: Gives the shapes of the parameters by path, for a layout.
         network: What to call the network in an error.
+        does: Whether the network does with the nearest, which differs from it.
 
     Raises:
         CheckpointError: Nothing fits, and the message lists what differs from the nearest; or
             several parts do, none of which is the usual, and it names them.
     """
     found: dict[str, Fit] = {}
-    nearest: tuple[str, Layout, list[str]] | None = None
+    nearest: tuple[Fit, list[str]] | None = None
     with _named(file):
         for layout in layouts:
             shapes = expected(layout)
-            sources = {rule[0] for path in shapes if (rule := _source(path, layout.rules))}
+            sources = {rule[0] for path in shapes if (rule := source_of(path, layout.rules))}
             for view in _views(file.meant(), sources):
                 arrays, wrong = assemble(view.arrays, shapes, layout)
                 if not wrong:
                     found.setdefault(view.key, Fit(arrays, layout, view.key))
-                elif nearest is None or len(wrong) < len(nearest[2]):
-                    nearest = view.key, layout, [*wrong, *view.rest]
+                elif nearest is None or len(wrong) < len(nearest[1]):
+                    nearest = Fit(arrays, layout, view.key, tuple(wrong)), [*wrong, *view.rest]
     if found:
         return _choose(file, found)
     assert nearest is not None
-    part, layout, wrong = nearest
-    place = f"{file.path}#{part}" if part else file.path
+    fitting, wrong = nearest
+    if does is not None and does(fitting):
+        return fitting
+    place = f"{file.path}#{fitting.part}" if fitting.part else file.path
     raise CheckpointError(
-        f"{_plain(place)}: {len(wrong)} differences from {network} in the layout of {layout.name} "
+        f"{_plain(place)}: {len(wrong)} differences from {network} in the layout of "
+        f"{fitting.layout.name} "
         + describe_differences(wrong)
         + (_HAIKU_HINT if any("/~/" in name for one in file.meant() for name in one.arrays) else "")
     )
@@ -523,7 +530,7 @@ def assemble(
     found: dict[str, np.ndarray] = {}
     used: set[str] = set()
     for path, shape in expected.items():
-        rule = _source(path, layout.rules)
+        rule = source_of(path, layout.rules)
         if rule is None:
             wrong.append(f"- no rule says where {path} {shape} is")
             continue
@@ -605,9 +612,10 @@ def _parameter_path(keys: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
 
 
-def _source(
+def source_of(
     path: str, rules: Iterable[Rule]
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
+    """Where the first rule that knows a parameter says it is, and what becomes of it."""
     for rule in rules:
         try:
             if match := re.fullmatch(rule.path, path):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from featvis.checkpoints import Fit, Layout, WeightsFile, fit
+from featvis.checkpoints import Fit, Layout, WeightsFile, fit, source_of
 from featvis.formats import Part
+from featvis.models.input import Input
 from featvis.zoo.layers import Convolution
 
 #: What a checkpoint keeps of a batch normalisation, under the names of PyTorch.
@@ -86,9 +90,161 @@ class Architecture(ABC):
         """
         return fit(file, layouts, partial(_expected, self), str(self))
 
+    def nearest(
+        self, file: WeightsFile, layouts: Sequence[Layout], input: Input
+    ) -> tuple[Fit, Adapted | None]:
+        """As `fit`, and a network with another head, or none, or of other input channels.
+
+        Args:
+            file: the weights.
+            layouts: those that it may have.
+            input: the images that the network takes.
+
+        Returns:
+            What fits, and the network with its differences; None where it has none.
+
+        Raises:
+            CheckpointError: No part of the file fits, or several do.
+        """
+        made: list[Adapted] = []
+
+        def does(found: Fit) -> bool:
+            made.extend(one for one in (_adapted(self, found, input),) if one is not None)
+            return bool(made)
+
+        found = fit(file, layouts, partial(_expected, self), str(self), does)
+        return found, made[0] if made else None
+
     def params_of(self, found: Fit) -> dict[str, Any]:
         """Weights of what `fit` found; for the result see `params_from`."""
         return jax.device_put(unflatten_dict(_fold_all(found.arrays, _norms(self)), sep="/"))
+
+
+@dataclass(frozen=True)
+class Adapted(Architecture):
+    """A network of the zoo with another head, or none, or of other input channels.
+
+    Attributes:
+        base: The network of the zoo.
+        changed: Parameters of another shape than its own.
+        missing: Parameters that the weights lack.
+        dropped: Layers that need one of these.
+        channels: Of its images.
+    """
+
+    base: Architecture
+    changed: tuple[tuple[str, tuple[int, ...]], ...]
+    missing: tuple[str, ...]
+    dropped: tuple[str, ...]
+    channels: int
+
+    def build(self) -> nnx.Module:
+        """The network of the zoo as a module."""
+        return self.base.build()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters that there are, by path."""
+        own = {**self.base.shapes(), **dict(self.changed)}
+        return {path: shape for path, shape in own.items() if path not in self.missing}
+
+    def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
+        """Activations by layer name, in forward order, of those that need nothing missing."""
+        shapes = self.base.shapes()
+        # What is computed of the zeros is dropped.
+        filled = {path: jnp.zeros(shapes[path]) for path in self.missing}
+        flat = {"/".join(map(str, path)): array for path, array in flatten_dict(params).items()}
+        found = self.base(unflatten_dict({**flat, **filled}, sep="/"), x)
+        return {name: value for name, value in found.items() if name not in self.dropped}
+
+    def params_of(self, found: Fit) -> dict[str, Any]:
+        """Weights of what was found in a file."""
+        arrays = _complete(found.arrays, _expected(self.base, found.layout))
+        folded = _fold_all(arrays, _norms(self.base))
+        return jax.device_put(unflatten_dict(folded, sep="/"))
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The layers that are not there, and why."""
+        return dict.fromkeys(self.dropped, f"needs {', '.join(self.missing)}: not in the weights")
+
+
+def _complete(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The arrays of the modules of which all are there."""
+    gone = {path.rpartition("/")[0] for path in expected if path not in arrays}
+    return {path: a for path, a in arrays.items() if path.rpartition("/")[0] not in gone}
+
+
+def _adapted(architecture: Architecture, found: Fit, input: Input) -> Adapted | None:
+    """The network that weights are of which differ from it; None where they are of another.
+
+    They may differ in the number of input channels, and in what fewer than half of its layers
+    need. What is left over must be in modules of which nothing else is taken.
+    """
+    # Not at the top: the models know the networks of the zoo.
+    from featvis.models.facts import Fact, facts_of
+    from featvis.models.own import note_result
+    from featvis.models.taps import trace
+
+    expected = _expected(architecture, found.layout)
+    arrays = _complete(found.arrays, expected)
+    wanted = _names(found.arrays, found.layout)
+    left = [line[2:].split(" ")[0] for line in found.differences if line.startswith("+ ")]
+    left = [name for name in left if name not in wanted]
+    if left and (
+        len(arrays) == len(expected) or _modules(left) & _modules(_names(arrays, found.layout))
+    ):
+        return None
+    try:
+        folded = _fold_all(arrays, _norms(architecture))
+    except (ValueError, KeyError):  # of normalisations of other widths
+        return None
+    own = architecture.shapes()
+    changed = {p: a.shape for p, a in folded.items() if a.shape != own[p]}
+    missing = tuple(path for path in own if path not in folded)
+    channels = input.channels
+    tail = set(changed)
+    for path, shape in changed.items():
+        # Of the convolution of the image alone.
+        same = len(shape) == 4 and (*shape[:2], shape[3]) == (*own[path][:2], own[path][3])
+        if same and own[path][2] == input.channels:
+            channels, tail = shape[2], tail - {path}
+    shapes = {**own, **changed}
+    params = unflatten_dict(
+        {p: jax.ShapeDtypeStruct(shape, jnp.float32) for p, shape in shapes.items()}, sep="/"
+    )
+    x = jax.ShapeDtypeStruct((1, *input.size, channels), jnp.float32)
+    try:
+        traced = trace(lambda params, x: note_result(architecture(params, x)), params, x)
+    # Shapes that do not fit each other are another network's.
+    except (TypeError, ValueError):
+        return None
+    paths = ["/".join(map(str, (k.key for k in p))) for p, _ in _leaves(params)]
+
+    def needing(these: Collection[str]) -> tuple[str, ...]:
+        facts = [Fact(shapes[path], jnp.float32, random=path in these) for path in paths]
+        taps = facts_of(traced, [*facts, Fact(x.shape, x.dtype, 3, True)])
+        return tuple(name for _, name, fact in taps.results if fact.random)
+
+    if 2 * len(needing({*tail, *missing})) >= len(needing(paths)):
+        return None
+    return Adapted(architecture, tuple(changed.items()), missing, needing(missing), channels)
+
+
+def _modules(names: Iterable[str]) -> set[str]:
+    """The outermost modules of tensors; what wraps a network is none."""
+    parts = [re.split(r"[./]", name.removeprefix("module.")) for name in names]
+    return {part[0] for part in parts}
+
+
+def _leaves(tree: Any) -> Any:
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _names(paths: Iterable[str], layout: Layout) -> set[str]:
+    """Where a layout keeps parameters."""
+    return {found[0] for path in paths if (found := source_of(path, layout.rules)) is not None}
 
 
 @cache

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from flax.core import FrozenDict
+
 from featvis import fetching
 from featvis.checkpoints import Fit, Layout, WeightsFile, read_file, split_part
 from featvis.errors import CheckpointError
 from featvis.models.input import Input
 from featvis.models.model import Model, Prepared
 from featvis.sources import Download, Hub, Local, NoWeights, Source, is_hub, parse_hub, split_hub
-from featvis.zoo.architecture import Architecture
+from featvis.zoo.architecture import Adapted, Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
 """Class names by index of the logits, given the file of weights (None: not here), or None."""
@@ -105,10 +108,28 @@ class ModelEntry:
         source = source.at(split_part(place)[0])
         file = read_file(place, source.sha256)
         architecture = self.architecture()
-        taken = architecture.fit(file, self.layouts)
+        taken, adapted = architecture.nearest(file, self.layouts, self.input)
         digest = f"{file.digest}#{taken.part}" if self._is_choice(file, taken) else file.digest
         origin = f"{source.origin}#{taken.part}" if taken.part else source.origin
+        if adapted is not None:
+            return self._adapted(adapted, taken, file.path, digest, origin)
         return self._model(architecture.params_of(taken), self.labels(file.path), digest, origin)
+
+    def _adapted(self, network: Adapted, taken: Fit, path: Path, digest: str, origin: str) -> Model:
+        """The model with another head, or none, or of other input channels."""
+        takes = self.input
+        if network.channels != takes.channels:
+            # What the channels are is not known: the mean of its own stands for each.
+            mean, std = (float(np.mean(value)) for value in (takes.mean, takes.std))
+            takes = dataclasses.replace(takes, channels=network.channels, mean=mean, std=std)
+        model = Model(
+            self.name, Prepared(takes, network), network.params_of(taken), None, digest, takes,
+            f"{origin} ({'; '.join(taken.differences)})", FrozenDict(network.left_out),
+        )  # fmt: skip
+        labels = self.labels(path) or ()
+        classes = model.layers().get("logits", ())
+        same = classes == (len(labels),)
+        return dataclasses.replace(model, labels=labels if same else None)
 
     def _is_choice(self, file: WeightsFile, found: Fit) -> bool:
         """Whether a user named another part of a file than the one that is taken by itself."""

@@ -1,0 +1,108 @@
+"""Networks of the zoo with another head, with none, and of other input channels."""
+
+import numpy as np
+import pytest
+
+import featvis as fv
+from featvis import zoo
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+ENTRY = zoo.entries()["cifar_resnet20"]
+SIDE = 16
+
+
+def trained(classes=10, channels=3, seed=0):
+    """A checkpoint as its authors write it, with random weights."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+
+    def normalised(conv, norm, inputs, outputs):
+        kernel = rng.normal(size=(outputs, inputs, 3, 3)) / np.sqrt(9 * inputs)
+        tensors[f"{conv}.weight"] = kernel.astype(np.float32)
+        for part, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            tensors[f"{norm}.{part}"] = np.full(outputs, value, np.float32)
+
+    normalised("module.conv1", "module.bn1", channels, 16)
+    inputs = 16
+    for stage, width in enumerate((16, 32, 64), 1):
+        for block in range(3):
+            name = f"module.layer{stage}.{block}"
+            normalised(f"{name}.conv1", f"{name}.bn1", inputs, width)
+            normalised(f"{name}.conv2", f"{name}.bn2", width, width)
+            inputs = width
+    tensors["module.linear.weight"] = rng.normal(size=(classes, 64)).astype(np.float32)
+    tensors["module.linear.bias"] = rng.normal(size=classes).astype(np.float32)
+    return tensors
+
+
+def load(tensors, folder):
+    np.savez(folder / "net.npz", **tensors)
+    return fv.load("cifar_resnet20", weights=folder / "net.npz")
+
+
+def image(channels=3):
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(2, SIDE, SIDE, channels)).astype(np.float32)
+
+
+def test_another_number_of_classes(tmp_path):
+    tensors = trained(classes=7)
+    model = load(tensors, tmp_path)
+    assert model.layers()["logits"] == (7,)
+    assert model.labels is None
+    assert not model.left_out
+    acts = model(image())
+    expected = acts["pool"] @ tensors["module.linear.weight"].T + tensors["module.linear.bias"]
+    np.testing.assert_allclose(acts["logits"], expected, rtol=1e-4, atol=1e-4)
+    whole = load(trained(), tmp_path)(image())
+    np.testing.assert_allclose(acts["pool"], whole["pool"], rtol=1e-4, atol=1e-5)
+    result = fv.class_model(model, 6, steps=1, size=(SIDE, SIDE), progress=False)
+    assert result.images.shape == (1, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize("head", [{}, {"module.fc.0.weight": (5, 64), "module.fc.0.bias": (5,)}])
+def test_no_head_or_one_of_another_kind(head, tmp_path):
+    tensors = {k: v for k, v in trained().items() if "linear" not in k}
+    more = {name: np.ones(shape, np.float32) for name, shape in head.items()}
+    model = load({**tensors, **more}, tmp_path)
+    whole = load(trained(), tmp_path)
+    assert list(model.layers()) == list(whole.layers())[:-1]
+    assert set(model.left_out) == {"logits"}
+    assert "logits/kernel" in model.left_out["logits"]
+    assert "linear.weight" in model.origin
+    acts, expected = model(image()), whole(image())
+    for name, value in acts.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_other_input_channels(tmp_path):
+    tensors = trained(channels=1)
+    model = load(tensors, tmp_path)
+    assert model.input.channels == 1
+    grey = image(1)
+    stem = tensors["module.conv1.weight"].transpose(2, 3, 1, 0)
+    x = (grey - np.mean(ENTRY.input.mean)) / np.mean(ENTRY.input.std)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    conv = sum(
+        padded[:, i : i + SIDE, j : j + SIDE] @ stem[i, j] for i in range(3) for j in range(3)
+    )
+    expected = np.maximum(conv / np.sqrt(1 + 1e-5), 0)
+    np.testing.assert_allclose(model(grey)["conv1"], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: {k: v for k, v in t.items() if "layer1" not in k},
+        lambda t: {**t, "module.layer3.3.conv1.weight": np.ones((64, 64, 3, 3), np.float32)},
+        lambda t: (
+            {k: v for k, v in t.items() if "linear" not in k}
+            | {"module.layer3.3.conv1.weight": np.ones((64, 64, 3, 3), np.float32)}
+        ),
+        lambda t: {k: np.concatenate([v, v]) if "layer2" in k else v for k, v in t.items()},
+    ],
+)
+def test_another_network(change, tmp_path):
+    with pytest.raises(fv.CheckpointError, match="differences from CifarResNet"):
+        load(change(trained()), tmp_path)
