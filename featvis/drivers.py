@@ -202,13 +202,15 @@ def class_model(
         picture, 1 where it is the top one.
 
     Raises:
-        InputError: no such class, several of that name (it lists them), no such preset.
+        InputError: no such class, several of that name (it lists them), no such preset, or a model
+            without class scores.
     """
     model = models.load(model) if isinstance(model, str) else model
     several = [classes] if isinstance(classes, (int, np.integer, str)) else classes
     wanted = np.array([model.class_index(one) for one in several])
     if not len(wanted):
         raise InputError("class_model takes at least one class; got none")
+    model.check_scores()
     at = scene(model, "logits", size or model.input.size, options.pop("steps", None))
     recipe = preset_of(preset, CLASS_MODELS)(at)
     of = of or recipe.of

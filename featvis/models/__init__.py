@@ -5,6 +5,7 @@ from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.input import Input
 from featvis.models.loading import available, entry, fetch, is_place, load, outline
 from featvis.models.model import Apply, Model, Prepared
+from featvis.models.other_libraries import from_equinox, from_haiku, from_keras
 from featvis.models.own import from_function
 from featvis.models.taps import tap
 
@@ -17,7 +18,10 @@ __all__ = [
     "batch_norm_prior",
     "entry",
     "fetch",
+    "from_equinox",
     "from_function",
+    "from_haiku",
+    "from_keras",
     "from_linen",
     "from_nnx",
     "is_place",

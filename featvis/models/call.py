@@ -134,6 +134,21 @@ def read_call(
     return Call(image, frozen), tuple(arrays)
 
 
+def key_of(seed: Any) -> jax.Array:
+    """A key of JAX, of a seed, a key or the numbers of one.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(seed, int) and not isinstance(seed, bool):
+        return jax.random.key(seed)
+    if not hasattr(seed, "dtype"):
+        raise InputError(f"rngs are seeds or keys, by stream; got {type(seed).__name__}")
+    if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    return jax.random.wrap_key_data(seed)
+
+
 def _repeated(array: Any, count: int) -> Any:
     if not np.ndim(array) or array.shape[0] != 1:
         return array

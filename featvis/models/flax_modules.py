@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ import jax
 from flax import nnx
 
 from featvis.errors import InputError
-from featvis.models.call import Call, Given, plain, read_call, static
+from featvis.models.call import Call, Given, key_of, plain, read_call, static
 from featvis.models.input import Input
 from featvis.models.model import Model
 from featvis.models.own import NeedsKey, Runner, Way, kind_of, model_of
-from featvis.models.patching import Around, methods_of, patched
+from featvis.models.patching import Around, methods_of, note_input, noted, patched
 from featvis.models.taps import Taps, join, note
 
 
@@ -156,7 +157,7 @@ def from_linen(
     mutable = call.pop("mutable", False)
     how, arrays = read_call(image, call)
     seeds = {"params": rngs} if isinstance(rngs, int) else dict(rngs or {})
-    keys = {stream: _key(seed) for stream, seed in seeds.items()}
+    keys = {stream: key_of(seed) for stream, seed in seeds.items()}
     return model_of(
         _Linen(static(module), repr(module), how, method, static(mutable)),
         Given(variables, keys, arrays),
@@ -174,18 +175,6 @@ def _seeds(rngs: Any) -> dict[str, Any]:
     if isinstance(rngs, Mapping):
         return dict(rngs)
     return {"default": rngs}
-
-
-def _key(seed: Any) -> jax.Array:
-    if isinstance(seed, int):
-        return jax.random.key(seed)
-    if not hasattr(seed, "dtype"):
-        raise InputError(f"rngs are seeds or keys by stream; got {kind_of(seed)}")
-    return (
-        seed
-        if jax.numpy.issubdtype(seed.dtype, jax.dtypes.prng_key)
-        else (jax.random.wrap_key_data(seed))
-    )
 
 
 # ---- Linen ---------------------------------------------------------------------------------
@@ -236,7 +225,7 @@ def _linen_notes(entry: str, above: Callable[[], str] = str) -> Any:
         running.add(key)
         try:
             if method == "__call__":
-                _note_input(module, args, kwargs, path)
+                note_input(module, args, kwargs, path)
             result = next_fun(*args, **kwargs)
         finally:
             running.discard(key)
@@ -258,18 +247,6 @@ def _note_sown(path: str, names: Sequence[str], args: Sequence[Any], kwargs: Any
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     if "value" in given and isinstance(given.get("name"), str):
         note(given["value"], join(path, given["name"]))
-
-
-def _note_input(module: Any, args: Any, kwargs: Any, path: str) -> None:
-    """Notes the input of a batch norm as `path/input`.
-
-    Its running statistics are of its input, which no submodule's output need be.
-    """
-    if isinstance(module, (nnx.BatchNorm, flax.linen.BatchNorm)):
-        if args:
-            note(args[0], f"{path}/input")
-        elif "x" in kwargs:
-            note(kwargs["x"], f"{path}/input")
 
 
 # ---- NNX -----------------------------------------------------------------------------------
@@ -357,37 +334,21 @@ def _nnx_notes(module: nnx.Module, entry: str, marked: bool) -> Any:
         # A bridge makes variables of all its attributes.
         if path and marked and not type(part).__module__.startswith("flax.nnx.bridge"):
             part._featvis_path = _path(path)  # type: ignore[attr-defined]
-    running: list[tuple[int, str]] = []
     above = [""]
 
     def path_of(part: Any) -> str | None:
         return paths.get(id(part), vars(part).get("_featvis_path"))
 
-    def around(name: str) -> Around:
-        def call(method: Any, part: Any, args: Any, kwargs: Any) -> Any:
-            path, key = path_of(part), (id(part), name)
-            # A call of the base class by the module's own is no second one.
-            if path is None or key in running or (not path and name in (entry, "__call__")):
-                return method(part, *args, **kwargs)
-            running.append(key)
-            above.append(path)
-            try:
-                if name == "__call__":
-                    _note_input(part, args, kwargs, path)
-                result = method(part, *args, **kwargs)
-            finally:
-                running.remove(key)
-                above.pop()
-            note(result, path if name == "__call__" else join(path, name))
-            return result
-
-        return call
+    around = noted(path_of, entry, above)
 
     def sow(method: Any, part: Any, args: Any, kwargs: Any) -> Any:
         path = path_of(part)
         if path is not None:
             _note_sown(path, ("variable_type", "name", "value"), args, kwargs)
-        return method(part, *args, **kwargs)
+        with warnings.catch_warnings():
+            # Flax would have us capture; the network may read what it has sown.
+            warnings.filterwarnings("ignore", ".*sow.*", DeprecationWarning)
+            return method(part, *args, **kwargs)
 
     methods: dict[tuple[type, str], Around] = {(nnx.Module, "sow"): sow}
     for cls in classes:

@@ -177,17 +177,25 @@ class Model:
         raise InputError(f"{self.name} has no class {given!r}; {hint}: {listed}")
 
     def _classes(self) -> int:
-        if self.labels is not None:
-            return len(self.labels)
+        return self.check_scores() if self.labels is None else len(self.labels)
+
+    def check_scores(self) -> int:
+        """The number of class scores in the layer `logits`.
+
+        Raises:
+            InputError: There is no such layer, or it is no vector; says which are.
+        """
         layers = self.layers()
-        if "logits" not in layers:
-            vectors = [name for name, shape in layers.items() if len(shape) == 1]
-            raise InputError(
-                f"{self.name} has no classes: none of its layers is called 'logits'; say which "
-                f"holds the class scores when the model is made (logits=); its vectors: "
-                f"{', '.join(vectors) or 'none'}"
-            )
-        return layers["logits"][-1]
+        scores = layers.get("logits", ())
+        if len(scores) == 1:
+            return scores[0]
+        vectors = [name for name, shape in layers.items() if len(shape) == 1]
+        what = f"is {scores}, no vector" if scores else "is called 'logits'"
+        which = "its layer 'logits'" if scores else "none of its layers"
+        raise InputError(
+            f"{self.name} has no classes: {which} {what}; say which layer holds the class scores "
+            f"when the model is made (logits=); its vectors: {', '.join(vectors) or 'none'}"
+        )
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, weights {self.digest[:12]})"

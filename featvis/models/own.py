@@ -59,7 +59,10 @@ class Runner:
     """A network as its library has it; hashable, and equal for equal architectures."""
 
     def run(self, given: Given, x: jax.Array, way: Way) -> Any:
-        """What the network gives for images as it takes them; its parts note what they give."""
+        """What the network gives for images as it takes them; its parts note what they give.
+
+        None where the network's result is noted already.
+        """
         raise NotImplementedError
 
     def given(self, given: Given, way: Way) -> Given:
@@ -139,12 +142,16 @@ class _Call:
 
     def __call__(self, given: Given, x: jax.Array) -> None:
         with jax.ensure_compile_time_eval() if self.way.eager else nullcontext():
-            result = self.runner.run(given, x, self.way)
-            if isinstance(result, Mapping):
-                for key, value in result.items():
-                    note(value, str(key), "key")
-            else:
-                note(result, "", "result")
+            note_result(self.runner.run(given, x, self.way))
+
+
+def note_result(result: Any) -> None:
+    """Notes what a network gives: a dict by its keys, in their order."""
+    if isinstance(result, Mapping):
+        for key, value in result.items():
+            note(value, str(key), "key")
+    else:
+        note(result, "", "result")
 
 
 def _layers(taps: Taps, output: str) -> dict[str, Any]:
@@ -350,7 +357,7 @@ def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Tra
             first = first or error
             ways.pop(0)
             continue
-        if dropout is not None and any(fact.random for fact in facts.values.values()):
+        if dropout is not None and any(fact.random for fact in facts.all()):
             raise dropout
         _check(facts)
         if runner.missed(facts):

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
-from featvis.models.taps import is_recording
+import flax.linen
+from flax import nnx
+
+from featvis.models.taps import is_recording, join, note
 
 #: Held while classes are changed.
 _CLASSES = threading.RLock()
@@ -73,6 +76,56 @@ def methods_of(cls: type, base: type, library: str) -> list[str]:
             found |= {
                 name: None
                 for name, value in vars(one).items()
-                if isinstance(value, FunctionType) and not name.startswith("_")
+                if not name.startswith("_")
+                and not isinstance(value, (staticmethod, classmethod))
+                and isinstance(getattr(one, name), FunctionType)
             }
     return [name for name in found if not hasattr(base, name)]
+
+
+def noted(
+    path_of: Callable[[Any], str | None], entry: str, above: list[str] | None = None
+) -> Callable[[str], Around]:
+    """What goes around a method of modules, so that what it gives is noted.
+
+    Args:
+        path_of: gives a module's path; None for one that is none of the network's.
+        entry: the method that the network itself is called by, whose result is its own business.
+        above: gets the paths of the modules that run, innermost last.
+    """
+    running: list[tuple[int, str]] = []
+    above = [] if above is None else above
+
+    def around(name: str) -> Around:
+        def call(method: Any, part: Any, args: Any, kwargs: Any) -> Any:
+            path, key = path_of(part), (id(part), name)
+            # A call of the base class by the module's own is no second one.
+            if path is None or key in running or (not path and name in (entry, "__call__")):
+                return method(part, *args, **kwargs)
+            running.append(key)
+            above.append(path)
+            try:
+                if name == "__call__":
+                    note_input(part, args, kwargs, path)
+                result = method(part, *args, **kwargs)
+            finally:
+                running.remove(key)
+                above.pop()
+            note(result, path if name == "__call__" else join(path, name))
+            return result
+
+        return call
+
+    return around
+
+
+def note_input(module: Any, args: Any, kwargs: Any, path: str) -> None:
+    """Notes the input of a batch norm as `path/input`.
+
+    Its running statistics are of its input, which no submodule's output need be.
+    """
+    if isinstance(module, (nnx.BatchNorm, flax.linen.BatchNorm)):
+        if args:
+            note(args[0], f"{path}/input")
+        elif "x" in kwargs:
+            note(kwargs["x"], f"{path}/input")

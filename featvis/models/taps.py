@@ -116,6 +116,9 @@ def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(value, (jax.Array, np.ndarray, np.generic)) or callable(value):
         yield name, value
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        for key, child in zip(value._fields, value, strict=True):
+            yield from _parts(child, join(name, key))
     elif isinstance(value, Mapping):
         try:
             keys = sorted(value)
@@ -167,6 +170,10 @@ class Taps:
             self.values[unique] = value
             if kind == "asked":
                 self.asked.add(unique)
+
+    def all(self) -> list[Any]:
+        """The values of the layers and of the results."""
+        return [*self.values.values(), *(value for _, _, value in self.results)]
 
     def unique(self, name: str) -> str:
         """The name that the next layer called so has."""
