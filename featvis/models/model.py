@@ -60,6 +60,17 @@ def _ordered(apply: Apply, params: Any, image: jax.Array) -> OrderedDict[str, ja
 _activations = kernels.compiled(_ordered, static=("apply",))
 
 
+@functools.lru_cache(maxsize=128)
+def _shapes(
+    apply: Any, structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], image: tuple[int, ...]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Shapes of one image's activations by layer: of a network and the kinds of its weights."""
+    params = jax.tree.unflatten(structure, kinds)
+    x = jax.ShapeDtypeStruct((_DRY_RUN, *image), jnp.float32)
+    found = jax.eval_shape(functools.partial(_ordered, apply), params, x)
+    return tuple((name, layer.shape[1:]) for name, layer in found.items())
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
@@ -131,9 +142,9 @@ class Model:
         """
         height, width = size or self.input.size
         self.check_image_shape(height, width, self.input.channels)
-        image = jax.ShapeDtypeStruct((_DRY_RUN, height, width, self.input.channels), jnp.float32)
-        shapes = jax.eval_shape(functools.partial(_ordered, self.apply), self.params, image)
-        return {name: layer.shape[1:] for name, layer in shapes.items()}
+        leaves, structure = jax.tree.flatten(self.params)
+        kinds = tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
+        return dict(_shapes(self.apply, structure, kinds, (height, width, self.input.channels)))
 
     def class_index(self, name_or_number: int | str) -> int:
         """The number of a class: the index of its logit.
