@@ -144,7 +144,8 @@ class Model:
         self.check_image_shape(height, width, self.input.channels)
         leaves, structure = jax.tree.flatten(self.params)
         kinds = tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
-        return dict(_shapes(self.apply, structure, kinds, (height, width, self.input.channels)))
+        apply: Any = self.apply  # hashable, which its protocol cannot say
+        return dict(_shapes(apply, structure, kinds, (height, width, self.input.channels)))
 
     def class_index(self, name_or_number: int | str) -> int:
         """The number of a class: the index of its logit.
