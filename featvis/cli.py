@@ -325,7 +325,7 @@ def caricature(
     weights: _Weights = None,
     preset: _Preset = "modern",
     strength: Annotated[
-        float, typer.Option(help="Of the exaggeration against the prior, above 0.")
+        float, typer.Option(help="How much to exaggerate; 0 returns the picture.")
     ] = 1.0,
     output: _Output = None,
     size: _Size = None,
@@ -414,7 +414,7 @@ def accentuate(
     weights: _Weights = None,
     weight: Annotated[
         float, typer.Option(help="Of staying against changing; a large one returns the picture.")
-    ] = 0.1,
+    ] = 1.0,
     output: _Output = None,
     size: _Size = None,
     steps: _Steps = None,

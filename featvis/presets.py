@@ -14,14 +14,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import jax
+import numpy as np
 
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, _positive
-from objectives import L2, Activations, AlphaNorm, Objective, TotalVariation
+from objectives import (
+    L2,
+    Activations,
+    AlphaNorm,
+    Change,
+    NamedArray,
+    Objective,
+    Tone,
+    TotalVariation,
+)
 
 #: The texts of parts are written with these.
 _LEVELS = 255
+#: Of the sum of normal noise of 0.02 and uniform noise of the width 0.02.
+_ACCENTUATED_NOISE = 0.02 * math.sqrt(1 + 1 / 12)
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,8 @@ class Recipe:
         metric: of the likeness that an inversion maximises, as `FeatureMatch` has it.
         weight: C, of what is wanted against the prior.
         prior: what is subtracted; None for none.
+        held: of the originals (n, h, w, c), what holds the pictures to them, subtracted too; None
+            for nothing.
         leaky: whether rectifiers pass a part of the gradient where they are closed.
         unrectified: whether the layer's own rectifier passes all of it.
         of: what of a class is maximised, "score", "probability" or "log_probability".
@@ -55,6 +69,7 @@ class Recipe:
     metric: str = "l2"
     weight: float = 1.0
     prior: Objective | None = None
+    held: Callable[[np.ndarray], Objective] | None = None
     leaky: bool = False
     unrectified: bool = False
     of: str = "score"
@@ -350,26 +365,40 @@ def ijcv2016_caricature(at: Scene) -> Recipe:
 
 
 def exaggeration(at: Scene) -> Recipe:
-    """Fourier coefficients of the original, Adam, and the prior of IJCV 2016."""
+    """Agreement against change: Fourier coefficients of the original, and Adam.
+
+    Ours: strength · agreement − ½ · mean (x−x₀)² − 50 · mean |∇(x−x₀)|² − 5000 · `Tone`. What is
+    best of such a sum agrees more and has changed more, the greater the strength; the roughness of
+    the change is what keeps it to shapes that can be seen, and the last term holds the colours and
+    the contrast. Transforms make less of it: on EfficientNet-Lite0 an agreement of 1.03 to 1.13
+    where there is 1.19 to 1.31 without, at the same distance.
+    """
     (steps,) = at.shares(200)
     image = f"Fourier({at.size}, {at.channels}, decay=1.1)"
     rate = f"cosine_decay_schedule(0.05, {steps})"
-    return Recipe(
-        (Stage(image, f"adam({rate})", "none", steps),),
-        weight=100.0,
-        prior=_ijcv_prior(at.channels),
-    )
+    return Recipe((Stage(image, f"adam({rate})", "none", steps),), held=_likeness)
 
 
-def accentuation(at: Scene) -> Recipe:
-    """Hamblin et al. 2024: Fourier coefficients of the image, Adam of 0.05, 16 draws a step.
+def _likeness(images: np.ndarray) -> Objective:
+    original = NamedArray(images, "original")
+    change = 0.5 * Change(L2(0.0), original) + 50.0 * Change(TotalVariation(), original)
+    return change + 5000.0 * Tone(images.mean(axis=(1, 2)), images.std(axis=(1, 2)))
 
-    Theirs passes the image through the same transforms at every step; here what is to stay is
-    compared without transforms, so that one pass more does.
+
+def accentuation(at: Scene, weight: float = 1.0) -> Recipe:
+    """Hamblin et al. 2024, as their code has it: crops, noise, Adam of 0.05, 16 draws a step.
+
+    Fourier coefficients of the image with the decay 1; boxes of 5 to 99 % of the sides, anywhere;
+    noise of the deviation of theirs, normal of 0.02 and uniform of ±0.01; 100 steps. Two things
+    differ. A box is resized to the picture's own size, for the network takes any. And above a
+    weight of 1, where little is left to gain, the rate is 0.05 / weight: at their own rate the
+    picture is shaken to 28 to 31 dB from the image, whatever the weight (3 or 10⁶).
     """
     (steps,) = at.shares(100)
     image = f"Fourier({at.size}, {at.channels}, decay=1.0)"
-    return Recipe((Stage(image, "adam(0.05)", DEFAULT_TRANSFORM, steps, draws=16),))
+    rate = f"adam({0.05 / max(1.0, weight):.6g})"
+    seen = f"Compose((RandomResizedCrop(0.05, 0.99, None), Noise({_ACCENTUATED_NOISE:.4g})))"
+    return Recipe((Stage(image, rate, seen, steps, draws=16),))
 
 
 INVERSIONS: Presets = {

@@ -31,6 +31,7 @@ from jax.sharding import (
     Sharding,
     SingleDeviceSharding,
 )
+from jax.typing import ArrayLike
 
 from featvis import components, kernels, memory, models
 from featvis.errors import InputError
@@ -43,8 +44,8 @@ from featvis.targets import named_arrays
 from featvis.transforms import Transform
 from objectives import (
     Activations,
-    Balanced,
     Objective,
+    ObjectiveError,
     images_of,
     parse,
     signature,
@@ -305,6 +306,56 @@ def attempt(
         return result if before is None else before.followed_by(result)
 
 
+def gradient_sizes(
+    model: Model,
+    objective: Objective,
+    parameterization: Parameterization | str,
+    images: ArrayLike,
+    *,
+    transform: Transform | str,
+    draws: int = 1,
+    seed: int | Sequence[int] = 0,
+    noise: float = 0.0,
+) -> np.ndarray:
+    """How hard an objective pulls at images: Σ|∇| of its score by an image's parameters, (n,).
+
+    Under the draws of a run's first step. Where the network gives no gradient, its rectifiers are
+    redirected, as they would be in the run.
+
+    Args:
+        model: the network.
+        objective: whose gradient it is.
+        parameterization: how the images are written.
+        images: (n, h, w, c) in [0, 1].
+        transform: as for `synthesize`.
+        draws: as for `synthesize`.
+        seed: as for `synthesize`.
+        noise: deviation of normal noise that is added to the images first.
+
+    Raises:
+        InputError: as `synthesize`.
+        ObjectiveError: an objective that does not fit the model.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    parameterization = _as_parameterization(parameterization, model)
+    transform = components.transform(transform, parameterization.size)
+    _positive("draws", draws)
+    count = _batch_size(objective, seed, None, images, parameterization)
+    seen = _check_fit(model, objective, parameterization, transform, count)
+    together = memory.images_at_a_time(model, objective, images.shape, seen)
+    program = _Program(model.apply, parameterization, transform, "sgd(0.0)", draws, together)
+    keys = image_keys(seed, count)
+    draw = jax.vmap(lambda key: jax.random.normal(_purpose(key, 0), images.shape[1:]))
+    moved = jnp.clip(images + noise * draw(keys), 0, 1)
+    params = jax.vmap(parameterization.encode)(moved)
+    given = model.params, _as_arrays(objective), keys, params
+    sizes = np.array(_gradient_sizes(program, *given))
+    if not np.all(sizes):
+        alive = np.asarray(_gradient_sizes(program._replace(redirect=True), *given))
+        sizes[sizes == 0] = alive[sizes == 0]
+    return sizes
+
+
 # ---- devices -------------------------------------------------------------------------------
 
 
@@ -444,7 +495,13 @@ def _scores(
     """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
     apply = redirected(program.apply, dead) if program.redirect else program.apply
 
-    return objective(Activations(apply(weights, jax.vmap(program.transform)(keys, seen))), image)
+    def see(images: Any, places: Any) -> Any:
+        at = keys if places is None else keys[places]
+        images = jnp.broadcast_to(images, (len(at), *images.shape[1:]))
+        return program.apply(weights, jax.vmap(program.transform)(at, images))
+
+    acts = Activations(apply(weights, jax.vmap(program.transform)(keys, seen)))
+    return objective.seen(see)(acts, image)
 
 
 def _mean_of_draws(function: Callable[[jax.Array], Any], keys: jax.Array, draws: int) -> Any:
@@ -460,6 +517,50 @@ def _mean_of_draws(function: Callable[[jax.Array], Any], keys: jax.Array, draws:
         lambda total, keys: (jax.tree.map(jnp.add, total, function(keys)), None), nothing, drawn
     )
     return jax.tree.map(lambda value: value / draws, total)
+
+
+def _gradients(
+    program: _Program,
+    weights: Any,
+    objective: Objective,
+    keys: jax.Array,
+    dead: jax.Array,
+    image: jax.Array,
+) -> Any:
+    """Gradients by images (n, h, w, c), through the network and directly, and scores (n,).
+
+    The mean over the program's draws, from one key an image.
+    """
+
+    def of_part(objective: Objective, keys: jax.Array, dead: jax.Array, image: jax.Array) -> Any:
+        def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+            scores = _scores(program, weights, objective, keys, dead, seen, image)
+            return jnp.sum(scores), scores
+
+        # By way of the network and directly, to tell a dead unit under a living prior.
+        return jax.grad(total, (0, 1), has_aux=True)(image, image)
+
+    def of_draw(keys: jax.Array) -> Any:
+        return _by_parts(program, of_part, objective, keys, dead, image)
+
+    return _mean_of_draws(of_draw, keys, program.draws)
+
+
+@functools.partial(kernels.compiled, static=("program",))
+def _gradient_sizes(
+    program: _Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
+) -> jax.Array:
+    """Σ|∇| of each image's score by its parameters, (n,), under the draws of the first step."""
+    first = jax.vmap(lambda key: jax.random.fold_in(_purpose(key, 1), 0))(keys)
+    image, decode_vjp = jax.vjp(jax.vmap(program.parameterization.decode), params)
+    dead = jnp.full(len(keys), program.redirect)
+    (by_network, by_prior), _ = _gradients(program, weights, objective, first, dead, image)
+    (gradient,) = decode_vjp(by_network + by_prior)
+    sizes = [
+        jnp.sum(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
+        for leaf in jax.tree.leaves(gradient)
+    ]
+    return functools.reduce(jnp.add, sizes)
 
 
 @functools.partial(kernels.compiled, static=("program",))
@@ -497,30 +598,8 @@ def _advance(
         drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
         image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
 
-        def gradients(
-            objective: Objective, keys: jax.Array, dead: jax.Array, image: jax.Array
-        ) -> Any:
-            def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-                scores = _scores(program, weights, objective, keys, dead, seen, image)
-                return jnp.sum(scores), scores
-
-            # By way of the network and directly, to tell a dead unit under a living prior.
-            return jax.grad(total, (0, 1), has_aux=True)(image, image)
-
-        def of_draw(keys: jax.Array) -> Any:
-            return _by_parts(program, gradients, objective, keys, dead, image)
-
-        (by_network, by_prior), scores = _mean_of_draws(of_draw, drawn, program.draws)
+        (by_network, by_prior), scores = _gradients(program, weights, objective, drawn, dead, image)
         (gradient,) = decode_vjp(by_network + by_prior)
-        if isinstance(objective, Balanced):
-
-            def keeping_score(balanced: Balanced, image: jax.Array) -> jax.Array:
-                acts = Activations(program.apply(weights, image))
-                return jnp.sum(balanced.regularizer(acts, image))
-
-            by_regularizer = _by_parts(program, jax.grad(keeping_score, 1), objective, image)
-            (keeping,) = decode_vjp(by_regularizer)
-            gradient = _balance(gradient, keeping, objective.weight)
 
         def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
             descent = jax.tree.map(jnp.negative, gradient)
@@ -562,26 +641,6 @@ def _advance(
 
     rows = jnp.full((_CHUNK, count), jnp.nan, jnp.float32)
     return jax.lax.while_loop(going, step, (state, rows, jnp.ones((_CHUNK, count), bool)))
-
-
-def _balance(wanted: Any, kept: Any, weight: Any) -> Any:
-    """∇f + weight · (Σ|∇f| / Σ|∇r|) · ∇r for each image; ∇f alone where ∇r is nothing."""
-
-    def size(gradient: Any) -> jax.Array:
-        return sum(
-            jnp.sum(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
-            for leaf in jax.tree.leaves(gradient)
-        )  # type: ignore[return-value]
-
-    whole = size(kept)
-    share, factor = jnp.where(whole > 0, whole, 1), weight * size(wanted)
-
-    def balanced(a: jax.Array, b: jax.Array) -> jax.Array:
-        shape = (-1, *[1] * (b.ndim - 1))
-        # Divided first: the ratio alone is infinite where the regularizer's gradient is tiny.
-        return a + factor.reshape(shape) * (b / share.reshape(shape))
-
-    return jax.tree.map(balanced, wanted, kept)
 
 
 def _finite(tree: Any) -> jax.Array:
@@ -746,10 +805,20 @@ def _check_fit(
     _check_amount(f"what {transform} makes of {count} images", math.prod(seen.shape))
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
-        part = objective
-        if isinstance(objective, Balanced) and shape != image.shape:
-            part = objective.objective  # its regularizer sees no transformed image
-        part.check(acts, image.shape)
+
+        def see(images: Any, places: Any, acts: Any = acts) -> Any:
+            if images.shape[1:] != image.shape[1:]:
+                raise ObjectiveError(
+                    f"the pictures are {image.shape[1:]}; the objective compares them with images "
+                    f"of {tuple(images.shape[1:])}"
+                )
+            rows = len(images) if places is None else len(places)
+            return {
+                k: np.broadcast_to(np.float32(1), (rows, *a.shape[1:])) for k, a in acts.items()
+            }
+
+        beside = objective.seen(see)
+        (objective if shape == image.shape else beside).check(acts, image.shape)
     return tuple(seen.shape)
 
 

@@ -395,7 +395,8 @@ class RandomResizedCrop(Transform):
     """Cut a random box, of the picture's aspect ratio, and resize it: (h, w, c) to (*size, c).
 
     The box's sides are a uniformly random fraction of the picture's, its centre is normal around
-    the picture's centre and is moved so that the box lies inside. A box that is larger than the
+    the picture's centre and is moved so that the box lies inside; without an `sd`, the box is
+    anywhere inside with the same chance. A box that is larger than the
     output is averaged (a triangle filter as wide as the reduction), a smaller one is interpolated.
 
     Source: Fel et al., "MaCo", NeurIPS 2023 (fraction 0.05 to 0.5, centre N(0.5, 0.15)), which
@@ -404,7 +405,7 @@ class RandomResizedCrop(Transform):
     Args:
         low: lowest fraction of the sides, above 0.
         high: highest fraction of the sides, at most 1.
-        sd: standard deviation of the centre, in sides of the picture, at least 0.
+        sd: standard deviation of the centre, in sides of the picture, at least 0; None: uniform.
         size: (height, width) of the output in pixels, or None for that of the input.
 
     Raises:
@@ -413,13 +414,15 @@ class RandomResizedCrop(Transform):
 
     low: float = 0.05
     high: float = 0.5
-    sd: float = 0.15
+    sd: float | None = 0.15
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
         low, high = checks.interval(self, "(low, high)", (self.low, self.high), 0.001, 1)
-        checks.set_fields(self, low=low, high=high, sd=checks.number(self, "sd", self.sd, 0))
+        checks.set_fields(self, low=low, high=high)
+        if self.sd is not None:
+            checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
         if self.size is not None:
             checks.set_fields(self, size=checks.image_size(self, "size", self.size))
 
@@ -431,8 +434,11 @@ class RandomResizedCrop(Transform):
         height, width, _ = self.output_shape(image.shape)
         side_key, centre_key = jax.random.split(key)
         side = _uniform(side_key, (self.low, self.high))
-        centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,))
-        start = jnp.clip(centre - side / 2, 0, 1 - side)
+        if self.sd is None:
+            start = (1 - side) * _uniform(centre_key, (0, 1), (2,))
+        else:
+            centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,))
+            start = jnp.clip(centre - side / 2, 0, 1 - side)
         rows = _resize_matrix(start[0], side, height, image.shape[0])
         columns = _resize_matrix(start[1], side, width, image.shape[1])
         return _separable(rows, columns, image)

@@ -4,15 +4,16 @@ from objectives.comparisons import (
     Alignment,
     BatchStatistics,
     Caricature,
+    Comparison,
     Diversity,
     FeatureMatch,
     MinDistance,
     Style,
     gram,
+    units_of,
 )
 from objectives.core import (
     Activations,
-    Balanced,
     Constant,
     NamedArray,
     Objective,
@@ -28,7 +29,17 @@ from objectives.core import (
     static,
 )
 from objectives.errors import ObjectiveError, ParseError, UnknownLayer
-from objectives.priors import L1, L2, AlphaNorm, Blur, CenterBias, Prior, TotalVariation, units_of
+from objectives.priors import (
+    L1,
+    L2,
+    AlphaNorm,
+    Blur,
+    CenterBias,
+    Change,
+    Prior,
+    Tone,
+    TotalVariation,
+)
 from objectives.text import parse
 from objectives.units import (
     Channel,
@@ -47,12 +58,13 @@ __all__ = [
     "Activations",
     "Alignment",
     "AlphaNorm",
-    "Balanced",
     "BatchStatistics",
     "Blur",
     "Caricature",
     "CenterBias",
+    "Change",
     "Channel",
+    "Comparison",
     "Constant",
     "Direction",
     "DirectionNeuron",
@@ -73,6 +85,7 @@ __all__ = [
     "Scaled",
     "Style",
     "Sum",
+    "Tone",
     "TotalVariation",
     "UnknownLayer",
     "check_number",

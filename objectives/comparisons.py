@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Objective, check_number, leaf, static
+from objectives.core import Constant, Objective, Scaled, See, Sum, check_number, leaf, static
 from objectives.errors import ObjectiveError
-from objectives.priors import _power
+from objectives.priors import Prior, _power
 from objectives.units import _cosine, _norm
 
 #: Keeps the logarithm of a squared relative error finite.
 _LEAST_ERROR = 1e-12
+_METRICS = ("norm", "l2", "log", "cosine")
 
 
 def _positions(acts: Mapping[str, Any], layer: str) -> Any:
@@ -53,6 +55,16 @@ def _target_like(objective: Any, a: jax.Array) -> jax.Array:
     return target
 
 
+def _check_images(objective: Any) -> None:
+    images = objective.images
+    if images is not None and np.ndim(images) != 4:
+        raise ObjectiveError(
+            f"the images of {type(objective).__name__} are (1, h, w, c) or (n, h, w, c); got shape "
+            f"{tuple(np.shape(images))}"
+        )
+    _ = objective.batch_size  # raises where they and the target are for different images
+
+
 def _check_target(objective: Objective, target: Any) -> None:
     if isinstance(target, jax.core.Tracer):
         return
@@ -60,7 +72,22 @@ def _check_target(objective: Objective, target: Any) -> None:
         raise ObjectiveError(f"{type(objective).__name__} needs a target that is not all zero")
 
 
-class FeatureMatch(Objective):
+class Comparison(Objective):
+    """Base of the objectives that compare an image's activations with a target's.
+
+    The target is the same whatever transform the image goes through, as in the papers' inversions;
+    where a subclass has `images`, it is what the layer gives for them under that very transform.
+    """
+
+    def seen(self: Any, see: See) -> Objective:
+        """With the target that `see` gives for the images, where it has some."""
+        if self.images is None:
+            return self
+        target = see(self.images, None)[self.layer]
+        return dataclasses.replace(self, target=target, images=None)
+
+
+class FeatureMatch(Comparison):
     """Inversion: how near a layer's activations are to a target's.
 
     metric "l2": −‖a − t‖² / ‖t‖² (Mahendran & Vedaldi 2015, equation 2), 0 at a perfect match.
@@ -68,31 +95,40 @@ class FeatureMatch(Objective):
     the match gets better, so that Adam, which remembers the first steps' gradients for long, does
     not slow down. It ends at 13.8, a relative error of 10⁻⁶ (float32 knows no better).
     metric "cosine": the true cosine of a and t, 1 at a perfect match up to scale.
+    metric "norm": minus the mean over positions of ‖a − t‖₂ over the channels, in the layer's own
+    units (Hamblin et al. 2024): its gradient does not fade with the distance, so that a weight
+    above a bound makes the match perfect. At a perfect match the gradient is 0.
 
     Args:
         layer: any layer.
         target: activations of the target (1, ...) for all images or (n, ...) for each its own.
         mask: weights in [0, 1] over positions, (1, h, w) or (n, h, w), on both a and t; the
             receptive-field figures of the paper use a central square. None: everywhere.
-        metric: "l2", "log" or "cosine".
+        metric: "l2", "log", "cosine" or "norm".
+        images: (1, h, w, c) or (n, h, w, c), whose activations the target are: they then go through
+            each step's transforms beside the picture. None: the target does not move.
     """
 
     layer: str = static()
     target: ArrayLike = leaf()
     mask: ArrayLike | None = leaf(default=None)
     metric: str = static(default="l2")
+    images: ArrayLike | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.metric not in ("l2", "log", "cosine"):
-            raise ObjectiveError(f"metric must be 'l2', 'log' or 'cosine'; got {self.metric!r}")
+        if self.metric not in _METRICS:
+            *others, last = map(repr, _METRICS)
+            raise ObjectiveError(
+                f"metric must be {', '.join(others)} or {last}; got {self.metric!r}"
+            )
         _check_target(self, self.target)
-        _ = self.batch_size  # raises where the mask and the target are for different images
+        _check_images(self)
         if self.mask is not None and np.shape(self.mask)[1:] == np.shape(self.target)[1:-1]:
             _check_target(self, self.target * jnp.asarray(self.mask)[..., None])
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
-        """Scores (n,), at most 0 (l2), 13.8 (log) or 1 (cosine)."""
+        """Scores (n,), at most 0 (l2, norm), 13.8 (log) or 1 (cosine)."""
         a = acts[self.layer]
         t = jnp.broadcast_to(_target_like(self, a), a.shape)
         if self.mask is not None:
@@ -102,6 +138,9 @@ class FeatureMatch(Objective):
                     f"the mask has shape {tuple(mask.shape)}; expected (1 or n, *{a.shape[1:-1]})"
                 )
             a, t = a * mask[..., None], t * mask[..., None]
+        if self.metric == "norm":
+            distances = _power(jnp.sum((a - t) ** 2, axis=-1), 0.5)
+            return -jnp.mean(distances, axis=tuple(range(1, distances.ndim)))
         a, t = _flat(a), _flat(t)
         if self.metric == "cosine":
             return _cosine(a, t)
@@ -109,7 +148,7 @@ class FeatureMatch(Objective):
         return -error if self.metric == "l2" else -0.5 * jnp.log(error + _LEAST_ERROR)
 
 
-class Caricature(Objective):
+class Caricature(Comparison):
     """Exaggerates what a layer sees in an image: ⟨a, t⟩/‖t‖² · max(0.1, cos(a, t))^power.
 
     The cosine is the true one and the product is per image, so that the score is 1 at the
@@ -121,12 +160,14 @@ class Caricature(Objective):
         power: of the cosine; 0 leaves the plain inner product.
         positive: take the positive part of the target, as Mahendran & Vedaldi 2016, section 6, do;
             it differs at layers without a rectifier, where the score of the original is not 1.
+        images: as for `FeatureMatch`.
     """
 
     layer: str = static()
     target: ArrayLike = leaf()
     power: float = static(default=1.0)
     positive: bool = static(default=False)
+    images: ArrayLike | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,6 +175,7 @@ class Caricature(Objective):
         if not isinstance(self.positive, bool):
             raise ObjectiveError(f"positive must be True or False; got {self.positive!r}")
         _check_target(self, np.maximum(self.target, 0) if self._takes_part else self.target)
+        _check_images(self)
 
     @property
     def _takes_part(self) -> bool:
@@ -310,3 +352,22 @@ class BatchStatistics(Objective):
         off = jnp.mean(a, axes) - wanted, jnp.var(a, axes) - jnp.asarray(self.variance)
         distance = sum(_power(jnp.sum(d * d), 0.5) for d in off)
         return jnp.broadcast_to(-distance, a.shape[:1])
+
+
+def units_of(objective: Objective) -> Objective | None:
+    """The part of an objective that reads the activations of one image; None if there is none.
+
+    Image priors, constants, comparisons among the images of a batch, and those with images that are
+    seen beside it are left out.
+    """
+    if isinstance(objective, (Prior, Constant)) or objective.couples_images:
+        return None
+    if isinstance(objective, Comparison) and getattr(objective, "images", None) is not None:
+        return None
+    if isinstance(objective, Scaled):
+        inner = units_of(objective.objective)
+        return None if inner is None else Scaled(objective.weight, inner)
+    if isinstance(objective, Sum):
+        kept = [units for units in map(units_of, objective.objectives) if units is not None]
+        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+    return objective

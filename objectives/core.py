@@ -25,7 +25,7 @@ import difflib
 import keyword
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, dataclass_transform
 
 import jax
@@ -56,6 +56,10 @@ jax.tree_util.register_pytree_with_keys(
     _flatten_activations,
     lambda names, values: Activations(zip(names, values, strict=True)),
 )
+
+
+See = Callable[[Any, Any], Mapping[str, Any]]
+"""Images, and the places in the batch that they are for, to their activations."""
 
 
 class NamedArray(np.ndarray):
@@ -283,6 +287,23 @@ class Objective(abc.ABC):
         for child in self.children:
             yield from child._independent_nodes()
 
+    def seen(self, see: See) -> Objective:
+        """This objective with the images that it compares with seen anew.
+
+        Args:
+            see: `(images, places)` to the activations of images, one for each of the places in the
+                batch (None: for all of it), under the transforms of the pictures there.
+        """
+        changed = {}
+        for field in _fields(type(self)):
+            value = getattr(self, field.name)
+            if _is_objective(value):
+                changed[field.name] = value.seen(see)
+            elif _holds_objectives(value):
+                changed[field.name] = tuple(child.seen(see) for child in value)
+        made: Objective = dataclasses.replace(self, **changed) if changed else self  # type: ignore[type-var]
+        return made
+
     def check(self, acts: Mapping[str, Any], image_shape: Sequence[int]) -> None:
         """Everything that can be said before compiling: layers, indices, counts of images.
 
@@ -301,11 +322,6 @@ class Objective(abc.ABC):
         if wanted is not None and wanted != count:
             raise ObjectiveError(f"{self!r} is made for {wanted} images; the batch has {count}")
         for node in self.walk():
-            if isinstance(node, Balanced) and node is not self:
-                raise ObjectiveError(
-                    "balanced(...) is the whole of what is maximised, not a part of it: put what "
-                    "is added to it into its objective or its regularizer"
-                )
             node._check_node(acts)
         try:
             scores = jax.eval_shape(
@@ -671,6 +687,15 @@ class OnImages(Objective):
         scores = self.objective(_Subset(acts, chosen), image[chosen])
         return jnp.zeros(count, scores.dtype).at[chosen].set(scores)
 
+    def seen(self, see: See) -> Objective:
+        """With the images that it compares with seen anew, at the places of its own."""
+        chosen = np.array(self.images)
+
+        def at_our_places(images: Any, places: Any) -> Mapping[str, Any]:
+            return see(images, chosen if places is None else chosen[places])
+
+        return dataclasses.replace(self, objective=self.objective.seen(at_our_places))
+
     def _independent_nodes(self) -> Iterator[Objective]:
         yield self
 
@@ -684,50 +709,6 @@ class OnImages(Objective):
 
     def __repr__(self) -> str:
         return self._printed(repr(self.objective))
-
-
-class Balanced(Objective):
-    """An objective and a regularizer whose gradients are balanced at every step.
-
-    The gradient by an image's parameters is ∇f + weight · (Σ|∇f| / Σ|∇r|) · ∇r, so that the weight
-    means the same for any unit and layer: with 1 both pull alike, and a large one returns to where
-    the regularizer is highest. The regularizer sees the image without transforms. The score is that
-    of `objective` alone, in whose units the regularizer has no weight. A balance is the whole of
-    what is maximised, not a term.
-
-    Hamblin et al. 2024, "Feature Accentuation", where the regularizer is the likeness to a natural
-    image at a layer.
-
-    Args:
-        objective: f, what is wanted.
-        regularizer: r, what is to be kept, maximised too (`FeatureMatch`).
-        weight: at least 0; one number, or one an image (n,).
-    """
-
-    objective: Objective
-    regularizer: Objective
-    weight: ArrayLike = leaf(default=1.0, ndim=0)
-
-    def __post_init__(self) -> None:
-        for name in ("objective", "regularizer"):
-            value = getattr(self, name)
-            if not _is_objective(value):
-                raise ObjectiveError(f"balanced takes two objectives; {name} is {_short(value)}")
-        if isinstance(self.weight, int):
-            # As a float it is the same compiled program.
-            object.__setattr__(self, "weight", float(self.weight))
-        super().__post_init__()
-        if not _is_traced(self.weight) and np.any(np.asarray(self.weight) < 0):
-            raise ObjectiveError(f"weight must be at least 0; got {_short(self.weight)}")
-
-    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
-        """Scores (n,) of the objective; the regularizer is in the gradient alone."""
-        return self.objective(acts, image)
-
-    def check(self, acts: Mapping[str, Any], image_shape: Sequence[int]) -> None:
-        """As for every objective, of both parts."""
-        super().check(acts, image_shape)
-        self.regularizer.check(acts, image_shape)
 
 
 class _Subset(Mapping[str, Any]):

@@ -13,16 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from objectives.core import (
-    Balanced,
-    Constant,
-    Objective,
-    Scaled,
-    Sum,
-    check_number,
-    static,
-)
+from objectives.core import Objective, Scaled, Sum, check_number, leaf, static
 from objectives.errors import ObjectiveError
 
 
@@ -188,19 +181,66 @@ class CenterBias(Prior):
         return (jnp.asarray(weight[..., None], image.dtype) * (image - 0.5) ** 2).mean((1, 2, 3))
 
 
-def units_of(objective: Objective) -> Objective | None:
-    """The part of an objective that reads the activations of one image; None if there is none.
+class Change(Prior):
+    """What a prior says of the difference between the image and another: how much has changed.
 
-    Image priors, constants and comparisons among the images of a batch are left out.
+    `Change(L2(0.0), original)` is the mean square of the change, and `Change(TotalVariation(),
+    original)` how rough it is.
+
+    Args:
+        prior: an image prior, or a weighted sum of some.
+        original: images (1, h, w, c) for all or (n, h, w, c) for each its own.
     """
-    if isinstance(objective, (Prior, Constant)) or objective.couples_images:
-        return None
-    if isinstance(objective, Balanced):
-        return units_of(objective.objective)
-    if isinstance(objective, Scaled):
-        inner = units_of(objective.objective)
-        return None if inner is None else Scaled(objective.weight, inner)
-    if isinstance(objective, Sum):
-        kept = [units for units in map(units_of, objective.objectives) if units is not None]
-        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
-    return objective
+
+    prior: Objective
+    original: ArrayLike = leaf()
+
+    def __post_init__(self) -> None:
+        nodes = self.prior.walk() if isinstance(self.prior, Objective) else [self.prior]
+        for node in nodes:
+            if not isinstance(node, (Prior, Scaled, Sum)):
+                raise ObjectiveError(f"a change is measured by image priors; got {node!r}")
+        super().__post_init__()
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), as the prior's."""
+        original = jnp.asarray(self.original, image.dtype)
+        if original.shape[1:] != image.shape[1:]:
+            raise ObjectiveError(
+                f"the original of Change has shape {tuple(original.shape)}; the images are "
+                f"{tuple(image.shape)}"
+            )
+        return self.prior(acts, image - original)
+
+
+class Tone(Prior):
+    """How far the colours and the contrast are from given ones.
+
+    The mean over channels of (mean − mean₀)² + (deviation − deviation₀)² over an image's pixels.
+
+    Args:
+        mean: of each channel, (c,), or one row an image (n, c).
+        deviation: standard deviation of each channel, (c,) or (n, c), at least 0.
+    """
+
+    mean: ArrayLike = leaf(ndim=1)
+    deviation: ArrayLike = leaf(ndim=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.batch_size  # raises where the two are for different images
+        if not isinstance(self.deviation, jax.core.Tracer) and np.min(self.deviation) < 0:
+            raise ObjectiveError(f"a deviation is at least 0; got {np.min(self.deviation)}")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at least 0."""
+        for name in ("mean", "deviation"):
+            channels = np.shape(getattr(self, name))[-1]
+            if channels != image.shape[-1]:
+                raise ObjectiveError(
+                    f"the {name} of Tone is of {channels} channels; the images have "
+                    f"{image.shape[-1]}"
+                )
+        mean = jnp.mean(image, (1, 2)) - jnp.asarray(self.mean, image.dtype)
+        spread = _power(jnp.var(image, (1, 2)), 0.5) - jnp.asarray(self.deviation, image.dtype)
+        return jnp.mean(mean**2 + spread**2, axis=1)

@@ -114,11 +114,18 @@ _TERMS = {
     "match, log, masked": ob.FeatureMatch("late", _target["late"][:1], _mask, "log"),
     "match, named": ob.FeatureMatch("early", ob.NamedArray(_target["early"][1:2], "target")),
     "match, cosine": ob.FeatureMatch("late", _target["late"], metric="cosine"),
+    "match, norm": ob.FeatureMatch("early", _target["early"], metric="norm"),
+    "match, norm, masked": ob.FeatureMatch("late", _target["late"][:1], _masks, "norm"),
+    "match, norm of vectors": ob.FeatureMatch("logits", _target["logits"], metric="norm"),
+    "match, images beside": ob.FeatureMatch(
+        "early", _target["early"][1:2], metric="norm", images=images(7)[1:2]
+    ),
     "match of vectors": ob.FeatureMatch("logits", _target["logits"][:1]),
     "caricature": ob.Caricature("late", _target["late"][:1]),
     "caricature, one an image": ob.Caricature("late", _target["late"], power=4.0),
     "caricature, no power": ob.Caricature("early", _target["early"], power=0.0),
     "caricature, positive": ob.Caricature("early", _target["early"][:1], positive=True),
+    "caricature, images beside": ob.Caricature("late", _target["late"], images=images(7)),
     "style": ob.Style("early", _grams[:1]),
     "style of tokens": ob.Style("tokens", np.asarray(ob.gram(_target["tokens"]))[:1]),
     "style, one an image": ob.Style("early", _grams),
@@ -139,6 +146,10 @@ _TERMS = {
     "blur": ob.Blur(),
     "blur, wide": ob.Blur(sigma=6.0),
     "centre bias": ob.CenterBias(sigma=0.7),
+    "change": ob.Change(ob.L2(0.0), images(7)[:1]),
+    "change, one an image": ob.Change(ob.L1(0.1) + 0.5 * ob.TotalVariation(), images(7)),
+    "tone": ob.Tone([0.4, 0.5, 0.6], [0.1, 0.2, 0.3]),
+    "tone, one an image": ob.Tone(0.6 * _vectors[:, :3], [0.1, 0.2, 0.3]),
 }
 
 CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
@@ -150,14 +161,6 @@ CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
     Case(
         "interpolation",
         np.array([0, 0.25, 1]) * ob.Logit(4) + np.array([1, 0.75, 0]) * ob.Logit([1, 2, 3]),
-    ),
-    Case(
-        "balanced",
-        ob.Balanced(ob.Logit(4), ob.FeatureMatch("early", _target["early"][:1]), weight=0.5),
-    ),
-    Case(
-        "balanced, one weight an image",
-        ob.Balanced(ob.Channel("late", 2) - ob.L2(), -ob.TotalVariation(), [0.0, 1.0, 4.0]),
     ),
     Case("on some images", ob.Channel("late", [2, 5]).on([2, 0])),
     Case("on some images, of pixels", 2 * (ob.L2() + ob.Layer("early")).on([1])),

@@ -509,7 +509,7 @@ def test_caricature_and_accentuate(capsys, driven):
     assert record["image"].endswith("_caricature-map-a.png")
     assert record["agreement"] == pytest.approx(record["projection"] * record["cosine"], rel=1e-5)
     # After the weight of the preset, which strength multiplies.
-    assert last_run(read_manifest(record["image"]))["objective"].startswith("200.0*caricature(")
+    assert last_run(read_manifest(record["image"]))["objective"].startswith("2.0*caricature(")
     code, lines, errors = call(
         capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--weight", "0.5",
         "--transform", "Roll(1)", "--draws", "2", "--json",
@@ -567,7 +567,7 @@ def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
         (["invert", "map", "a.png", "--draws", "0"], "draws must be an integer of at least 1"),
         (["invert", "map", "a.png", "-o", "no/such/a.png"], "there is no folder no/such"),
         (["invert", "map", "a.png", "--animate", "a.mp4"], "should end in .webp or .gif"),
-        (["caricature", "map", "a.png", "--strength", "0"], "strength must be above 0"),
+        (["caricature", "map", "a.png", "--strength", "-1"], "strength must be a number of at"),
         (["caricature", "map", "a.png", "--preset", "cvpr2015"], "known: modern, ijcv2016"),
         (["class-model"], "class-model takes a network and a class"),
         (["class-model", "cat"], ":factory match 'cat'"),

@@ -119,15 +119,28 @@ def test_inversion_under_a_mask_is_of_its_receptive_field(toy):
 
 
 def test_caricature_exaggerates_more_with_strength(toy):
+    photographs_ = photographs(4, seed=5)
     found = [
-        drive(fv.caricature, toy, "relu", PHOTOGRAPHS, strength=strength, steps=40).evidence
-        for strength in (0.01, 0.1, 1.0)
+        drive(fv.caricature, toy, "relu", photographs_, strength=strength, steps=100)
+        for strength in (0, 0.1, 0.25, 0.5, 1, 2, 4)
     ]
-    agreements = np.array([evidence["agreement"] for evidence in found])
-    assert np.all(np.diff(agreements, axis=0) > 0.05)
-    assert np.all(agreements[-1] > 1.2)
-    # Away from the picture.
-    assert np.all(found[-1]["psnr"] < 30)
+    agreements, distances = (
+        np.array([one.evidence[name] for one in found]) for name in ("agreement", "psnr")
+    )
+    # Nothing is changed without, and ever more with it.
+    np.testing.assert_allclose(agreements[0], 1, atol=5e-3)
+    assert np.all(distances[0] > 50)
+    assert np.all(np.diff(agreements, axis=0) > 0)
+    assert np.all(np.diff(distances, axis=0) < 0)
+    assert np.all(agreements[-1] > agreements[1] + 0.05)
+    # The colours and the contrast are those of the photograph.
+    for one in found:
+        means, deviations = (
+            np.array([f(images, axis=(1, 2)) for images in (one.images, photographs_)])
+            for f in (np.mean, np.std)
+        )
+        np.testing.assert_allclose(means[0], means[1], atol=0.005)
+        np.testing.assert_allclose(deviations[0], deviations[1], rtol=0.03)
 
 
 @pytest.mark.parametrize("preset", ["modern", "ijcv2016"])
@@ -148,27 +161,68 @@ def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
     plain = fv.synthesize(
         toy, "logits:1", fv.Fourier(TOY_SIZE, decay=1.0), init=PHOTOGRAPHS, steps=40, draws=2,
         optimizer="adam(0.05)", progress=False,
+        transform="Compose((RandomResizedCrop(0.05, 0.99, None), Noise(0.02082)))",
     )  # fmt: skip
     np.testing.assert_allclose(result.images, plain.images, atol=1e-4)
     np.testing.assert_allclose(result.clean_scores, plain.clean_scores, rtol=1e-3)
 
 
-def test_accentuation_is_between_the_image_and_the_unit(toy):
+def test_accentuation_is_nearer_to_the_image_the_greater_the_weight(toy):
+    weights = (0.0, 0.1, 0.3, 1.0, 1e6)
     found = [
         drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, weight=weight, **ACCENTUATED)
-        for weight in (0.0, 1.0, 100.0)
+        for weight in weights
     ]
     original = np.asarray(toy(PHOTOGRAPHS)["logits"])[:, 1]
-    distances = np.array([one.evidence["distance"] for one in found])
-    assert np.all(np.diff(distances, axis=0) < -0.1)
-    for one, free in zip(found, (True, True, False), strict=True):
+    distances, psnr = (
+        np.array([one.evidence[name] for one in found]) for name in ("distance", "psnr")
+    )
+    assert np.all(np.diff(distances, axis=0) < 0)
+    assert np.all(np.diff(psnr, axis=0) > 0)
+    for weight, one in zip(weights, found, strict=True):
         np.testing.assert_allclose(one.evidence["original_score"], original, rtol=1e-5)
-        logits = np.asarray(toy(one.images)["logits"])[:, 1]
-        np.testing.assert_allclose(one.clean_scores, logits, rtol=1e-4)
-        assert np.all(logits > original + 0.1) == free
-    # A large weight gives the image back, within a step of Adam.
-    assert np.all(found[-1].evidence["psnr"] > 45)
-    assert np.all(distances[-1] < 0.02)
+        acts = toy(one.images)
+        score = np.asarray(acts["logits"])[:, 1]
+        np.testing.assert_allclose(one.evidence["score"], score, rtol=1e-4)
+        apart = np.asarray(acts["relu"]) - np.asarray(toy(PHOTOGRAPHS)["relu"])
+        away = np.sqrt((apart**2).sum(-1)).mean((1, 2))
+        whole = score - weight * one.evidence["balance"] * away
+        np.testing.assert_allclose(one.clean_scores, whole, rtol=1e-3, atol=1e-3)
+    assert np.all(found[0].evidence["score"] > original + 0.1)
+    # A large weight gives the image back.
+    assert np.all(psnr[-1] > 60)
+
+
+def test_the_first_step_of_an_accentuation_goes_less_far_the_greater_the_weight(toy):
+    steps = [
+        drive(
+            fv.accentuate, toy, "logits:1", PHOTOGRAPHS, layer="relu", weight=weight, steps=1,
+            transform="none", draws=1, optimizer="sgd(1e-4)", parameterization="BoundedPixels",
+        )
+        for weight in (0.0, 0.5, 1.0)
+    ]  # fmt: skip
+    moved = [np.abs(one.images - PHOTOGRAPHS).sum((1, 2, 3)) for one in steps]
+    # At the image itself the distance has no gradient that could be blown up.
+    np.testing.assert_allclose(moved[1], moved[0], rtol=1e-3)
+    np.testing.assert_allclose(moved[2], moved[0], rtol=1e-3)
+
+
+def test_the_balance_of_an_accentuation_is_the_ratio_of_both_pulls(linear):
+    # Of a vector, r = ‖Wᵀ(x−x₀)‖ has the gradient W·u, where u is the direction in the layer.
+    x = photographs(2, SIZE)
+    options = {
+        "layer": "logits", "steps": 1, "transform": "none", "draws": 1, "optimizer": "sgd(0.0)",
+        "parameterization": "BoundedPixels", "seed": 7,
+    }  # fmt: skip
+    found = drive(fv.accentuate, linear, "channel('logits', 2)", x, **options).evidence["balance"]
+    w = np.asarray(linear.params["w"], np.float64)
+    u = np.random.default_rng(0).normal(size=(1000, 4))
+    pulls = np.abs((u / np.linalg.norm(u, axis=1, keepdims=True)) @ w.T).sum(1)
+    ratios = np.abs(w[:, 2]).sum() / pulls
+    assert np.all((ratios.min() * 0.99 < found) & (found < ratios.max() * 1.01))
+    # Twice the unit is twice the balance, and another layer's scale is the balance's too.
+    twice = drive(fv.accentuate, linear, "2*channel('logits', 2)", x, **options).evidence["balance"]
+    np.testing.assert_allclose(twice, 2 * found, rtol=1e-5)
 
 
 # ---- evidence ------------------------------------------------------------------------------
@@ -286,7 +340,7 @@ def test_another_class_image_or_strength_compiles_nothing(toy):
             toy, "relu", images, strength=1.0 + i, steps=40, progress=False
         ),
         lambda images, i: fv.accentuate(
-            toy, f"logits:{i}", images, layer="relu", weight=1.0 + i, draws=2, **steps
+            toy, f"logits:{i}", images, layer="relu", weight=0.5 + 0.5 * i, draws=2, **steps
         ),
     ]
     for run in runs:
@@ -450,11 +504,15 @@ def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
             "the mask has shape",
         ),
         (lambda m, x: fv.invert(m, "relu", x, seed=[1, 2, 3]), fv.InputError, "different numbers"),
-        (lambda m, x: fv.caricature(m, "relu", x, strength=0), fv.InputError, "strength must be"),
+        (
+            lambda m, x: fv.caricature(m, "relu", x, strength=-1),
+            fv.InputError,
+            "at least 0; got -1",
+        ),
         (
             lambda m, x: fv.caricature(m, "relu", x, strength=float("nan")),
             fv.InputError,
-            "strength must be above 0; got nan",
+            "strength must be a number of at least 0; got nan",
         ),
         (
             lambda m, x: fv.caricature(m, "relu", x, preset="metamer"),

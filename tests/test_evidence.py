@@ -81,8 +81,10 @@ def test_spread_over_seeds_is_that_of_the_runs(toy):
         ("2*(conv:1 - tv) + conv:2 + 3", "2*conv:1 + conv:2"),
         ("conv:1 + 5*diversity('conv')", "conv:1"),
         ("tv - 3*l2 + min_distance()", None),
-        ("balanced(2*conv:1 - tv, layer('relu') - l2, weight=3)", "2*conv:1"),
-        ("balanced(tv, conv:1)", None),
+        ("2*conv:1 - change(tv, [[[[0.5]]]]) - tone([0.5], [0.5])", "2*conv:1"),
+        # What is kept like an image is not about the unit; a target that is wanted is.
+        ("conv:1 + 3*feature_match('relu', [[1]], images=[[[[0.5]]]])", "conv:1"),
+        ("conv:1 + 3*feature_match('relu', [[1]])", "conv:1 + 3*feature_match('relu', [[1]])"),
     ],
 )
 def test_units_of(text, wanted):

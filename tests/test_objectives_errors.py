@@ -10,6 +10,8 @@ import pytest
 import objectives as ob
 
 A = ob.Channel("late", 3)
+ROWS = np.ones((2, 3))
+PICTURE = np.full((1, 4, 4, 3), 0.5)
 ACTS = {
     "late": jax.ShapeDtypeStruct((2, 5, 7, 8), jnp.float32),
     "logits": jax.ShapeDtypeStruct((2, 10), jnp.float32),
@@ -76,13 +78,17 @@ SHAPE = (2, 20, 28, 3)
         (lambda: ob.Caricature("late", -np.ones((2, 3)), positive=True), "not all zero"),
         (lambda: ob.Caricature("late", np.ones((2, 3)), positive=1), "positive must be True or F"),
         (lambda: ob.AlphaNorm(joint=None), "joint must be True or False; got None"),
-        (lambda: ob.Balanced(3, A), "balanced takes two objectives; objective is 3"),
-        (lambda: ob.Balanced("late:3", A), "takes two objectives; objective is 'late:3'"),
-        (lambda: ob.Balanced(A, [A, A]), "takes two objectives; regularizer is"),
-        (lambda: ob.Balanced(A, A, -0.5), "weight must be at least 0; got -0.5"),
-        (lambda: ob.Balanced(A, A, [1, -1]), r"weight must be at least 0; got \[1"),
-        (lambda: ob.Balanced(A, A, np.nan), "Balanced.weight must be finite"),
-        (lambda: ob.Balanced(A, A, np.ones((2, 2))), "Balanced.weight must have rank 0, or 1"),
+        (
+            lambda: ob.FeatureMatch("late", ROWS, images=np.ones((2, 3))),
+            "the images of FeatureMatc",
+        ),
+        (lambda: ob.Caricature("late", ROWS, images=np.ones((3, 1, 1, 1))), "different numbers of"),
+        (lambda: ob.Change(A, PICTURE), r"measured by image priors; got Channel\('late', 3\)"),
+        (lambda: ob.Change(ob.L2() - 0.1 * A, PICTURE), "measured by image priors; got Channel"),
+        (lambda: ob.Change("tv", PICTURE), "measured by image priors; got 'tv'"),
+        (lambda: ob.Tone([0.5], [-0.1]), "a deviation is at least 0; got -0.1"),
+        (lambda: ob.Tone(np.ones((2, 3)), np.ones((3, 3))), "different numbers of images"),
+        (lambda: ob.Tone(0.5, 0.1), "Tone.mean must have rank 1, or 2"),
         (lambda: ob.Style("late", np.zeros((1, 3, 3))), "not all zero"),
         (lambda: ob.BatchStatistics("late", [0.0], [-1.0]), "a variance is at least 0; got -1"),
         (lambda: ob.BatchStatistics("late", [0.0], [1.0, 2.0]), r"shapes \(1,\) and \(2,\)"),
@@ -190,17 +196,8 @@ def test_not_an_operation(build) -> None:
         (ob.MinDistance().on([1]), "needs at least 2; got 1"),
         ([1, 2, 3] * ob.L2(), "made for 3 images"),
         ([1, 2] * ob.L2() + [1, 2, 3] * ob.L1(), "different numbers of images"),
-        (2 * ob.Balanced(A, A), "is the whole of what is maximised"),
-        (ob.Balanced(A, A) - ob.L2(), "is the whole of what is maximised"),
-        (ob.Balanced(A, A).on([0, 1]), "is the whole of what is maximised"),
-        (ob.Balanced(ob.Balanced(A, A), A), "is the whole of what is maximised"),
-        (ob.Balanced(A, -ob.Balanced(A, A)), "is the whole of what is maximised"),
-        (ob.Balanced(A, ob.Channel("late", 8)), "index 8 is out of range"),
-        (ob.Balanced(ob.Channel("late", 8), A), "index 8 is out of range"),
-        (ob.Balanced(A, ob.FeatureMatch("late", np.ones((1, 4, 7, 8)))), r"\(1, 4, 7, 8\)"),
-        (ob.Balanced(A, ob.MinDistance().on([0])), "needs at least 2; got 1"),
-        (ob.Balanced(A, A, [1, 2, 3]), "made for 3 images; the batch has 2"),
-        (ob.Balanced(ob.Channel("late", [1, 2]), [1, 2, 3] * A), "different numbers of images"),
+        (ob.Change(ob.L2(), PICTURE), r"original of Change has shape \(1, 4, 4, 3\)"),
+        (A - ob.Tone([0.5, 0.5], [0.1, 0.1]), "the mean of Tone is of 2 channels; the images have"),
         ((ob.Channel("late", 1) + 2 * ob.Channel("late", 8)).on([0]), "index 8 is out of range"),
     ],
     ids=repr,
@@ -220,7 +217,6 @@ def test_refused_by_the_check(objective: ob.Objective, message: str) -> None:
         ob.Channel("lat", 3).on([0]),
         (2 * ob.Diversity("lat")).on([0, 1]),
         A - 0.5 * ob.FeatureMatch("lat", np.ones((1, 3))),
-        ob.Balanced(ob.Channel("lat", 3), A),
     ],
     ids=repr,
 )

@@ -194,12 +194,78 @@ def test_caricature_of_the_positive_part_of_a_target() -> None:
     agree(ob.Caricature("maps", MAPS, 0.0, positive=True), along, maps=other)
 
 
-def test_a_balance_has_the_score_of_its_objective_alone() -> None:
-    wanted = ob.Channel("maps", 2) - ob.TotalVariation()
-    for weight in (0, 1.0, [0.0, 2.0, 1e6]):
-        agree(ob.Balanced(wanted, ob.FeatureMatch("maps", MAPS), weight), scores(wanted))
-    assert ob.units_of(ob.Balanced(wanted, -ob.L2())) == ob.Channel("maps", 2)
-    assert ob.units_of(ob.Balanced(ob.L2(), ob.Channel("maps", 2))) is None
+def test_a_norm_is_the_mean_distance_of_the_positions() -> None:
+    other = RNG.normal(size=MAPS.shape).astype(np.float32)
+    apart = np.sqrt(((MAPS - other) ** 2).sum(-1))
+    match = ob.FeatureMatch("maps", other, metric="norm")
+    agree(match, -apart.mean((1, 2)))
+    # Twice as far is twice as much, where the square is four times as much.
+    agree(match, -2 * apart.mean((1, 2)), maps=2 * MAPS - other)
+    mask = RNG.uniform(size=(1, 4, 6)).astype(np.float32)
+    agree(ob.FeatureMatch("maps", other, mask, "norm"), -(mask * apart).mean((1, 2)))
+    vectors, tokens = MAPS[:, 0, 0], MAPS.reshape(3, 24, 5)
+    agree(ob.FeatureMatch("maps", other[:, 0, 0], metric="norm"), -apart[:, 0, 0], maps=vectors)
+    of_tokens = ob.FeatureMatch("maps", other.reshape(3, 24, 5), metric="norm")
+    agree(of_tokens, -apart.mean((1, 2)), maps=tokens)
+
+
+def test_a_norm_has_the_gradient_0_at_its_target_and_of_its_size_beside_it() -> None:
+    match = ob.FeatureMatch("maps", MAPS, metric="norm")
+
+    def total(maps: jax.Array) -> jax.Array:
+        return match({"maps": maps}, None).sum()
+
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(MAPS)), 0)
+        beside = MAPS.copy()
+        beside[0, 1, 2] += [3e-3, 0, 4e-3, 0, 0]
+        slope = np.asarray(jax.grad(total)(jnp.asarray(beside)))
+    wanted = np.zeros_like(slope)
+    wanted[0, 1, 2] = np.array([-0.6, 0, -0.8, 0, 0]) / 24
+    np.testing.assert_allclose(slope, wanted, atol=1e-5)
+
+
+def test_a_comparison_sees_its_images_anew() -> None:
+    match = ob.FeatureMatch("maps", MAPS[:1], metric="norm", images=np.ones((1, 2, 2, 3)))
+    still = ob.FeatureMatch("maps", MAPS[:1]).on([1, 2])
+    whole = 2 * match - ob.L2() + still
+    asked = []
+
+    def see(images: jax.Array, places: np.ndarray | None) -> dict[str, np.ndarray]:
+        asked.append((images.shape, None if places is None else places.tolist()))
+        return {"maps": 3 * MAPS[:1]}
+
+    changed = 2 * ob.FeatureMatch("maps", 3 * MAPS[:1], metric="norm")
+    assert whole.seen(see) == changed - ob.L2() + still
+    assert match.on([2]).seen(see) == changed.objective.on([2])
+    assert match.on([1, 0]).on([1, 2]).seen(see) == changed.objective.on([1, 0]).on([1, 2])
+    # Places among the named ones are places in the batch.
+    assert asked == [((1, 2, 2, 3), None), ((1, 2, 2, 3), [2]), ((1, 2, 2, 3), [2, 1])]
+    assert ob.L2().seen(see) == ob.L2()
+
+
+def test_a_change_is_what_the_prior_says_of_the_difference() -> None:
+    before, after = (jnp.asarray(RNG.uniform(size=(3, 5, 4, 3)), jnp.float32) for _ in range(2))
+    prior = ob.L2(0.0) + 0.5 * ob.TotalVariation()
+    for original in (before, before[:1]):
+        found = ob.Change(prior, original)({}, after)
+        np.testing.assert_allclose(found, prior({}, after - original), rtol=1e-6)
+    np.testing.assert_array_equal(ob.Change(prior, before)({}, before), 0)
+
+
+def test_tone_is_of_the_mean_and_the_deviation_of_each_channel() -> None:
+    x = RNG.uniform(size=(3, 5, 4, 3)).astype(np.float32)
+    mean, deviation = x.mean((1, 2)), x.std((1, 2))
+    np.testing.assert_allclose(ob.Tone(mean, deviation)({}, x), 0, atol=1e-12)
+    # Wherever the pixels are.
+    shuffled = x.reshape(3, 20, 3)[:, RNG.permutation(20)].reshape(x.shape)
+    np.testing.assert_allclose(ob.Tone(mean, deviation)({}, shuffled), 0, atol=1e-12)
+    off = ((mean - 0.5) ** 2 + (deviation - 0.1) ** 2).mean(1)
+    np.testing.assert_allclose(ob.Tone([0.5] * 3, [0.1] * 3)({}, x), off, rtol=1e-4)
+    with jax.debug_nans(True):
+        flat = jnp.full((1, 4, 4, 3), 0.5)
+        slope = jax.grad(lambda x: ob.Tone([0.5] * 3, [0.1] * 3)({}, x).sum())(flat)
+    np.testing.assert_array_equal(slope, 0)
 
 
 def test_gram_and_style() -> None:

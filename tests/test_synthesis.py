@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import threading
@@ -145,110 +146,89 @@ def test_a_dead_unit_comes_to_life_under_several_draws(toy):
     assert run(toy, "dead:1", fv.Pixels(TOY_SIZE), draws=2, **options).clean_scores[0] > 0.1
 
 
-# ---- balanced gradients --------------------------------------------------------------------
+# ---- comparisons with images ---------------------------------------------------------------
 
 
-def test_the_step_of_a_balance_is_the_formula(toy):
-    # With linear units both gradients are known: w, and that of -|a - t|^2 / |t|^2.
-    wanted, weights = 1, np.array([0.0, 0.5, 3.0])
-    target = np.array([[1.0, -2.0, 0.5, 3.0]])
-    objective = fv.Balanced(
-        fv.Channel("linear", wanted), fv.FeatureMatch("linear", target), weights
-    )
-    ball, rate = fv.BoundedPixels(TOY_SIZE), 1e-3
-    start = np.random.default_rng(3).uniform(0.3, 0.7, (3, *TOY_SIZE, 3)).astype(np.float32)
-    result = run(toy, objective, ball, init=start, steps=2, optimizer=f"sgd({rate})")
-    w = np.asarray(toy.params["linear"], np.float64).reshape(-1, 4)
-    x, scores = start.reshape(3, -1).astype(np.float64) - 0.5, []
-    for _ in range(2):
-        scores.append(x @ w[:, wanted])
-        f, r = w[:, wanted], -2 * (x @ w - target) @ w.T / np.sum(target**2)
-        ratio = np.abs(f).sum() / np.abs(r).sum(axis=1)
-        x = x + rate * (f + (weights * ratio)[:, None] * r)
-    np.testing.assert_allclose(result.images.reshape(3, -1) - 0.5, x, atol=1e-6)
-    np.testing.assert_allclose(result.scores, scores, rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(result.clean_scores, x @ w[:, wanted], rtol=1e-4, atol=1e-3)
-    one = run(toy, "linear:1", ball, init=start[0], steps=2, optimizer=f"sgd({rate})")
-    np.testing.assert_allclose(result.images[0], one.images[0], atol=1e-7)
+def test_a_weighted_match_is_best_where_both_gradients_are_equal():
+    # Of ⟨g, x⟩ − c·‖x−x₀‖²/‖x₀‖²: x₀ + g·‖x₀‖²/2c.
+    g = np.random.default_rng(0).normal(size=(6, 8, 3)).astype(np.float32)
+
+    def apply(params, image):
+        return {"image": image - 0.5, "score": jnp.sum((image - 0.5) * params, (1, 2, 3))[:, None]}
+
+    model = fv.from_function(apply, g, input=fv.Input((6, 8)))
+    x = np.random.default_rng(1).uniform(0.3, 0.7, (3, 6, 8, 3)).astype(np.float32)
+    kept = fv.FeatureMatch("image", fv.target(model, "image", x))
+    weights, power = np.array([50.0, 200.0, 1000.0]), np.sum((x - 0.5) ** 2, (1, 2, 3))
+    found = run(
+        model, fv.Channel("score", 0) + weights * kept, fv.BoundedPixels((6, 8)), init=x,
+        steps=300, optimizer="sgd(5e-4)",
+    )  # fmt: skip
+    best = x + g * (power / (2 * weights))[:, None, None, None]
+    np.testing.assert_allclose(found.images, best, atol=1e-3)
 
 
-def test_a_balance_is_by_the_parameters_and_of_each_image_alone(toy):
-    # Fourier coefficients have other gradients than pixels: sums over all of an image's leaves.
-    parameterization = fv.Fourier(TOY_SIZE)
-    f, r = fv.Channel("linear", 1), -fv.L2(center=0.4)
-    options = {"steps": 1, "optimizer": "sgd(1e-3)", "seed": [3, 4]}
-    still = run(toy, f, parameterization, **{**options, "optimizer": "sgd(0.0)"}).params
-
-    def gradient(objective):
-        def total(params):
-            image = jax.vmap(parameterization.decode)(params)
-            return jnp.sum(objective(toy.apply(toy.params, image), image))
-
-        return jax.jit(jax.grad(total))(still)
-
-    def size(gradient, image):
-        return sum(np.abs(leaf[image]).sum() for leaf in jax.tree.leaves(gradient))
-
-    found = run(toy, fv.Balanced(f, r, 2.0), parameterization, **options).params
-    of_f, of_r = gradient(f), gradient(r)
-    for name, start in still.items():
-        for image in range(2):
-            ratio = 2 * size(of_f, image) / size(of_r, image)
-            step = of_f[name][image] + ratio * of_r[name][image]
-            np.testing.assert_allclose(found[name][image], start[image] + 1e-3 * step, atol=1e-5)
-
-
-def test_a_heavy_regularizer_returns_to_its_optimum(toy):
-    # Steps of the summed length 40, 32, 26...: more than the 115 from the start to the optimum.
-    options = {"steps": 60, "optimizer": "sgd(exponential_decay(8e-5, 1, 0.8))"}
-    f, r, ball = fv.Channel("linear", 1), -fv.L2(center=0.3), fv.BoundedPixels(TOY_SIZE)
-    heavy = run(toy, fv.Balanced(f, r, 1e3), ball, **options)
-    np.testing.assert_allclose(heavy.images, 0.3, atol=1e-3)
-    light = run(toy, fv.Balanced(f, r, 1e-3), ball, **options)
-    assert light.images.min() > 0.4
-
-
-def test_a_regularizer_without_a_gradient_leaves_the_objective_alone(toy):
-    grey = np.full((*TOY_SIZE, 3), 0.5, np.float32)
-    options = {"steps": 1, "optimizer": "sgd(1e-3)", "init": grey}
+def test_images_that_are_compared_go_through_the_pictures_transforms(toy):
+    x = np.random.default_rng(3).uniform(0.2, 0.8, (2, *TOY_SIZE, 3)).astype(np.float32)
+    seen = "Compose((RandomResizedCrop(0.1, 0.9, None), Noise(0.1)))"
+    options = {"init": x, "steps": 3, "optimizer": "sgd(0.0)", "transform": seen, "draws": 2}
     ball = fv.BoundedPixels(TOY_SIZE)
-    plain = run(toy, "linear:1", ball, **options)
-    found = run(toy, fv.Balanced(fv.Channel("linear", 1), fv.L2()), ball, **options)
-    np.testing.assert_allclose(found.images, plain.images, atol=1e-7)
+    target = fv.target(toy, "conv", x)
+    still = run(toy, fv.FeatureMatch("conv", target, metric="norm"), ball, **options)
+    beside = fv.FeatureMatch("conv", target, metric="norm", images=x)
+    found = run(toy, beside, ball, **options)
+    assert np.all(still.scores < -0.1)
+    np.testing.assert_allclose(found.scores, 0, atol=1e-5)
+    np.testing.assert_allclose(found.transformed_scores, 0, atol=1e-5)
+    # Of its own place in the batch, with its own draws.
+    on = run(toy, fv.FeatureMatch("conv", target[1:], images=x[1:]).on([1]), ball, **options)
+    np.testing.assert_allclose(on.scores, 0, atol=1e-6)
+    # Another size, and one image for all.
+    one = fv.FeatureMatch("conv", target[:1], metric="norm", images=x[:1])
+    padded = run(toy, one, ball, **{**options, "transform": "Pad(2)"})
+    np.testing.assert_allclose(padded.scores[:, 0], 0, atol=1e-5)
+    assert np.all(padded.scores[:, 1] < -0.1)
+    again = fv.replay(padded.manifest, model=toy, progress=False)
+    np.testing.assert_array_equal(again.scores, padded.scores)
+    with pytest.raises(fv.ObjectiveError, match=r"pictures are \(12, 16, 3\).*of \(4, 4, 3\)"):
+        run(toy, fv.FeatureMatch("conv", target, images=np.ones((1, 4, 4, 3))), ball, **options)
 
 
-def test_the_units_of_a_balance_do_not_count(toy):
-    # Gradients of 1e8 and 1e-34 in all have a ratio that float32 cannot hold.
-    f, r, ball = fv.Channel("linear", 1), -fv.L2(center=0.3), fv.BoundedPixels(TOY_SIZE)
-    one = run(toy, fv.Balanced(f, r), ball, steps=3, optimizer="sgd(1e-3)")
-    same = run(toy, fv.Balanced(1e6 * f, 1e-34 * r), ball, steps=3, optimizer="sgd(1e-9)")
-    np.testing.assert_allclose(same.images, one.images, atol=1e-6)
+def test_the_size_of_a_gradient_is_by_the_parameters_and_of_each_image_alone(toy):
+    x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
+    options = {"images": x, "transform": "none", "seed": [3, 4]}
+    sizes = functools.partial(synthesis.gradient_sizes, toy, **options)
+    w = np.asarray(toy.params["linear"])[..., 1]
+    pixels = sizes(fv.Channel("linear", 1), fv.BoundedPixels(TOY_SIZE))
+    np.testing.assert_allclose(pixels, np.abs(w).sum(), rtol=1e-4)
+    weighted = sizes([2.0, -3.0] * fv.Channel("linear", 1), "BoundedPixels()")
+    np.testing.assert_allclose(weighted, np.abs(w).sum() * np.array([2, 3]), rtol=1e-4)
+    # Priors count too, and Fourier coefficients have other gradients.
+    objective, fourier = fv.Channel("linear", 1) - fv.L2(center=0.4), fv.Fourier(TOY_SIZE)
+
+    def total(params):
+        image = jax.vmap(fourier.decode)(params)
+        return jnp.sum(objective(toy.apply(toy.params, image), image))
+
+    gradient = jax.jit(jax.grad(total))(jax.vmap(fourier.encode)(x))
+    wanted = sum(np.abs(leaf).sum((1, 2, 3)) for leaf in gradient.values())
+    np.testing.assert_allclose(sizes(objective, fourier), wanted, rtol=1e-4)
+    # A unit that is off has the gradient that the run would find.
+    assert np.all(sizes(fv.Channel("dead", 1), fourier) > 0)
+    assert np.all(sizes(fv.Constant(1.0), fourier) == 0)
 
 
-def test_a_regularizer_sees_the_image_without_transforms(toy):
-    target = np.array([[1.0, -2.0, 0.5, 3.0]])
-    objective = fv.Balanced(fv.Channel("linear", 1), fv.FeatureMatch("linear", target))
-    options = {"steps": 2, "optimizer": "sgd(1e-3)"}
-    still = run(toy, objective, fv.BoundedPixels(TOY_SIZE), **options)
-    noisy = run(toy, objective, fv.BoundedPixels(TOY_SIZE), transform=Noise(0.3), **options)
-    np.testing.assert_allclose(noisy.images, still.images, atol=1e-6)
-    # A map of the size of the image, which a padded one would not have.
-    maps = fv.FeatureMatch("conv", np.ones((1, *TOY_SIZE, 6)))
-    padded = {"transform": "Pad(2)", "steps": 1}
-    run(toy, fv.Balanced(fv.Channel("conv", 1), maps), fv.BoundedPixels(TOY_SIZE), **padded)
-    with pytest.raises(fv.ObjectiveError, match="the target of FeatureMatch"):
-        run(toy, fv.Channel("conv", 1) + maps, fv.BoundedPixels(TOY_SIZE), **padded)
-
-
-def test_balances_of_several_objectives_are_one_batch(toy):
-    r = fv.FeatureMatch("linear", np.ones((1, 4)))
-    both = [fv.Balanced(fv.Channel("linear", k), r, 0.5) for k in (1, 2)]
-    options = {"steps": 2, "optimizer": "sgd(1e-3)", "transform": "none", "progress": False}
+def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
+    x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
+    options = {"transform": "RandomResizedCrop(0.1, 0.9)", "draws": 3}
     ball = fv.BoundedPixels(TOY_SIZE)
-    ((places, result),) = fv.synthesize_many(toy, both, ball, **options)
-    assert places == (0, 1)
-    alone = run(toy, both[1], ball, steps=2, optimizer="sgd(1e-3)")
-    np.testing.assert_allclose(result.images[1:], alone.images, atol=1e-6)
+    sizes = synthesis.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, **options)
+    step = run(toy, "relu:1", ball, init=x, steps=1, optimizer="sgd(0.01)", **options)
+    moved = np.abs(step.images - x).sum((1, 2, 3))
+    np.testing.assert_allclose(moved, 0.01 * sizes, rtol=0.01)
+    # Noise moves the images first.
+    noisy = synthesis.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, noise=0.3, **options)
+    assert np.all(np.abs(noisy / sizes - 1) > 1e-3)
 
 
 # ---- compiling -----------------------------------------------------------------------------

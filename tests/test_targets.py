@@ -115,7 +115,7 @@ def test_replay_of_several_targets_one_an_image(toy):
     a = fv.target(toy, "conv", photographs(2, 1), "a")
     b = fv.target(toy, "conv", photographs(2, 2), "b")
     kept = fv.FeatureMatch("conv", b, metric="log")
-    result = run(toy, fv.Balanced(fv.Caricature("conv", a, positive=True), kept, [0.5, 2]))
+    result = run(toy, fv.Caricature("conv", a, positive=True) + [0.5, 2] * kept)
     assert sorted(manifests.last_run(result.manifest)["targets"]) == ["a", "b"]
     for one in (result, result[1]):
         again = replayed(one.manifest, toy)
@@ -136,12 +136,12 @@ def test_values_by_name_are_kept_as_they_are(toy, tmp_path):
     # Names of objectives, and of the argument of parse.
     f = fv.FeatureMatch("conv", fv.NamedArray(values, "blur")) - fv.Blur()
     r = fv.Direction("conv", fv.NamedArray(np.arange(6), "text"))
-    result = run(toy, fv.Balanced(f, r, fv.NamedArray(0.3, "channel")), batch=2)
+    result = run(toy, f + 0.25 * r, batch=2)
     assert manifests.last_run(result.manifest)["objective"] == (
-        "balanced(feature_match('conv', blur) - blur(), direction('conv', text), weight=channel)"
+        "feature_match('conv', blur) - blur() + 0.25*direction('conv', text)"
     )
     packed = manifests.last_run(result.manifest)["targets"]
-    assert sorted(packed) == ["blur", "channel", "text"]
+    assert sorted(packed) == ["blur", "text"]
     assert all(list(one) == ["values"] for one in packed.values())
     again = replayed(result.save(tmp_path / "values"), toy)
     np.testing.assert_array_equal(again.images, result.images)

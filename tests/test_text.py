@@ -87,10 +87,11 @@ fuzzed = settings(
         ("alpha_norm(3.0, joint=False)", ob.AlphaNorm(3.0, joint=False)),
         ("caricature('a', [[1, 2]], positive=True)", ob.Caricature("a", [[1, 2]], positive=True)),
         ("feature_match('a', [[1]], metric='log')", ob.FeatureMatch("a", [[1]], metric="log")),
-        ("balanced(block8:3, -tv)", ob.Balanced(ob.Channel("block8", 3), -ob.TotalVariation())),
+        ("change(tv, [[[[0.5]]]])", ob.Change(ob.TotalVariation(), [[[[0.5]]]])),
+        ("tone([0.5, 0.25], [0, 1])", ob.Tone([0.5, 0.25], [0, 1])),
         (
-            "balanced(block8:3 - l2, layer('a'), weight=[0, 2])",
-            ob.Balanced(ob.Channel("block8", 3) - ob.L2(), ob.Layer("a"), [0, 2]),
+            "feature_match('a', [[1]], metric='norm', images=[[[[0.5]]]])",
+            ob.FeatureMatch("a", [[1]], metric="norm", images=[[[[0.5]]]]),
         ),
         ("direction('a', [1, 2])", ob.Direction("a", [1, 2])),
         ("direction('a', 2*[1, 2])", ob.Direction("a", [2, 4])),
@@ -494,7 +495,7 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Probability: st.builds(ob.Probability, indices, layer=names),
     ob.LogProbability: st.builds(ob.LogProbability, indices),
     ob.FeatureMatch: st.builds(
-        ob.FeatureMatch, names, targets, metric=st.sampled_from(["l2", "log", "cosine"])
+        ob.FeatureMatch, names, targets, metric=st.sampled_from(["l2", "log", "cosine", "norm"])
     ),
     ob.Caricature: st.builds(ob.Caricature, names, targets.map(abs), positive, st.booleans()),
     ob.Style: st.builds(ob.Style, names, targets),
@@ -511,12 +512,12 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Blur: st.builds(ob.Blur, positive),
     ob.CenterBias: st.builds(ob.CenterBias, positive),
     ob.Constant: st.builds(ob.Constant, finite | arrays(finite, 3)),
-    ob.Balanced: st.builds(
-        ob.Balanced,
-        st.builds(ob.Channel, names, indices) | st.builds(lambda a: a - ob.L2(), simple),
-        simple,
-        st.integers(0, 9) | positive | arrays(positive, 3),
+    ob.Change: st.builds(
+        ob.Change,
+        st.builds(ob.L2, finite),
+        arrays(positive, 1, 1, 2, 3) | arrays(finite, 3, 1, 1, 1),
     ),
+    ob.Tone: st.builds(ob.Tone, arrays(finite, 2) | arrays(finite, 3, 2), arrays(positive, 2)),
 }
 weights = st.floats(-1e6, 1e6) | st.integers(-9, 9) | arrays(finite, 3) | arrays(finite, 100)
 

@@ -45,6 +45,7 @@ CASES = [
     (RandomScale(0.7, 1.4), (11, 14)),
     (Rotate(-30, 30), (11, 14)),
     (RandomResizedCrop(0.3, 1.0, size=(5, 7)), (5, 7)),
+    (RandomResizedCrop(0.05, 0.99, None), (11, 14)),
     (Blur(1.2), (11, 14)),
     (Noise(0.1), (11, 14)),
     (Flip(), (11, 14)),
@@ -245,6 +246,16 @@ def test_resized_crop_stays_inside_the_picture():
     assert extent.min() > 0.2 * 20 * 0.9
     assert extent.max() < 0.5 * 20
     assert np.median(out[:, 10, 0]) == pytest.approx(9.5, abs=1)
+
+
+def test_a_resized_crop_without_a_deviation_is_anywhere_with_the_same_chance():
+    ramp = jnp.broadcast_to(jnp.arange(20.0)[:, None, None], (20, 20, 1))
+    keys = jax.random.split(jax.random.key(0), 400)
+    out = np.asarray(jax.vmap(lambda k: RandomResizedCrop(0.5, 0.5, None)(k, ramp))(keys))[..., 0]
+    # A box of 10 pixels begins at 0 to 10, its first sample is a quarter of a pixel further in.
+    starts = np.sort(out[:, 0, 0])
+    np.testing.assert_allclose(starts, np.linspace(0, 10, 400) - 0.25, atol=0.8)
+    assert np.array_equal(out.min((1, 2)), out[:, 0, 0])
 
 
 def test_noise_flip_and_colour_shift_do_what_they_say():

@@ -1,0 +1,103 @@
+"""Do caricatures exaggerate more by their strength, do accentuations stay nearer by their weight?
+
+Papers: Mahendran & Vedaldi, IJCV 2016, section 6 (caricatures); Hamblin et al. 2024, "Feature
+    Accentuation". The network is another than the papers': their pictures do not compare exactly.
+Command: pip install . && python experiments/changed_photographs.py PHOTOGRAPHS -o OUT
+    (PHOTOGRAPHS: a folder, of which the first eight, evenly spread, are taken; --size and --steps
+    for other pictures than 96 x 96; --quick for two photographs and few steps)
+Runtime: about 10 minutes on two cores with much other work beside.
+What it showed: SHOWED
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import featvis as fv
+from featvis.images import image_files, read_images
+
+LAYERS, STRENGTHS = ("block4", "block6", "block10"), (0.25, 0.5, 1.0, 2.0, 4.0)
+UNIT, KEPT, WEIGHTS = "logits:985", "block8", (0.1, 0.3, 1.0, 3.0, 1e6)
+
+
+def monotone(values: np.ndarray, sign: int) -> str:
+    """How many of the photographs, (settings, n), rise (1) or fall (-1) all along."""
+    good = np.all(sign * np.diff(values, axis=0) > 0, axis=0)
+    return f"{good.sum()} of {good.size}"
+
+
+def contrast(images: np.ndarray) -> np.ndarray:
+    """Standard deviation over the pixels, mean over the colours, (n,)."""
+    return np.asarray(images.std(axis=(1, 2)).mean(axis=1))
+
+
+def sheet(rows: list[np.ndarray], path: Path) -> None:
+    """Saves images, rows of (n, h, w, 3), as one picture."""
+    whole = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    Image.fromarray((whole * 255).round().astype(np.uint8)).save(path)
+
+
+def main() -> None:
+    """Makes the pictures, prints their figures and saves sheets of them, the photographs on top."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photographs", type=Path, help="a folder of natural images")
+    parser.add_argument("-o", "--out", type=Path, default=Path("changed_photographs"))
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--steps", type=int, help="of a caricature; by default the preset's")
+    parser.add_argument("--draws", type=int, default=8, help="of an accentuation's step")
+    parser.add_argument("--quick", action="store_true", help="two photographs, few steps")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    fv.enable_cache()
+    model = fv.load("efficientnet_lite0")
+    files = image_files(options.photographs)
+    count = 2 if options.quick else 8
+    files = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
+    images = np.asarray(read_images(files, (options.size, options.size), 3))
+    steps = 40 if options.quick else options.steps
+
+    for layer in LAYERS:
+        made = [
+            fv.caricature(model, layer, images, strength=strength, steps=steps, progress=False)
+            for strength in STRENGTHS
+        ]
+        agreement, psnr = (
+            np.array([one.evidence[name] for one in made]) for name in ("agreement", "psnr")
+        )
+        print(f"{layer}: strength, agreement (least, greatest), psnr, contrast, same class")
+        for strength, one, a, p in zip(STRENGTHS, made, agreement, psnr, strict=True):
+            ratio = contrast(one.images) / contrast(images)
+            print(
+                f"{strength:5g}  {a.mean():.3f} ({a.min():.3f}, {a.max():.3f})  {p.mean():.1f} dB  "
+                f"{ratio.min():.3f} to {ratio.max():.3f}  {one.evidence['same_class'].mean():.2f}",
+                flush=True,
+            )
+        rises, falls = monotone(agreement, 1), monotone(psnr, -1)
+        print(f"agreement rises all along in {rises}, psnr falls in {falls}", flush=True)
+        sheet([images, *(one.images for one in made)], options.out / f"caricature_{layer}.png")
+
+    few = images[:2]
+    steps = 10 if options.quick else 60
+    accentuated = [
+        fv.accentuate(
+            model, UNIT, few, layer=KEPT, weight=weight, steps=steps, draws=options.draws,
+            progress=False,
+        )
+        for weight in WEIGHTS
+    ]  # fmt: skip
+    print(f"{UNIT}, kept at {KEPT}: weight, score, distance, psnr of each photograph")
+    for weight, one in zip(WEIGHTS, accentuated, strict=True):
+        for name in ("score", "distance", "psnr"):
+            print(f"{weight:8g}  {name:8}", *(f"{v:9.4g}" for v in one.evidence[name]), flush=True)
+    sheet([few, *(one.images for one in accentuated)], options.out / "accentuated.png")
+    print(f"{time.perf_counter() - started:.0f} s: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
