@@ -70,7 +70,7 @@ def test_class_model_of_a_linear_score_in_a_ball_is_its_weights(linear):
         optimizer="sgd(0.1)", transform="none", steps=200,
     )  # fmt: skip
     found = result.images[0] - 0.5
-    assert cosine(found, linear.params["w"][:, 2]) > 0.999
+    assert cosine(found, linear.params.weights["w"][:, 2]) > 0.999
     np.testing.assert_allclose(np.linalg.norm(found), 1, rtol=1e-4)
 
 
@@ -81,9 +81,10 @@ def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
     weight = float(presets.simonyan2013(at).prior({}, off)[0]) / 0.1**2
     lam = weight / NUMBERS
     # Within the box.
-    w = np.asarray(linear.params["w"])
+    w = np.asarray(linear.params.weights["w"])
     w = w * 0.3 * 2 * lam / np.abs(w).max()
-    model = dataclasses.replace(linear, params={"w": w})
+    given = dataclasses.replace(linear.params, weights={"w": w})
+    model = dataclasses.replace(linear, params=given)
     result = drive(fv.class_model, model, 1, preset="simonyan2013", steps=3000)
     np.testing.assert_allclose(result.images[0].ravel() - 0.5, w[:, 1] / (2 * lam), atol=1e-3)
     best = np.sum(w[:, 1] ** 2) / (4 * lam)
@@ -215,7 +216,7 @@ def test_the_balance_of_an_accentuation_is_the_ratio_of_both_pulls(linear):
         "parameterization": "BoundedPixels", "seed": 7,
     }  # fmt: skip
     found = drive(fv.accentuate, linear, "channel('logits', 2)", x, **options).evidence["balance"]
-    w = np.asarray(linear.params["w"], np.float64)
+    w = np.asarray(linear.params.weights["w"], np.float64)
     u = np.random.default_rng(0).normal(size=(1000, 4))
     pulls = np.abs((u / np.linalg.norm(u, axis=1, keepdims=True)) @ w.T).sum(1)
     ratios = np.abs(w[:, 2]).sum() / pulls

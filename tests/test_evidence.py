@@ -78,7 +78,7 @@ def test_spread_over_seeds_is_that_of_the_runs(toy):
     [
         ("conv:1", "conv:1"),
         ("conv:1 - 0.1*tv", "conv:1"),
-        ("2*(conv:1 - tv) + conv:2 + 3", "2*conv:1 + conv:2"),
+        ("2*(conv:1 - tv) + conv:2 + constant(3)", "2*conv:1 + conv:2"),
         ("conv:1 + 5*diversity('conv')", "conv:1"),
         ("tv - 3*l2 + min_distance()", None),
         ("2*conv:1 - change(tv, [[[[0.5]]]]) - tone([0.5], [0.5])", "2*conv:1"),
