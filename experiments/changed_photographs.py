@@ -11,8 +11,8 @@ What it showed: caricatures at 0.25, 1 and 4: agreement 1.21, 1.28, 1.33 at bloc
     and the distance grows at each of the five strengths, and the contrast stays within 0.2 %. Edges
     and textures are exaggerated, colours are not. The accentuation of a daisy in two photographs (a
     cock and a goldfish, 60 steps, 8 draws): distance 0.97 and 0.85 at the weight 0.1, 0.75 and 0.51
-    at 1, 0.35 and 0.19 at 1.5, 0.06 and 0.02 at 10, 90 and 147 dB at 10^6. Daisies grow on both up to
-    a weight of 1; from 1.5 on there are none.
+    at 1, 0.35 and 0.19 at 1.5, 0.06 and 0.02 at 10, 90 and 147 dB at 10^6. Daisies grow on both up
+    to a weight of 1; from 1.5 on there are none.
 """
 
 from __future__ import annotations
