@@ -25,6 +25,7 @@ import math
 import os
 import platform
 import re
+import reprlib
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -61,10 +62,10 @@ LARGEST: Mapping[str, int] = {
 _RUNS_INSIDE = 2**16
 #: Bytes of a text chunk, unpacked: the most that Pillow reads.
 _LARGEST_CHUNK = 2**20
-_LARGEST_JSON = 2**24
+_LARGEST_JSON = 2**23
 #: Bytes of the table of contents of a shared file.
 _LARGEST_TABLE = 2**20
-#: Brackets, commas and quotes of a JSON text: each of them can become 100 bytes of memory.
+#: Brackets, commas, quotes and backslashes of a JSON text: each can become 100 bytes of memory.
 _MOST_MARKS = 2**19
 _DEEPEST = 32
 _MOST_CHUNKS = 10**5
@@ -337,7 +338,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{shown} holds no featvis manifest")
     if manifest["format"] != FORMAT:
         raise InputError(
-            f"{shown} has a manifest of format {printable(repr(manifest['format']), 40)}; "
+            f"{shown} has a manifest of format {printable(reprlib.repr(manifest['format']), 40)}; "
             f"expected {FORMAT}"
         )
     manifest.pop("result", None)  # the figures, in the JSON
@@ -369,7 +370,7 @@ def _parsed(text: bytes, shown: str) -> Any:
     Raises:
         InputError: no JSON, too much structure, or a number that is not finite.
     """
-    if sum(text.count(mark) for mark in (b"[", b"{", b",", b'"')) > _MOST_MARKS:
+    if sum(text.count(mark) for mark in (b"[", b"{", b",", b'"', b"\\")) > _MOST_MARKS:
         raise InputError(f"{shown} holds no featvis manifest: it has too many parts")
     depth = 0
     for token in re.finditer(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', text, re.DOTALL):
@@ -510,9 +511,8 @@ def _named_digests(run: Mapping[str, Any]) -> list[str]:
 
 
 def _damaged(name: str, expected: str, value: Any) -> InputError:
-    return InputError(
-        f"the manifest is damaged: {name} is {expected}, not {printable(repr(value), 60)}"
-    )
+    shown = printable(reprlib.repr(value), 60)
+    return InputError(f"the manifest is damaged: {name} is {expected}, not {shown}")
 
 
 def _is_dict(value: Any) -> bool:

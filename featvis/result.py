@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from featvis import manifest as manifests
-from featvis.errors import InputError, NonFiniteError, OutputError, printable
+from featvis.errors import InputError, NonFiniteError, OutputError
 from featvis.files import output_path, write_file
 
 
@@ -352,10 +352,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 @functools.lru_cache(2**14)
 def _drawn(character: str, font: ImageFont.FreeTypeFont) -> tuple[str, float]:
     """How a character is drawn, and how wide that is."""
-    text = printable(character)
+    text = character
     if character == "\\":
         text = r"\\"  # or an escape could be what a label says
-    elif not character.isascii() and len(text) == 1 and _is_missing(character, font):
+    elif not character.isprintable() or (not character.isascii() and _is_missing(character, font)):
         text = ascii(character)[1:-1]
     return text, font.getlength(text)
 

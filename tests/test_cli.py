@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -421,6 +424,40 @@ def driven(tmp_path):
         picture = rng.integers(64, 192, (8, 12, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
     return ["--model", f"{place}:factory", "--steps", "3", "--quiet"]
+
+
+NAMES = [
+    "猫.png", "犬.png", "a:b.png", "a-b.png", "A-B.png", "caf\udce9.png", "x\n\x1b[2J.png",
+    "e\u0301.png", "\xe9.png", f"{'y' * 250}1.png", f"{'y' * 250}2.png",
+]  # fmt: skip
+
+
+def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path):
+    (tmp_path / "in").mkdir()
+    names = [os.path.join("in", name) for name in NAMES]
+    for name in names:
+        shutil.copy("a.png", name)
+    command = ["invert", "map", *names, *driven, "--transform", "none", "-o", "out"]
+    code, lines, errors = call(capsys, *command, "--json", "--animate", "out.gif")
+    assert (code, errors) == (0, "")
+    records = [json.loads(line) for line in lines]
+    assert [record["objective"] for record in records] == [f"invert map {name}" for name in names]
+    written = [Path(record["image"]) for record in records]
+    assert len({unicodedata.normalize("NFC", str(path)).casefold() for path in written}) == 11
+    for name, path in zip(NAMES[:9], written, strict=False):
+        assert Path(name).stem in path.stem
+    for path in written:
+        assert read_manifest(path) == read_manifest(path.with_suffix(".json"))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    # A second command into the same folder keeps all of the first, and says what it wrote.
+    code, lines, errors = call(capsys, *command, "--animate", "out.gif")
+    assert (code, errors) == (0, "")
+    assert all(line.isprintable() for line in lines)
+    again = set((tmp_path / "out").iterdir()) - set(before)
+    assert len(again) == 2 * 11 + 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (tmp_path / "out-1.gif").is_file()
+    assert lines[-1].endswith("_grid-1.png")
 
 
 def test_invert_gives_a_picture_for_each_and_a_grid(capsys, driven, tmp_path):

@@ -1,6 +1,9 @@
 import contextlib
+import io
+import os
 import re
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 
 import featvis as fv
-from featvis.images import ConversionWarning, read_batches, read_images
+from featvis.images import ConversionWarning, image_files, read_batches, read_images
 
 
 def save(tmp_path, array, mode=None, name="a.png", **options):
@@ -275,3 +278,164 @@ def test_batches_leave_out_what_is_no_picture(tmp_path):
         (images,) = read_batches(paths, (6, 8), 3, 8)
     assert len(caught) == 1
     np.testing.assert_allclose(images, np.stack([RGB, RGB]) / 255, atol=1e-6)
+
+
+# ---- damaged files -------------------------------------------------------------------------
+
+
+def insert(png, kind, body):
+    """A PNG with another chunk after its header."""
+    return png[:33] + chunk(kind, body) + png[33:]
+
+
+def encoded(kind, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (b"eXIf", b"\x00\x08\x00\x02\x01\x12\x00\x03"),
+        (b"eXIf", b"MM\0*\xff\xff\xff\xff"),
+        (b"eXIf", b""),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n  8\nzzzz"),
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0tiff:Orientation="9"'),
+        (b"tIME", b"\xff"),
+        (b"zzZz", b"\xff"),
+    ],
+    ids=str,
+)
+def test_bad_data_about_good_pixels_cost_nothing(tmp_path, extra):
+    (tmp_path / "a.png").write_bytes(insert(encoded("PNG"), *extra))
+    np.testing.assert_allclose(fv.read_image(tmp_path / "a.png"), RGB / 255, atol=1e-6)
+
+
+def test_bad_exif_data_that_turn_a_picture_turn_it(tmp_path):
+    # A quarter turn, and an entry of a type that there is not, far outside of the data.
+    raw = b"II*\0" + struct.pack("<IH", 8, 2) + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    raw += struct.pack("<HHII", 0x9999, 77, 2**31, 2**31) + bytes(4)
+    (tmp_path / "a.png").write_bytes(insert(encoded("PNG"), b"eXIf", raw))
+    np.testing.assert_allclose(
+        fv.read_image(tmp_path / "a.png"), np.rot90(RGB, -1) / 255, atol=1e-6
+    )
+
+
+def test_a_broken_chunk_of_pixels_is_an_input_error(tmp_path):
+    large = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    path = save(tmp_path, large)
+    raw = path.read_bytes()
+    second = raw.index(b"IDAT", raw.index(b"IDAT") + 4)
+    path.write_bytes(raw[:second] + b"\x8d\x03\x98\xa6" + raw[second + 4 :])
+    with pytest.raises(fv.InputError, match="not a picture that can be read"):
+        fv.read_image(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SyntaxError("x"), struct.error("x"), IndexError("x"), RuntimeError("x"), MemoryError(),
+        NotImplementedError("x"), Image.DecompressionBombError("x"), zlib.error("x"), OSError("x"),
+        EOFError(), KeyError("x"), OverflowError("x"), ZeroDivisionError("x"), RecursionError("x"),
+        AttributeError("x"), TypeError("x"), AssertionError(), UnicodeError("x\n\x1b[2J"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
+def test_whatever_pillow_raises_is_one_error(tmp_path, monkeypatch, error, place):
+    paths = [save(tmp_path, RGB, name=f"{name}.bmp") for name in "ab"]
+    opened = Image.open
+
+    def fail(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(
+            fv.InputError, match=r"a\.bmp is not a picture that can be read: "
+        ) as one:
+            fv.read_image(paths[0])
+        assert str(one.value).isprintable()
+    # Of a folder the others are read.
+    monkeypatch.setattr("PIL.Image.open", lambda path: fail() if path == paths[0] else opened(path))
+    with pytest.warns(UserWarning, match=r"left out: .*a\.bmp"):
+        (images,) = read_batches(paths, (6, 8), 3, 8)
+    np.testing.assert_allclose(images[0], RGB / 255, atol=1e-6)
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_an_input_error(tmp_path):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(bytes(10**5)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + data)
+    with pytest.raises(fv.InputError, match="not a picture that can be read"):
+        fv.read_image(tmp_path / "a.png")
+
+
+SEEDS = {
+    kind: encoded(kind, **options)
+    for kind, options in {
+        "PNG": {}, "JPEG": {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}, "GIF": {}, "WEBP": {},
+        "TIFF": {"compression": "tiff_lzw"}, "BMP": {}, "PPM": {}, "ICO": {}, "TGA": {}, "MPO": {},
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+@pytest.mark.filterwarnings("default")  # Pillow warns of what it mends
+def test_damaged_bytes_raise_nothing_else(tmp_path, kind):
+    random = np.random.default_rng(sum(kind.encode()))
+    path = tmp_path / "a"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(60):
+            path.write_bytes(mutated(random, SEEDS[kind]))
+            with contextlib.suppress(fv.InputError):
+                assert fv.read_image(path, (4, 5)).shape == (4, 5, 3)
+
+
+def mutated(random, raw):
+    """Bytes with some of them changed, cut out, said twice, or made the largest."""
+    raw = bytearray(raw)
+    for _ in range(random.integers(1, 6)):
+        at = int(random.integers(len(raw)))
+        end = at + int(random.integers(1, 9))
+        match random.integers(5):
+            case 0:
+                raw[at] = random.integers(256)
+            case 1:
+                raw[at:end] = bytes([random.choice([0, 127, 128, 255])]) * (end - at)
+            case 2 if len(raw) > 20:
+                del raw[at:end]
+            case 3:
+                raw[at:at] = raw[at:end]
+            case _:
+                raw[at] ^= 1 << random.integers(8)
+    return bytes(raw)
+
+
+# ---- names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"caf\xe9.png",
+        "猫.png".encode(),
+        b"a\n\x1b[2J.png",
+        b"x" * 251 + b".png",
+        b"\xff" * 251 + b".png",
+    ],
+    ids=lambda name: repr(name[:9]),
+)
+def test_files_of_any_name_are_found_and_read(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    Image.fromarray(RGB).save(path, "PNG")
+    assert image_files(tmp_path) == [path]
+    with pytest.warns(ConversionWarning) as caught:
+        fv.read_image(path, (12, 16))
+    with pytest.raises(fv.InputError) as raised:
+        fv.read_image(f"{path}x")
+    for said in (str(caught[0].message), str(raised.value)):
+        assert said.isprintable()
+        said.encode()

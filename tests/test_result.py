@@ -152,8 +152,8 @@ LISTS = b"featvis\0\1\0\0\0" + zlib.compress(
         (b'{"format": 3, "runs": [' + b"9" * 5000 + b"]}", "holds no featvis manifest"),
         (b'{"format": 3, "runs": ' + b"[" * 10**5, "nested too deeply"),
         (b'{"format": 3, "runs": [' + b"0," * 10**6, "too many parts"),
-        (b'{"format": 3, "runs": "' + b"\\\\" * (2**23 - 50), "holds no featvis manifest"),
-        (b" " * (2**24 + 1), "larger than"),
+        (b'{"format": 3, "runs": "' + b"\\\\" * (2**22 - 50), "too many parts"),
+        (b" " * (2**23 + 1), "larger than"),
         (PNG, "without a featvis manifest"),
         (PNG + b"\0\0\xff\xffiTXtfeatvis\0", "checksum"),
         (PNG + chunk(b"iTXt", b"featvis\0\1\0\0\0garbage"), "damaged"),
@@ -326,6 +326,54 @@ def test_grid_places_every_picture(three):
     np.testing.assert_array_equal(second, np.asarray(three.picture(1)))
     with pytest.raises(fv.InputError, match="3 pictures have 1 labels"):
         three.grid(["a"])
+
+
+GREY = Image.new("RGB", (160, 20), "grey")
+
+
+def label(text, width=160):
+    """What is drawn of a label under a picture."""
+    sheet = np.asarray(results.grid([GREY.resize((width, 20))], [text]))
+    return sheet[24:-4]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["猫.png", "犬.png", "cat.png"],
+        ["a\nb", "ab", r"a\nb", "a b"],
+        ["caf\udce9", "caf\xe9", r"caf\xe9", "caf?"],
+        ["x" * 254 + "a", "x" * 254 + "b", "x" * 253],
+        ["\u202egnp", "gnp", "png"],
+        ["e\u0301", "\xe9", "e"],
+        ["", " ."],
+    ],
+    ids=lambda names: ascii(names[0][:9]),
+)
+def test_two_labels_never_look_the_same(names):
+    drawn = [label(name).tobytes() for name in names]
+    assert len({*drawn}) == len(names)
+
+
+def test_a_file_name_is_whole_under_its_picture():
+    name = "".join(map(chr, range(33, 127))) * 3
+    lines = label(name[:255]).shape[0] // 24
+    # 16 pixels high, about 9 wide: nothing is beside the picture, so all of it is below.
+    assert 255 * 6 / 160 < lines < 255 * 14 / 160
+    assert label(name[:255]).min(axis=(0, 1)).max() < 60
+
+
+def test_a_label_without_end_costs_nothing():
+    assert label("x" * 20_000).shape == label("x" * 255).shape
+    assert label("\n" * 20_000, 16).shape[1] == 24
+    assert label("").shape[0] > 0
+
+
+def test_rows_are_as_high_as_their_labels():
+    sheet = results.grid([GREY] * 4, ["a", "x" * 100, "c", "d"], columns=2)
+    high, line = label("x" * 100).shape[0], label("a").shape[0]
+    assert high > 2 * line
+    assert sheet.height == 4 + 20 + high + 4 + 20 + line + 4
 
 
 def test_pictures_of_one_channel_are_grey_and_of_other_numbers_panels():
