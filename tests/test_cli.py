@@ -13,7 +13,7 @@ from PIL import Image
 
 import featvis as fv
 from featvis import cli, result
-from featvis.checkpoints import _source
+from featvis.checkpoints import source_of
 from featvis.manifest import last_run, read_manifest
 from featvis.zoo.architecture import _expected
 
@@ -334,7 +334,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
     rng = np.random.default_rng(0)
     tensors = {}
     for path, shape in _expected(entry.architecture(), layout).items():
-        source, _ = _source(path, layout.rules)
+        source, _ = source_of(path, layout.rules)
         tensors[source] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
     averaged = {f"ema.{name}": 2 * array for name, array in tensors.items()}
     np.savez(tmp_path / "tiny.npz", **{f"model.{k}": a for k, a in tensors.items()}, **averaged)
