@@ -58,6 +58,7 @@ from featvis.redirect import leaky
 from featvis.replay import VersionWarning, replay
 from featvis.report import Report
 from featvis.result import Result
+from featvis.silence import SilenceWarning
 from featvis.synthesis import synthesize, synthesize_many
 from featvis.targets import target
 from objectives import (
@@ -156,6 +157,7 @@ __all__ = [
     "Result",
     "Rule",
     "Scaled",
+    "SilenceWarning",
     "Style",
     "Sum",
     "Tone",

@@ -8,16 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from featvis import kernels, models
+from featvis.images import Images
 from featvis.models import Model
+from featvis.silence import reasons, warn_of_silence
 from featvis.synthesis import as_objective
-from featvis.targets import as_images
-from objectives import Activations, Objective
+from objectives import Activations, Objective, units_of
 
 
-def saliency(model: Model | str, objective: Objective | str, images: ArrayLike) -> np.ndarray:
+def saliency(model: Model | str, objective: Objective | str, images: Images) -> np.ndarray:
     """Image-specific saliency: the largest |d score / d image| over the colours of each pixel.
 
     Simonyan et al. 2013, "Deep Inside Convolutional Networks", section 3, where the score is a
@@ -28,7 +28,8 @@ def saliency(model: Model | str, objective: Objective | str, images: ArrayLike) 
         model: a model, or the name of one.
         objective: the score, an objective or its text (`"logits:285"`); one index an image
             (`Logit([285, 504])`) gives each image its own class.
-        images: (n, h, w, c) or one (h, w, c), in [0, 1].
+        images: (n, h, w, c) or one (h, w, c), in [0, 1] or of uint8; or picture files, which are
+            scaled and cropped to the model's own size.
 
     Returns:
         (n, h, w), 0 or more, in units of the score by units of the image; n is 1 for one image.
@@ -37,20 +38,33 @@ def saliency(model: Model | str, objective: Objective | str, images: ArrayLike) 
         InputError: images of another shape or range, or no objective.
         UnknownModel: no model of that name.
         ObjectiveError: an objective that does not fit the model or the number of images.
+
+    Warns:
+        SilenceWarning: the unit gives an image no gradient, and why; its map is the priors' alone.
     """
     model = models.load(model) if isinstance(model, str) else model
     objective = as_objective(objective, model)
-    batch = as_images(images, model)
+    batch = model.as_images(images)
     shape = jax.ShapeDtypeStruct(batch.shape, jnp.float32)
     objective.check(jax.eval_shape(model.apply, model.params, shape), batch.shape)
-    return np.asarray(_saliency(model.apply, model.params, objective, batch))
+    found, living = _saliency(model.apply, model.params, objective, batch)
+    silent = ~np.asarray(living)
+    if units_of(objective) is not None and silent.any():
+        whys = reasons(model.apply, model.params, objective, batch, silent)
+        warn_of_silence(whys, str(objective))
+    return np.asarray(found)
 
 
 @functools.partial(kernels.compiled, static=("apply",))
-def _saliency(apply: Any, weights: Any, objective: Objective, images: jax.Array) -> jax.Array:
-    """The map of each image, (n, h, w)."""
+def _saliency(
+    apply: Any, weights: Any, objective: Objective, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The map of each image, (n, h, w), and whether the network gave it a gradient, (n,)."""
 
-    def total(images: jax.Array) -> jax.Array:
-        return jnp.sum(objective(Activations(apply(weights, images)), images))
+    def total(seen: jax.Array, images: jax.Array) -> jax.Array:
+        return jnp.sum(objective(Activations(apply(weights, seen)), images))
 
-    return jnp.max(jnp.abs(jax.grad(total)(images)), axis=-1)
+    # By way of the network and directly, to tell a dead unit under a living prior.
+    by_network, by_prior = jax.grad(total, (0, 1))(images, images)
+    living = jnp.any(by_network != 0, axis=(1, 2, 3))
+    return jnp.max(jnp.abs(by_network + by_prior), axis=-1), living

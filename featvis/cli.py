@@ -44,6 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="See what any unit of a network looks for, reproducibly and with evidence.",
+    epilog="Exit codes: 0 all is well; 1 a replay differs from the original; 2 a mistake in what "
+    "was asked, or a NaN; 3 pictures were written, but a unit never gave a gradient and its "
+    "picture shows nothing of it (a line says why); 130 Ctrl-C.",
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON a result.")]
@@ -96,6 +99,8 @@ _Preset = Annotated[
 _FRAMES = 24
 #: How a shell reports a program ended by Ctrl-C.
 _INTERRUPTED = 130
+#: Pictures were written, and the unit of one of them never gave a gradient.
+_SILENT = 3
 
 
 @app.command("models")
@@ -273,6 +278,8 @@ def render(
     failures = [f"{objective[p]}: {f}" for p, one in done.items() for f in one.failures if f]
     if failures:
         raise NonFiniteError("; ".join(failures))
+    if any(any(one.silent) for one in done.values()):
+        raise typer.Exit(_SILENT)
 
 
 @app.command()
@@ -483,6 +490,8 @@ def replay_file(
         raise typer.Exit(_INTERRUPTED)
     if same is False:
         raise typer.Exit(1)
+    if any(result.silent):
+        raise typer.Exit(_SILENT)
 
 
 # ---- helpers -------------------------------------------------------------------------------
@@ -615,6 +624,8 @@ def _drive(
         raise failure
     if "interrupt" in result.stopped:
         raise typer.Exit(_INTERRUPTED)
+    if any(result.silent):
+        raise typer.Exit(_SILENT)
 
 
 def _replayed(made_with: str, place: str | None, weights: str | None) -> Model | None:
@@ -761,6 +772,7 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
         "seed": seed,
         "model": run["model"]["name"],
         "stopped": result.stopped[0] if len(result) == 1 else list(result.stopped),
+        "silent": result.silent[0] if len(result) == 1 else list(result.silent),
         **{name: _plain(values) for name, values in result.evidence.items()},
         **more,
     }
@@ -776,6 +788,9 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
     facts += [f"{k.replace('_', ' ')} {show(record[k])}" for k in result.evidence]
     if set(result.stopped) != {"steps"}:
         facts.append(f"stopped at step {record['steps']} ({', '.join(sorted({*result.stopped}))})")
+    number = sum(why is not None for why in result.silent)
+    if number:
+        facts.append("no gradient" + (f" for {number} of {len(result)}" if len(result) > 1 else ""))
     said = f"{', '.join(facts)}, {record['seconds']:.1f} s"
     print(f"{printable(text)}  {said}  {printable(path)}", flush=True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jax.typing import ArrayLike
 
 from featvis import components, metrics, models
 from featvis.errors import InputError
-from featvis.images import read_images
+from featvis.images import Images, of_files
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.presets import (
@@ -35,8 +34,9 @@ from featvis.presets import (
 )
 from featvis.redirect import leaky, unrectified
 from featvis.result import Result
+from featvis.silence import warn_of_silence
 from featvis.synthesis import as_objective, attempt, gradient_sizes, snapshot_steps
-from featvis.targets import as_images, target
+from featvis.targets import target
 from featvis.transforms import Transform
 from objectives import (
     Activations,
@@ -49,9 +49,6 @@ from objectives import (
     Probability,
     check_number,
 )
-
-Images = ArrayLike | str | Path | Sequence[str | Path]
-"""Images (n, h, w, c) or (h, w, c) in [0, 1], or a picture file or several."""
 
 
 def invert(
@@ -73,7 +70,8 @@ def invert(
     Args:
         model: a network, or the name of one.
         layer: a layer of it.
-        images: arrays at their own size, or files, scaled and cropped to `size`.
+        images: arrays (n, h, w, c) or (h, w, c) in [0, 1] or of uint8, at their own size; or
+            picture files or Pillow pictures, scaled and cropped to `size`.
         preset: of `featvis.presets.INVERSIONS`: "modern", "ijcv2016", "cvpr2015", "plug_in",
             "metamer".
         mask: weights in [0, 1] over the layer's positions, (1, h, w) or (n, h, w): invert those
@@ -436,6 +434,9 @@ def follow(
 
     Raises:
         InputError: what `synthesize` raises of its arguments.
+
+    Warns:
+        SilenceWarning: as `synthesize`, of all stages together.
     """
     first, last = (_written(recipe.stages[place], model) for place in (0, -1))
     if parameterization is None and np.shape(init)[-3:] == last.shape != first.shape:
@@ -477,6 +478,7 @@ def follow(
         if "interrupt" in result.stopped or all(result.failures):
             break
     assert result is not None
+    warn_of_silence(result.silent, result.manifest["objective"])
     return result
 
 
@@ -485,13 +487,9 @@ def _given(
 ) -> tuple[Model, np.ndarray]:
     """The network, and the images (n, h, w, c) in [0, 1] that it is to see."""
     model = models.load(model) if isinstance(model, str) else model
-    if isinstance(images, (str, Path)):
-        images = [images]
-    if isinstance(images, (list, tuple)) and all(isinstance(i, (str, Path)) for i in images):
-        images = read_images(images, size or model.input.size, model.input.channels)
-    elif size is not None:
+    if size is not None and not of_files(images):
         raise InputError(f"size is of picture files; arrays have their own: got size={size}")
-    return model, as_images(images, model)  # type: ignore[arg-type]
+    return model, model.as_images(images, size)
 
 
 def _same_class(found: Activations, original: Activations) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ How a unit's response to it compares with natural images, and how much of it is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import optax
 
 from featvis import kernels
 from featvis.errors import InputError
-from featvis.images import image_files, read_batches
+from featvis.images import Images, as_images, image_files, read_batches
 from featvis.manifest import last_run, runs_of
 from featvis.models import Model
 from featvis.replay import model_of, objective_of, replay
@@ -27,7 +27,9 @@ from objectives import Activations, Objective, OnImages, units_of
 _BATCH = 8
 
 
-def compare_with_natural(result: Result, folder: str | Path, model: Model | None = None) -> Result:
+def compare_with_natural(
+    result: Result, folder: str | Path | Images, model: Model | None = None
+) -> Result:
     """Where each picture's clean score lies among natural images.
 
     The images are scaled and cropped to the pictures' size. Image priors and comparisons among
@@ -35,7 +37,8 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
 
     Args:
         result: of `synthesize` or `replay`.
-        folder: pictures, in it or its subfolders.
+        folder: pictures, in it or its subfolders; or the images themselves, files, arrays in [0, 1]
+            or of uint8 at the pictures' size, or a list of them.
         model: the model, where it is not one that `featvis.models.load` knows.
 
     Returns:
@@ -53,13 +56,13 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
     height, width, channels = result.images.shape[1:]
     members = _members(result)
     natural = []
-    for images in read_batches(image_files(folder), (height, width), channels, _BATCH):
+    for images in _natural(folder, (height, width), channels):
         padding = _BATCH - len(images)
         padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
         scores = _score_alone(model.apply, count, model.params, units, padded)
         natural.append(np.asarray(scores)[: len(images), members])
     if not natural:
-        raise InputError(f"no picture in {folder} can be read")
+        raise InputError(f"no picture in {folder!s} can be read")
     scores = np.concatenate(natural)
     own = np.asarray(_score_alone(model.apply, count, model.params, units, result.images))[
         np.arange(len(result)), members
@@ -73,6 +76,22 @@ def compare_with_natural(result: Result, folder: str | Path, model: Model | None
         natural_std=scores.std(axis=0),
         natural_images=np.full(len(result), len(scores)),
     )
+
+
+def _natural(
+    folder: str | Path | Images, size: tuple[int, int], channels: int
+) -> Iterator[np.ndarray]:
+    """The natural images in batches, the last shorter."""
+    if isinstance(folder, (str, Path)) and not Path(folder).is_file():
+        yield from read_batches(image_files(folder), size, channels, _BATCH)
+        return
+    images = as_images(folder, channels, size)
+    if images.shape[1:3] != size:
+        raise InputError(
+            f"the pictures are {size[0]}x{size[1]} (height x width); the images to compare with "
+            f"are {images.shape[1]}x{images.shape[2]}"
+        )
+    yield from np.split(images, range(_BATCH, len(images), _BATCH))
 
 
 def _members(result: Result) -> np.ndarray:

@@ -1,19 +1,33 @@
-"""Photographs from files, as the float images that models and parameterizations take."""
+"""Photographs from files and arrays, as the float images that models and parameterizations take."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from featvis.errors import InputError, printable
 
 #: Formats whose files can hold several pictures; those of MPO and PSD are previews and layers.
 _OF_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
+
+
+Images = (
+    ArrayLike
+    | str
+    | Path
+    | Image.Image
+    | Sequence[str | Path | Image.Image | np.ndarray | ArrayLike]
+)
+"""Images as anybody has them: see `as_images`."""
 
 
 class ConversionWarning(UserWarning):
@@ -94,8 +108,12 @@ def _warn_of(changed: list[str], count: int) -> None:
         warnings.warn(first, ConversionWarning, stacklevel=3)
 
 
+def _opened(path: str | Path | Image.Image) -> Any:
+    return contextlib.nullcontext(path) if isinstance(path, Image.Image) else Image.open(path)
+
+
 def _read(
-    path: str | Path, size: tuple[int, int] | None, channels: int
+    path: str | Path | Image.Image, size: tuple[int, int] | None, channels: int
 ) -> tuple[np.ndarray, list[str]]:
     """The image, and a line that names the file and what was lost or made up, if anything was."""
     if channels not in (1, 3):
@@ -130,14 +148,14 @@ def _read(
     return array, [f"{printable(path)}: {', '.join(changes)}"] if changes else []
 
 
-def _decoded(path: str | Path, channels: int) -> tuple[Image.Image, list[str]]:
+def _decoded(path: str | Path | Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
     """A picture file, upright, in levels from 0 to 255 of so many channels, and what was changed.
 
     Raises:
         Exception: whatever Pillow raises.
     """
     changes = []
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         # Pillow reads a netpbm file of 16 bits as 32, scaled to 65535.
         if opened.mode in ("I", "F") and (opened.mode, opened.format) != ("I", "PPM"):
             raise ValueError("32 bits a channel have no fixed range; save it with 8 or 16 bits")
@@ -200,7 +218,7 @@ def levels_of(path: str | Path) -> np.ndarray:
 
 def _has_16_bits(opened: ImageFile.ImageFile) -> bool:
     """Whether a file that was not decoded yet has 16 bits a channel: PNG, TIFF or netpbm."""
-    if not opened.tile:
+    if not getattr(opened, "tile", None):
         return False
     codec, _, _, arguments = opened.tile[0]
     if codec.startswith("ppm") and isinstance(arguments, tuple):
@@ -271,3 +289,158 @@ def read_batches(
     if held:
         yield np.stack(held)
     _warn_of(changed, len(files))
+
+
+# ---- images of any kind --------------------------------------------------------------------
+
+
+def of_files(images: Images) -> bool:
+    """Whether images are files or Pillow pictures, which are scaled and cropped to a size."""
+    several = list(images) if isinstance(images, (list, tuple)) else [images]
+    return bool(several) and all(isinstance(one, (str, Path, Image.Image)) for one in several)
+
+
+def as_images(
+    images: Images,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    *,
+    what: str = "images",
+    dtype: Any = np.float32,
+) -> np.ndarray:
+    """Images (n, h, w, c) in [0, 1] from whatever images are given as; one alone is n = 1.
+
+    Every function of featvis that takes images takes them by this one.
+
+    Args:
+        images: floating numbers in [0, 1], or uint8 from 0 to 255, as an array of NumPy, JAX or
+            PyTorch (n, h, w, c) or (h, w, c); the path of a picture file (`read_image`) or a
+            Pillow picture; or a list of any of these.
+        channels: that they should have.
+        size: (height, width) that files and Pillow pictures are scaled and cropped to; arrays keep
+            theirs. None: they are as they are.
+        what: the argument's name, for messages.
+        dtype: of the numbers.
+
+    Raises:
+        InputError: anything else; says what was given, what is expected and the likely mend.
+
+    Warns:
+        ConversionWarning: as `read_image`.
+    """
+    array = image_array(images, channels, size, what=what, dtype=dtype)
+    return array[None] if array.ndim == 3 else array
+
+
+def image_array(
+    images: Images,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    *,
+    what: str = "images",
+    dtype: Any = np.float32,
+) -> np.ndarray:
+    """As `as_images`, but one image alone stays (h, w, c)."""
+    if of_files(images):
+        if not isinstance(images, (list, tuple)):
+            return read_image(images, size, channels).astype(dtype)  # type: ignore[arg-type]
+        return read_images(images, size, channels).astype(dtype)
+    if isinstance(images, (list, tuple)) and any(_is_one(one) for one in images):
+        each = [image_array(one, channels, size, what=what, dtype=dtype) for one in images]
+        shapes = sorted({one.shape for one in each})
+        if len(shapes) > 1 or len(shapes[0]) != 3:
+            raise InputError(
+                f"{what} in a list are (h, w, {channels}) each, of one size; got "
+                f"{' and '.join(map(str, shapes))}"
+            )
+        return np.stack(each)
+    try:
+        # What NumPy makes of ragged lists it says in several lines.
+        array = np.asarray(images)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what} must be {_EXPECTED}; got {_kind(images)}: {reason}") from error
+    check_numbers(array, what)
+    _check_axes(array.shape, channels, what)
+    if array.dtype == np.uint8:
+        return array.astype(dtype) / np.asarray(255, dtype)
+    _check_range(array, what)
+    return array.astype(dtype)
+
+
+#: What images may be, for messages.
+_EXPECTED = "an array of numbers in [0, 1], uint8 from 0 to 255, picture files, or a list of them"
+
+
+def _is_one(value: Any) -> bool:
+    """Whether a member of a list is an image, and not a row of one."""
+    return isinstance(value, (str, Path, Image.Image)) or getattr(value, "ndim", 0) >= 3
+
+
+def _kind(images: Any) -> str:
+    shape = getattr(images, "shape", None)
+    return type(images).__name__ if shape is None else f"{type(images).__name__} {tuple(shape)}"
+
+
+def check_numbers(array: Any, what: str = "images") -> None:
+    """Checks the type of an array of images; it may be traced.
+
+    Raises:
+        InputError: neither floating numbers nor uint8; says the likely mend.
+    """
+    kind = np.dtype(array.dtype)
+    if kind == np.uint8 or jnp.issubdtype(kind, jnp.floating):
+        return
+    mend = ""
+    if kind.kind == "b":
+        mend = ": a mask as an image is .astype(numpy.float32)"
+    elif kind == np.uint16:
+        mend = ": divide 16 bits by 65535"
+    elif kind.kind in "iu":
+        mend = ": levels from 0 to 255 are .astype(numpy.uint8), or divide by 255"
+    elif kind.kind == "c":
+        mend = ": take the real part, or the magnitude"
+    elif kind.kind in "US":
+        mend = ": the paths of pictures are a list of str"
+    raise InputError(f"{what} must be {_EXPECTED}; got an array {array.shape} of {kind}{mend}")
+
+
+def _check_axes(shape: tuple[int, ...], channels: int, what: str) -> None:
+    if len(shape) in (3, 4) and 0 not in shape:
+        first = shape[-3]
+        if shape[-1] == channels or first != channels:
+            return
+        raise InputError(
+            f"{what} have their channels last, (n, h, w, {channels}) or one of them; got an array "
+            f"{shape}: numpy.moveaxis({what}, -3, -1) puts them there"
+        )
+    mend = ""
+    if len(shape) == 2 and channels == 1 and 0 not in shape:
+        mend = f": one grey image is {what}[..., None]"
+    elif len(shape) == 2 and 0 not in shape:
+        mend = f": grey for {channels} channels is numpy.stack([{what}] * {channels}, -1)"
+    raise InputError(
+        f"{what} must be (n, h, w, {channels}) or one of them; got an array {shape}{mend}"
+    )
+
+
+def _check_range(array: np.ndarray, what: str) -> None:
+    # Written so that a NaN fails too.
+    low, high = float(array.min()), float(array.max())
+    if low >= 0 and high <= 1:
+        return
+    mend = ""
+    if not np.isfinite(array).all():
+        number = int(np.count_nonzero(~np.isfinite(array)))
+        mend = f": {number} are not finite"
+    elif low >= 0 and 1.5 < high <= 255:
+        mend = ": divide by 255"
+    elif low >= 0 and 255 < high <= 65535:
+        mend = ": divide by 65535"
+    elif low >= -1 and high <= 1:
+        mend = f": from [-1, 1] they are ({what} + 1) / 2"
+    elif low > -4 and high < 4:
+        mend = (
+            ": normalised ones need their mean and deviation undone, which is the model's own part"
+        )
+    raise InputError(f"{what} must be in [0, 1]; got values from {low:.3g} to {high:.3g}{mend}")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from featvis.errors import FeatvisError, InputError
+from featvis.images import Images, image_array
 
 #: Gaussians in each of GrabCut's two mixtures of colours.
 _COMPONENTS = 5
@@ -82,7 +83,7 @@ def centre_box(size: tuple[int, int], fraction: float) -> Box:
 
 
 def localise(
-    image: ArrayLike,
+    image: Images,
     saliency: ArrayLike,
     *,
     foreground: float = 0.95,
@@ -127,7 +128,7 @@ def bounding_box(mask: ArrayLike) -> Box:
 
 
 def segment(
-    image: ArrayLike,
+    image: Images,
     saliency: ArrayLike,
     *,
     foreground: float = 0.95,
@@ -214,18 +215,17 @@ def _box(name: str, values: Sequence[float]) -> Box:
     return box
 
 
-def _checked(image: ArrayLike, saliency: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _checked(image: Images, saliency: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The image as 8 bits (h, w, 3), and the map."""
-    picture, relevance = np.asarray(image), np.asarray(saliency, np.float64)
+    relevance = np.asarray(saliency, np.float64)
+    channels = 1 if tuple(getattr(image, "shape", ()))[-1:] == (1,) else 3
+    size = relevance.shape if relevance.ndim == 2 else None
+    picture = image_array(image, channels, size, what="image", dtype=np.float64)
     if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
         raise InputError(f"image must be (h, w, 3) or (h, w, 1); got an array {picture.shape}")
     if relevance.shape != picture.shape[:2]:
         raise InputError(
             f"saliency must be {picture.shape[:2]} as the image; got an array {relevance.shape}"
-        )
-    if not (np.all(picture >= 0) and np.all(picture <= 1)):
-        raise InputError(
-            f"image must be in [0, 1]; got values from {picture.min():.3g} to {picture.max():.3g}"
         )
     if not (np.all(relevance >= 0) and np.all(np.isfinite(relevance))):
         raise InputError("saliency must be finite and 0 or more")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from featvis.errors import InputError
+from featvis.images import check_numbers
 
 _BINS = 18
 #: Rec. 601.
@@ -109,7 +110,7 @@ def psnr(images: ArrayLike, originals: ArrayLike) -> np.ndarray:
     """
     if np.ndim(images) != 4:
         raise InputError(f"images (n, h, w, c) are expected; got shape {np.shape(images)}")
-    x, x0 = _both(images, originals, _IMAGES)
+    x, x0 = _both(_pixels(images, "images"), _pixels(originals, "originals"), _IMAGES)
     return _decibels(1.0, _energy(x - x0) / x.shape[1])
 
 
@@ -140,7 +141,10 @@ def checkerboard(images: ArrayLike, originals: ArrayLike) -> np.ndarray:
             f"images (n, h, w, c) of at least {_WINDOW + 2} x {_WINDOW + 2} are expected;"
             f" got shape {shape}"
         )
-    x, x0 = (255 * rows.reshape(shape) for rows in _both(images, originals, _IMAGES))
+    x, x0 = (
+        255 * rows.reshape(shape)
+        for rows in _both(_pixels(images, "images"), _pixels(originals, "originals"), _IMAGES)
+    )
     across, down = _alternating(x, 2), _alternating(x, 1)
     patterns = (_alternating(across, 1), _smoothed(across, 1), _smoothed(down, 2))
     upper, lower = np.split(_windows(np.stack(patterns, axis=-1)), 2, axis=2)
@@ -169,7 +173,7 @@ def gradient_histogram(images: ArrayLike) -> np.ndarray:
     Raises:
         InputError: other shapes, or values that are not finite.
     """
-    x = np.asarray(images, np.float64)
+    x = _pixels(images, "images")
     if x.ndim != 4 or x.shape[-1] not in (1, 3) or not x.size:
         raise InputError(f"images (n, h, w, 1 or 3) are expected; got shape {x.shape}")
     _check_finite("images", x)
@@ -436,6 +440,21 @@ def _rows(name: str, values: ArrayLike) -> np.ndarray:
         raise InputError(f"{name} (n, ...) of n images is expected; got shape {v.shape}")
     _check_finite(name, v)
     return v.reshape(len(v), -1)
+
+
+def _pixels(images: ArrayLike, name: str) -> np.ndarray:
+    """Images as float64 in [0, 1], up to rounding; those of uint8 are from 0 to 255."""
+    array = np.asarray(images)
+    check_numbers(array, name)
+    if array.dtype == np.uint8:
+        return array / 255
+    # What is a little out of range measures as it is; levels measure something else.
+    if array.size and not (array.min() >= -0.5 and array.max() <= 1.5):
+        _check_finite(name, array)
+        raise InputError(
+            f"{name} are in [0, 1]; got values from {array.min():.3g} to {array.max():.3g}"
+        )
+    return array.astype(np.float64)
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:

@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from featvis import checks
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.model import Apply
-from featvis.programs import Rule, bind, evaluate
+from featvis.rectifiers import Bound, Change, Function, Known, Rectifier, walk
 from objectives import Activations
-
-_Function = Callable[[jax.Array], jax.Array]
 
 Leak = float | Sequence[float | str] | None
 """A slope of all rectifiers, [slope, layer] of a layer's own; None of none. It goes into JSON."""
@@ -39,13 +35,13 @@ Leak = float | Sequence[float | str] | None
 def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., Any]:
     """`function` with redirected gradients for some images at every max(x, 0) and min(x, 6) in it.
 
-    It is a transformation of the traced program, so that any network has it without edits. A
-    rectifier is a `max` with the constant 0 or a `min` with the constant 6, the constant on either
-    side: `jax.nn.relu`, `jax.nn.relu6`, `jnp.maximum`, `jnp.minimum` and `jnp.clip`. The bounds of
-    a ReLU6 are redirected one by one. Left as they are: rectifiers written otherwise
-    (`where(x > 0, x, 0)`, `jax.lax.clamp`, `maximum(x, zeros_like(x))`), those inside scans,
-    conditionals and functions with a gradient of their own, and those whose input's first axis is
-    not as long as `dead`.
+    It is a transformation of the traced program, so that any network has it without edits.
+    Rectifiers are those that `featvis.rectifiers` finds: `jax.nn.relu`, `relu6`, `hard_tanh`,
+    `jnp.maximum`, `jnp.clip`, `lax.clamp`, `where(x > 0, x, 0)`, `x * (x > 0)`, and functions with
+    a gradient of their own that do only this, also in `jit`, `remat`, `scan` and `cond`. The two
+    bounds of one are redirected one by one. Left as they are: a rectifier whose bound is no number
+    of the program (a weight, say), one in a `while_loop`, and one whose input's first axis is not
+    as long as `dead`.
 
     Args:
         function: of arrays to arrays; the first axis of its rectifiers' inputs is the images'.
@@ -53,10 +49,11 @@ def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., A
         dead: bool (n,). Images where it is False have the ordinary gradient of `function`.
     """
 
-    def change(found: _Rectifier) -> jax.Array | None:
-        if found.x.shape[0] != len(dead):
+    def change(found: Rectifier) -> jax.Array | None:
+        if found.x.value.shape[0] != len(dead):
             return None
-        return _for_the_dead(found.plain, found.redirected, found.x, dead)
+        steps = tuple(zip(found.parts, found.bounds, strict=True))
+        return _for_the_dead(found.plain, steps, found.x.value, dead)
 
     return functools.wraps(function)(_changed(function, change))
 
@@ -175,223 +172,106 @@ class Leaky:
         own = None
         if self.layer is not None:
             own = _trace_of(self.apply, params, image, self.layer).own
-        numbers = itertools.count()
 
-        def change(found: _Rectifier) -> jax.Array | None:
-            if own is not None and next(numbers) not in own:
+        def change(found: Rectifier) -> jax.Array | None:
+            if own is not None and found.place not in own:
                 return None
-            return _leaking(found.plain, self.slope, found.x)
+            return _leaking(found.plain, self.slope, found.x.value)
 
         return _changed(ordered, change)(params, image)
 
 
-# ---- the walk over a program ---------------------------------------------------------------
-
-
-class _Rectifier(NamedTuple):
-    """A rectifier that was found in a program."""
-
-    x: jax.Array  # what goes in
-    plain: _Function  # with the gradient that it has
-    redirected: _Function
-
-
-_Change = Callable[[_Rectifier], jax.Array | None]
-"""What becomes of a rectifier, or None where it is to be left as it is."""
-
-
-def _changed(function: Callable[..., Any], change: _Change) -> Callable[..., Any]:
+def _changed(function: Callable[..., Any], change: Change) -> Callable[..., Any]:
     """`function` with its rectifiers changed."""
 
     def changed(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        # As JAX arrays: what is none is a constant of the program.
-        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(args)]
-        out = _evaluate(closed.jaxpr, closed.consts, leaves, change)
-        return jax.tree.unflatten(jax.tree.structure(shape), out)
+        leaves = [Known(jnp.asarray(leaf)) for leaf in jax.tree.leaves(args)]
+        out = walk(closed.jaxpr, closed.consts, leaves, change)
+        return jax.tree.unflatten(jax.tree.structure(shape), [one.value for one in out])
 
     return changed
-
-
-def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], change: _Change) -> list[Any]:
-    """Evaluates a program with its rectifiers changed."""
-
-    def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
-        found = _rectifier(eqn, inputs)
-        out = None if found is None else change(found)
-        return None if out is None else [out]
-
-    return _walk(jaxpr, consts, args, rule)
-
-
-def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rule: Rule) -> list[Any]:
-    """Evaluates a program as the rule has it, that of each `jit` in it too."""
-
-    def entering(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any] | None:
-        name = eqn.primitive.name
-        if name == "jit":
-            inner = eqn.params["jaxpr"]
-            return _walk(inner.jaxpr, inner.consts, inputs, rule)
-        if name == "convert_element_type" and _is_constant(inputs[0]):
-            # Kept a constant: `jnp.clip` converts its bounds so.
-            return [np.asarray(inputs[0], eqn.params["new_dtype"])]
-        return rule(eqn, inputs)
-
-    return evaluate(jaxpr, consts, args, entering)
-
-
-def _is_constant(value: Any) -> bool:
-    return isinstance(value, (int, float, np.generic, np.ndarray)) and np.ndim(value) == 0
-
-
-def _rectifier(eqn: Any, inputs: Sequence[Any]) -> _Rectifier | None:
-    """The rectifier that an equation is; None for another. What is no constant may be abstract."""
-    if eqn.primitive.name == "custom_jvp_call":
-        inner = eqn.params["call_jaxpr"]
-        if len(inputs) != 1 or not inputs[0].ndim or not _only_rectifies(inner.jaxpr):
-            return None
-        x = inputs[0]
-        return _Rectifier(x, _ordinary(eqn, inputs, x), functools.partial(_bound_by_bound, inner))
-    if eqn.primitive.name not in ("max", "min"):
-        return None
-    x, bound = inputs if _is_constant(inputs[1]) else inputs[::-1]
-    if _is_constant(x) or not _is_constant(bound) or not x.ndim:
-        return None
-    known = {("max", 0.0): _from_zero, ("min", 6.0): _up_to_six}
-    found = known.get((eqn.primitive.name, float(bound)))
-    return None if found is None else _Rectifier(x, _ordinary(eqn, inputs, x), found)
-
-
-def _ordinary(eqn: Any, inputs: Sequence[Any], x: jax.Array) -> _Function:
-    """The equation as a function of `x`, which is one of its inputs."""
-    return lambda new: bind(eqn, [new if value is x else value for value in inputs])[0]
-
-
-def _bound_by_bound(program: Any, x: jax.Array) -> jax.Array:
-    """A program that only rectifies, redirected."""
-    return _evaluate(program.jaxpr, program.consts, [x], lambda one: one.redirected(one.x))[0]
-
-
-def _only_rectifies(jaxpr: Any) -> bool:
-    """Whether a program with a gradient rule of its own is a ReLU or a ReLU6."""
-    return bool(jaxpr.eqns) and all(
-        _only_rectifies(eqn.params["jaxpr"].jaxpr)
-        if eqn.primitive.name == "jit"
-        else _rectifier(eqn, [getattr(v, "val", v.aval) for v in eqn.invars]) is not None
-        for eqn in jaxpr.eqns
-    )
 
 
 # ---- leaky gradients -----------------------------------------------------------------------
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _leaking(plain: _Function, slope: float, x: jax.Array) -> jax.Array:
+def _leaking(plain: Function, slope: float, x: jax.Array) -> jax.Array:
     return plain(x)
 
 
 @_leaking.defjvp
 def _leaking_forward(
-    plain: _Function, slope: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+    plain: Function, slope: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    out, passed = jax.jvp(plain, primals, (jnp.ones_like(primals[0]),))
+    # Backwards, which a rectifier with a rule of its own for that alone can do too.
+    out, back = jax.vjp(plain, *primals)
+    (passed,) = back(jnp.ones_like(out))
     return out, jnp.where(passed == 0, slope, passed) * tangents[0]
 
 
-class _Value(NamedTuple):
-    """What a value in a program comes from, by the numbers of rectifiers in their order."""
-
-    ndim: int
-    before: frozenset[int] | None  # from the image on; None: not of the image
-    own: frozenset[int] = frozenset()  # those of whose outputs it consists
-
-
-#: What moves values and does not compute with them.
-_MOVES = {
-    *("reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type"),
-    *("concatenate", "copy", "name"),
-}
-
-
-def _traced(model: Model, layer: str) -> _Value:
+def _traced(model: Model, layer: str) -> Known:
     """What a layer of a model comes from."""
     shape = (1, *model.input.size, model.input.channels)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
     return _trace_of(_network(model), model.params, image, layer)
 
 
-def _trace_of(apply: Apply, params: Any, image: Any, layer: str) -> _Value:
-    """What a layer of a network comes from; rectifiers are numbered as `_changed` visits them."""
+def _trace_of(apply: Apply, params: Any, image: Any, layer: str) -> Known:
+    """What a layer of a network comes from; its value is nothing that can be used."""
 
     def one(params: Any, image: jax.Array) -> jax.Array:
         value: jax.Array = Activations(apply(params, image))[layer]
         return value
 
     closed = jax.make_jaxpr(one)(params, image)
-    numbers = itertools.count()
+    found: list[Known] = []
 
-    def rule(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-        given = [v for v in inputs if isinstance(v, _Value)]
-        known = [v.before for v in given if v.before is not None]
-        before = frozenset[int]().union(*known) if known else None
-        inner = frozenset[int]().union(*(v.own for v in given))
-        name, own = eqn.primitive.name, set[int]()
-        if _rectifier(eqn, inputs):
-            number = next(numbers)
-            # A ReLU6 in two equations is counted at its lower bound, and both are the layer's.
-            if before is not None and name != "min":
-                before |= {number}
-            own = {number, *inner} if name == "min" else {number}
-        elif name in _MOVES:
-            own = {*inner}
-        return [_Value(len(out.aval.shape), before, frozenset(own)) for out in eqn.outvars]
+    def trace(*leaves: jax.Array) -> jax.Array:
+        *weights, seen = leaves
+        args = [*map(Known, weights), Known(seen, before=frozenset())]
+        found.extend(walk(closed.jaxpr, closed.consts, args, lambda found: None))
+        return jnp.asarray(found[0].value)
 
-    *weights, seen = (_Value(len(v.aval.shape), None) for v in closed.jaxpr.invars)
-    args = [*weights, seen._replace(before=frozenset())]
-    (out,) = _walk(closed.jaxpr, closed.consts, args, rule)
-    return out if isinstance(out, _Value) else _Value(np.ndim(out), None)
+    jax.eval_shape(trace, *jax.tree.leaves((params, image)))
+    return found[0]
 
 
 # ---- redirected gradients ------------------------------------------------------------------
 
 
+_Steps = tuple[tuple[Function, Bound], ...]
+"""A rectifier bound by bound, the first applied first."""
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _for_the_dead(ordinary: _Function, rule: _Function, x: jax.Array, dead: jax.Array) -> jax.Array:
+def _for_the_dead(ordinary: Function, steps: _Steps, x: jax.Array, dead: jax.Array) -> jax.Array:
     return ordinary(x)
 
 
 def _for_the_dead_backward(
-    ordinary: _Function, rule: _Function, kept: tuple[jax.Array, jax.Array], g: jax.Array
+    ordinary: Function, steps: _Steps, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, None]:
     x, dead = kept
-    (plain,), (turned,) = jax.vjp(ordinary, x)[1](g), jax.vjp(rule, x)[1](g)
+    (plain,), turned = jax.vjp(ordinary, x)[1](g), _redirect(steps, x, g)
     return jnp.where(dead.reshape(-1, *[1] * (x.ndim - 1)), turned, plain), None
 
 
 _for_the_dead.defvjp(
-    lambda ordinary, rule, x, dead: (ordinary(x), (x, dead)), _for_the_dead_backward
+    lambda ordinary, steps, x, dead: (ordinary(x), (x, dead)), _for_the_dead_backward
 )
 
 
-@jax.custom_vjp
-def _from_zero(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, 0)
-
-
-@jax.custom_vjp
-def _up_to_six(x: jax.Array) -> jax.Array:
-    return jnp.minimum(x, 6)
-
-
-def _redirect(open_: jax.Array, helps: jax.Array, g: jax.Array) -> jax.Array:
-    through = jnp.where(open_, g, 0)
-    nothing = jnp.all(through == 0, axis=tuple(range(1, g.ndim)), keepdims=True)
-    return jnp.where(nothing & helps, g, through)
-
-
-_from_zero.defvjp(
-    lambda x: (jnp.maximum(x, 0), x), lambda x, g: (_redirect(x > 0, (x <= 0) & (g > 0), g),)
-)
-_up_to_six.defvjp(
-    lambda x: (jnp.minimum(x, 6), x), lambda x, g: (_redirect(x < 6, (x >= 6) & (g < 0), g),)
-)
+def _redirect(steps: _Steps, x: jax.Array, g: jax.Array) -> jax.Array:
+    """The gradient by `x`: where a bound lets nothing through, what would bring `x` back to it."""
+    inputs = [x]
+    for part, _ in steps[:-1]:
+        inputs.append(part(inputs[-1]))
+    for x_, (_, bound) in zip(reversed(inputs), reversed(steps), strict=True):
+        open_ = x_ > bound.at if bound.lower else x_ < bound.at
+        through = jnp.where(open_, g, 0)
+        nothing = jnp.all(through == 0, axis=tuple(range(1, g.ndim)), keepdims=True)
+        helps = ~open_ & (g > 0 if bound.lower else g < 0)
+        g = jnp.where(nothing & helps, g, through)
+    return g

@@ -22,6 +22,7 @@ from featvis.manifest import (
 from featvis.models import Model
 from featvis.redirect import with_leak
 from featvis.result import Result
+from featvis.silence import warn_of_silence
 from featvis.synthesis import attempt
 from featvis.targets import target
 from objectives import Objective, parse
@@ -111,6 +112,7 @@ def replay(
         progress: show a progress bar on a terminal.
 
     Warns:
+        SilenceWarning: as `synthesize`.
         VersionWarning: packages, Python, platform or device are not those of the manifest.
 
     Raises:
@@ -143,7 +145,9 @@ def replay(
         if "interrupt" in result.stopped:
             break
     assert result is not None
-    return result.or_raise()
+    result = result.or_raise()
+    warn_of_silence(result.silent, result.manifest["objective"])
+    return result
 
 
 def _again(

@@ -43,6 +43,8 @@ class Result:
         steps: steps taken by each image, (n,).
         stopped: why each image ended: "steps", "plateau", "interrupt" or "non-finite".
         failures: for each image None, or the step and the term that were not finite.
+        silent: for each image None, or why its unit never gave a gradient: such a picture shows
+            its start (or its priors), and nothing of the unit.
         seconds: the whole of the synthesis, compiling included.
         evidence: what was measured afterwards, by name; each an array (n,).
     """
@@ -58,6 +60,7 @@ class Result:
     steps: np.ndarray
     stopped: tuple[str, ...]
     failures: tuple[str | None, ...]
+    silent: tuple[str | None, ...]
     seconds: float
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -79,6 +82,7 @@ class Result:
             steps=self.steps[one],
             stopped=self.stopped[one],
             failures=self.failures[one],
+            silent=self.silent[one],
             snapshots={step: images[one] for step, images in self.snapshots.items()},
             manifest={**self.manifest, "member": self.manifest.get("member", 0) + one.start},
             evidence={name: values[one] for name, values in self.evidence.items()},
@@ -103,6 +107,7 @@ class Result:
 
         Sensitivities, which may be of another size, and transformed scores are the later run's.
         """
+        same = self.manifest["objective"] == later.manifest["objective"]
         return dataclasses.replace(
             later,
             scores=np.concatenate([self.scores, later.scores]),
@@ -117,6 +122,11 @@ class Result:
             ),
             failures=tuple(
                 first or second for first, second in zip(self.failures, later.failures, strict=True)
+            ),
+            # Of one objective: never on the whole way. Another unit has none of what was before.
+            silent=tuple(
+                second if first or not same else None
+                for first, second in zip(self.silent, later.silent, strict=True)
             ),
             seconds=self.seconds + later.seconds,
         )
@@ -238,6 +248,7 @@ class Result:
             "clean_score": _finite(self.clean_scores),
             "steps": self.steps.tolist(),
             "stopped": list(self.stopped),
+            "silent": list(self.silent),
             "seconds": round(self.seconds, 3),
             "evidence": {name: _finite(values) for name, values in self.evidence.items()},
         }
@@ -262,6 +273,8 @@ class Result:
             data = base64.b64encode(buffer.getvalue()).decode()
             facts = [f"clean score {self.clean_scores[i]:.4g}"]
             facts += [f"{k.replace('_', ' ')} {v[i]:.4g}" for k, v in self.evidence.items()]
+            if self.silent[i] is not None:
+                facts.append(f"no gradient: {self.silent[i]}")
             cells.append(
                 f'<figure style="display:inline-block;margin:4px">'
                 f'<img alt="image {i}" src="data:image/png;base64,{data}">'

@@ -15,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,11 +35,13 @@ from jax.typing import ArrayLike
 
 from featvis import components, kernels, memory, models
 from featvis.errors import InputError
+from featvis.images import image_array
 from featvis.manifest import LARGEST, describe_run, last_run
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
 from featvis.result import Result
+from featvis.silence import LEAST_GRADIENT, reasons, warn_of_silence
 from featvis.targets import named_arrays
 from featvis.transforms import Transform
 from objectives import (
@@ -57,6 +59,8 @@ from objectives import (
 _CHUNK = 64
 #: Steps at which dead rectifiers are looked for and redirected, as in lucid.
 _REDIRECTED_STEPS = 16
+#: More steps than there are.
+_FOREVER = np.iinfo(np.int32).max
 #: Seconds between two looks at the clock, the progress bar and Ctrl-C.
 _CHUNK_SECONDS = 0.5
 #: Numbers of a run's images, or of their parameters; of the optimizer's states four times as many.
@@ -132,7 +136,8 @@ def synthesize(
             image and step; a name of `featvis.transforms.PRESETS`, or a transform.
         draws: of the transform at each step, over which an image's score is averaged.
         init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); the
-            parameters of an earlier result (`result.params`); or an earlier result, to go on
+            parameters of an earlier result (`result.params`); uint8 and picture files mean the
+            same, as everywhere; or an earlier result, to go on
             from, of any size or parameterization: its scores, steps, snapshots and seconds then
             come first, and the manifest makes both. None: drawn from the seed.
         patience: an image stops when for this many steps it has not raised the moving average
@@ -150,6 +155,9 @@ def synthesize(
         ObjectiveError: an objective that does not fit the model (UnknownLayer, ParseError too).
         NonFiniteError: a NaN or an infinity; it names the step and the term of the objective, and
             its `result` holds the images before it.
+
+    Warns:
+        SilenceWarning: the unit of an image never gave a gradient: see `Result.silent`.
     """
     result = attempt(
         model,
@@ -166,7 +174,9 @@ def synthesize(
         snapshots=snapshots,
         progress=progress,
     )
-    return result.or_raise()
+    result = result.or_raise()
+    warn_of_silence(result.silent, result.manifest["objective"])
+    return result
 
 
 def attempt(
@@ -201,6 +211,7 @@ def attempt(
         if not last_run(before.manifest)["steps"]:
             # A run that failed at once has no steps to make again: what it holds is a start.
             before, init = None, _resized(init, parameterization)
+    init = _as_init(init, parameterization)
     count = _batch_size(objective, seed, batch, init, parameterization)
     seen = _check_fit(model, objective, parameterization, transform, count)
     _check_optimizer(optimizer, parameterization, count)
@@ -224,8 +235,9 @@ def attempt(
     redirects = _REDIRECTED_STEPS if units_of(objective) is not None else 0
     scores: list[np.ndarray] = []
     frames: dict[int, np.ndarray] = {}
-    limit = jnp.int32(patience or np.iinfo(np.int32).max)
+    limit = jnp.int32(patience or _FOREVER)
     done, length = 0, _REDIRECTED_STEPS
+    lived = np.zeros(count, bool)  # whose unit gave a gradient of its own
     with _bar(steps, progress) as bar, _interruptible() as interrupted:
         while done < steps:
             stop = min([done + length, steps, *(mark for mark in marks if mark > done)])
@@ -236,6 +248,7 @@ def attempt(
             state = layout.state(state)
             reached = int(state.step)
             taken = reached - done
+            lived |= _gave_gradients(program, rows, alive, dead)
             if program is plain and done < redirects and not np.all(alive):
                 # Start again, with redirected gradients for the images that got none.
                 program = plain._replace(redirect=True)
@@ -266,6 +279,16 @@ def attempt(
             for image, fine in enumerate(finite)
         ]
         taken_by = np.asarray(state.taken)
+        if not lived.all() and np.any(dead):
+            # Of steps that were all redirected: one more, which goes nowhere.
+            again, stop = _again(state), jnp.int32(int(state.step) + 1)
+            _, rows, alive = _advance(
+                plain, model.params, leaves, keys, again, dead, stop, jnp.int32(_FOREVER)
+            )
+            lived |= _gave_gradients(plain, rows, alive, dead)
+        silent = _silent(
+            plain, model, objective, first, state, images, lived | ~finite, bool(np.any(dead))
+        )
         result = Result(
             images=np.asarray(images),
             scores=np.concatenate(scores)[: max(taken_by)],
@@ -301,6 +324,7 @@ def attempt(
                 for i in range(count)
             ),
             failures=tuple(failures),
+            silent=silent,
             seconds=time.perf_counter() - started,
         )
         return result if before is None else before.followed_by(result)
@@ -742,16 +766,7 @@ def _batch_size(
         said["seed"] = len(seeds)
     if isinstance(init, _Pictures):
         said["init"] = len(init.images)
-    elif isinstance(init, (np.ndarray, jax.Array)):
-        if init.ndim not in (3, 4) or tuple(init.shape[-3:]) != parameterization.shape:
-            raise InputError(
-                f"init has shape {tuple(init.shape)}; expected an image {parameterization.shape} "
-                f"or several, (n, *{parameterization.shape})"
-            )
-        if not (np.all(np.asarray(init) >= 0) and np.all(np.asarray(init) <= 1)):
-            raise InputError(
-                f"init must be in [0, 1]; got values from {np.min(init):.3g} to {np.max(init):.3g}"
-            )
+    elif isinstance(init, np.ndarray):
         if init.ndim == 4:
             said["init"] = init.shape[0]
     elif init is not None:
@@ -760,6 +775,20 @@ def _batch_size(
         parts = ", ".join(f"{name} {number}" for name, number in said.items())
         raise InputError(f"the arguments want different numbers of images: {parts}")
     return next(iter(said.values()), 1)
+
+
+def _as_init(init: Any, parameterization: Parameterization) -> Any:
+    """Images as an array, (h, w, c) or (n, h, w, c); None and parameters as they are."""
+    if init is None or isinstance(init, (Mapping, Result, _Pictures)):
+        return init
+    size, channels = parameterization.size, parameterization.channels
+    array = image_array(init, channels, size, what="init")
+    if array.shape[-3:] != parameterization.shape:
+        raise InputError(
+            f"init has shape {array.shape}; expected an image {parameterization.shape} "
+            f"or several, (n, *{parameterization.shape})"
+        )
+    return array
 
 
 def _params_count(init: Any, parameterization: Parameterization) -> int:
@@ -908,7 +937,7 @@ def _initial(init: Any, parameterization: Parameterization, count: int) -> tuple
         return None, "random"
     if isinstance(init, _Pictures):
         return jnp.asarray(init.images, jnp.float32), "picture"
-    if isinstance(init, (np.ndarray, jax.Array)):
+    if isinstance(init, np.ndarray):
         image = jnp.asarray(init, jnp.float32)
         return jnp.broadcast_to(image, (count, *parameterization.shape)), "image"
     return jax.tree.map(jnp.asarray, init), "params"
@@ -958,6 +987,55 @@ def _interruptible() -> Iterator[Any]:
         signal.signal(signal.SIGINT, before)
 
 
+def _again(state: _State) -> _State:
+    """The state with all images going on, those that had ended too."""
+    return state._replace(finite=jnp.ones_like(state.finite), since=jnp.zeros_like(state.since))
+
+
+def _gave_gradients(program: _Program, rows: Any, alive: Any, dead: Any) -> np.ndarray:
+    """Whether the network gave each image a gradient of its own in the steps taken, (n,)."""
+    own = np.asarray(alive) & ~np.isnan(np.asarray(rows))
+    if program.redirect:
+        own &= ~np.asarray(dead)
+    found: np.ndarray = own.any(axis=0)
+    return found
+
+
+def _silent(
+    program: _Program,
+    model: Model,
+    objective: Objective,
+    first: _State,
+    last: _State,
+    images: Any,
+    heard: np.ndarray,
+    redirects: bool,
+) -> tuple[str | None, ...]:
+    """For each image None, or why its unit gave no gradient in a run from `first` to `last`.
+
+    One that moved no level of the picture is none either.
+    """
+    count = len(heard)
+    taken = np.asarray(last.taken)
+    if units_of(objective) is None or not taken.any():
+        return (None,) * count
+    largest = np.asarray(last.sensitivity).max((1, 2)) / np.maximum(taken, 1)
+    silent = ~heard & (taken > 0)
+    if np.any(heard & (largest < LEAST_GRADIENT)):
+        start = np.asarray(_decode(program.parameterization, first.params))
+        moved = np.abs(np.asarray(images) - start).max((1, 2, 3))
+        finite = np.asarray(last.finite)
+        silent |= finite & (taken > 0) & (largest < LEAST_GRADIENT) & (moved < 1 / 510)
+    if not silent.any():
+        return (None,) * count
+    pictures = np.asarray(images)
+    whys = reasons(model.apply, model.params, objective, pictures, silent, redirected=redirects)
+    return tuple(
+        f"it vanishes, at most {size:.1g} a pixel; {why}" if why and heard[i] else why
+        for i, (why, size) in enumerate(zip(whys, largest, strict=True))
+    )
+
+
 def _failure(
     program: _Program,
     model: Model,
@@ -974,16 +1052,13 @@ def _failure(
     # Without an optimizer: what is not finite then is the term's score or gradient.
     still = components.optimizer("sgd(0.0)")
     program = program._replace(optimizer="sgd(0.0)")
-    again = state._replace(
-        step=jnp.int32(step),
-        optimizer=jax.vmap(still.init)(state.params),
-        finite=jnp.ones_like(state.finite),
-        since=jnp.zeros_like(state.since),
+    again = _again(state)._replace(
+        step=jnp.int32(step), optimizer=jax.vmap(still.init)(state.params)
     )
 
     def goes_wrong(objective: Objective) -> bool:
         # A term is a program of its own: compiled here only, where time does not matter.
-        limit = jnp.int32(np.iinfo(np.int32).max)
+        limit = jnp.int32(_FOREVER)
         leaves, stop = _as_arrays(objective), jnp.int32(step + 1)
         after, _, _ = _advance(program, model.params, leaves, keys, again, dead, stop, limit)
         return not bool(after.finite[image])
@@ -1031,6 +1106,9 @@ def synthesize_many(
 
     Raises:
         What `synthesize` raises of its arguments, at once and for all objectives.
+
+    Warns:
+        SilenceWarning: as `synthesize`, of each batch.
     """
     if isinstance(objectives, str) or not isinstance(objectives, Sequence):
         raise InputError(f"objectives must be a list of objectives or texts; got {objectives!r}")
@@ -1045,9 +1123,9 @@ def synthesize_many(
     transform = components.transform(
         options.get("transform", DEFAULT_TRANSFORM), parameterization.size
     )
+    init = options["init"] = _as_init(options.get("init"), parameterization)
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
-        init = options.get("init")
         count = _batch_size(objective, seed, options.get("batch"), init, parameterization)
         _check_fit(model, objective, parameterization, transform, count)
         key = signature(objective) if count == 1 else place
@@ -1062,6 +1140,7 @@ def synthesize_many(
                 joint = stack([parsed[place] for place in some])
                 seeds = seed if len(some) == 1 else [seed] * len(some)
                 result = attempt(model, joint, parameterization, seed=seeds, **options)
+                warn_of_silence(result.silent, result.manifest["objective"])
                 yield tuple(some), result
                 if "interrupt" in result.stopped:
                     return

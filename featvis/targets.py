@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from featvis.errors import InputError
+from featvis.images import Images
 from featvis.models import Model
 from objectives import NamedArray, Objective
 
@@ -28,49 +28,32 @@ class Target(NamedArray):
     digest: str
 
 
-def target(model: Model, layer: str, images: ArrayLike, name: str = "target") -> Target:
+def target(
+    model: Model,
+    layer: str,
+    images: Images,
+    name: str = "target",
+    *,
+    size: tuple[int, int] | None = None,
+) -> Target:
     """A layer's activations for images, (n, ...), for `FeatureMatch` and `Caricature`.
 
     Args:
         model: the network.
         layer: a layer of it.
-        images: (n, h, w, c) in [0, 1], or one of them.
+        images: (n, h, w, c) in [0, 1] or of uint8, or one of them; or picture files.
         name: how the objective's text calls them; two in one objective need two names.
+        size: of files, (height, width), that of the pictures to make; by default the network's own.
 
     Raises:
         InputError: images of a shape or range that the network does not take.
         UnknownLayer: no such layer.
     """
     # A copy, as of the activations.
-    images = np.array(as_images(images, model))
+    images = np.array(model.as_images(images, size))
     made = Target(np.asarray(model(images)[layer]), name)
     made.layer, made.images, made.digest = layer, images, model.digest
     return made
-
-
-def as_images(images: ArrayLike, model: Model) -> np.ndarray:
-    """Images (n, h, w, c) float32 in [0, 1] that a model takes, from one or several.
-
-    Raises:
-        InputError: no numbers, another shape, or values out of [0, 1].
-    """
-    try:
-        array = np.asarray(images, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"images are an array of numbers in [0, 1]: {error}") from error
-    array = array[None] if array.ndim == 3 else array
-    if array.ndim != 4 or not len(array):
-        raise InputError(
-            f"images are (n, h, w, {model.input.channels}) or one of them; got an array "
-            f"{np.shape(images)}"
-        )
-    model.check_image_shape(*array.shape[1:])
-    # Written so that a NaN fails too.
-    if not (array.min() >= 0 and array.max() <= 1):
-        raise InputError(
-            f"images are in [0, 1]; got values from {array.min():.3g} to {array.max():.3g}"
-        )
-    return array
 
 
 def named_arrays(objective: Objective) -> dict[str, NamedArray]:

@@ -487,8 +487,8 @@ def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
     [
         (lambda m, x: fv.invert(m, "relu", x, size=(9, 9)), fv.InputError, "size is of picture"),
         (lambda m, x: fv.invert(m, "relu", "none.png"), fv.InputError, "no file none.png"),
-        (lambda m, x: fv.invert(m, "relu", []), fv.InputError, "no file to read"),
-        (lambda m, x: fv.invert(m, "relu", x + 1), fv.InputError, r"images are in \[0, 1\]"),
+        (lambda m, x: fv.invert(m, "relu", []), fv.InputError, "got an array"),
+        (lambda m, x: fv.invert(m, "relu", x + 1), fv.InputError, r"images must be in \[0, 1\]"),
         (lambda m, x: fv.invert(m, "relu", x[..., :1]), fv.InputError, "3 channels"),
         (lambda m, x: fv.invert(m, "rlu", x), fv.UnknownLayer, "nearest: relu"),
         (lambda m, x: fv.invert(m, "relu", x, preset="plugin"), fv.InputError, "nearest: plug_in"),

@@ -31,9 +31,15 @@ from featvis.redirect import Leaky, leak_of, leaky, redirected, unrectified, wit
         (lambda x: -jax.nn.relu6(x), [[-1.0, 8.0]], [[0.0, 0.0]]),
         # Not rectifiers.
         (jax.nn.softplus, [[0.0, 0.0]], [[0.5, 0.5]]),
-        (lambda x: jnp.maximum(x, 1.0), [[0.0, 0.0]], [[0.0, 0.0]]),
-        # Not recognised.
-        (lambda x: jnp.where(x > 0, x, 0), [[-1.0, -2.0]], [[0.0, 0.0]]),
+        (lambda x: jnp.maximum(x, 1e-6), [[0.0, 0.0]], [[0.0, 0.0]]),
+        # Other bounds.
+        (lambda x: jnp.maximum(x, 1.0), [[0.0, 0.0]], [[1.0, 1.0]]),
+        (jax.nn.hard_tanh, [[-2.0, -3.0]], [[1.0, 1.0]]),
+        (jax.nn.hard_tanh, [[2.0, 3.0]], [[0.0, 0.0]]),
+        (lambda x: -jax.nn.hard_tanh(x), [[2.0, 3.0]], [[-1.0, -1.0]]),
+        (lambda x: 6 * jax.nn.hard_sigmoid(x), [[-4.0, -5.0]], [[1.0, 1.0]]),
+        # Not recognised: the bound is no number, and the first axis is not the images'.
+        (lambda x: jnp.maximum(x, jnp.abs(x[:, :1]) * 0), [[-1.0, -2.0]], [[0.0, 0.0]]),
         (lambda x: jax.nn.relu(x[0]), [[-1.0, -2.0, -3.0]], [[0.0, 0.0, 0.0]]),
     ],
 )
@@ -113,6 +119,102 @@ def test_keeps_names_nesting_and_rules_of_their_own():
     np.testing.assert_array_equal(gradient, 15.0)
 
 
+# ---- spellings -----------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def by_jvp(x):
+    return jnp.where(x > 0, x, 0)
+
+
+by_jvp.defjvps(lambda g, out, x: jnp.where(x > 0, g, 0))
+
+
+@jax.custom_vjp
+def by_vjp(x):
+    return x * (x > 0)
+
+
+by_vjp.defvjp(lambda x: (by_vjp(x), x > 0), lambda open_, g: (g * open_,))
+
+
+def scanned(x):
+    """Three steps of which the last alone rectifies, as a stack of blocks."""
+    signs = jnp.array([1.0, 1.0, 1.0])
+    return jax.lax.scan(lambda c, s: (jnp.where(c > 0, c, 0) * s, None), x, signs)[0]
+
+
+ZEROS = np.zeros(5, np.float32)
+SPELLINGS = {
+    "where": lambda x: jnp.where(x > 0, x, 0),
+    "where zeros": lambda x: jnp.where(x > 0, x, jnp.zeros_like(x)),
+    "where ge": lambda x: jnp.where(x >= 0, x, 0.0),
+    "where mirrored": lambda x: jnp.where(jnp.zeros(()) < x, x, 0.0),
+    "where closed": lambda x: jnp.where(x <= 0, 0.0, x),
+    "where not": lambda x: jnp.where(~(x > 0), 0.0, x),
+    "select": lambda x: jax.lax.select(x > 0, x, jnp.zeros(x.shape)),
+    "maximum zeros": lambda x: jnp.maximum(x, jnp.zeros_like(x)),
+    "maximum of a constant": lambda x: jnp.maximum(x, ZEROS),
+    "minus minimum": lambda x: -jnp.minimum(-x, 0),
+    "clamp": lambda x: jax.lax.clamp(0.0, x, 1e9),
+    "clip": lambda x: jnp.clip(x, 0),
+    "clip both": lambda x: jnp.clip(x, 0, 1e9),
+    "masked": lambda x: x * (x > 0),
+    "mask first": lambda x: (x > 0).astype(x.dtype) * x,
+    "mask by where": lambda x: jnp.where(x > 0, 1.0, 0.0) * x,
+    "custom_jvp": by_jvp,
+    "custom_vjp": by_vjp,
+    "jit": jax.jit(lambda x: jnp.where(x > 0, x, 0)),
+    "remat": jax.checkpoint(lambda x: jnp.where(x > 0, x, 0)),
+    "remat of relu": jax.checkpoint(jax.nn.relu),
+    "scan": scanned,
+    "cond": lambda x: jax.lax.cond(x.sum() < 1e9, jax.nn.relu, jnp.sin, x),
+    "switch": lambda x: jax.lax.switch(1, [jnp.sin, lambda x: x * (x > 0)], x),
+    "relu6": lambda x: jax.nn.relu6(x),
+    "lane by lane": jax.vmap(lambda x: jnp.where(x > 0, x, 0)),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_spelling_has_the_redirected_gradient_of_relu(spelling):
+    rectify = SPELLINGS[spelling]
+    weights = jax.random.normal(jax.random.key(0), (4, 5))
+    x = jnp.stack([jnp.ones(4), -jnp.ones(4), jnp.linspace(-1, 1, 4)])
+    shift = jnp.array([0.0, 9.0, 9.0])[:, None]
+    dead = jnp.array([True, True, False])
+
+    def total(rectify):
+        def function(x):
+            # The second image is off everywhere, the third too but is not to be redirected.
+            y = rectify(x @ weights - shift)
+            return (y @ jnp.linspace(-0.5, 1, 5)).sum(), y
+
+        changed = redirected(function, dead)
+        return jax.jit(jax.value_and_grad(lambda x: changed(x), has_aux=True))(x), function(x)[1]
+
+    ((_, values), gradient), plain = total(rectify)
+    (_, wanted), _ = total(jax.nn.relu)
+    np.testing.assert_array_equal(rectify(x @ weights - shift), plain)
+    np.testing.assert_array_equal(values, total(lambda x: rectify(x))[0][0][1])
+    np.testing.assert_allclose(values, plain, rtol=1e-6)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-6)
+    assert (gradient[1] != 0).any()
+    assert (gradient[2] == 0).all()
+    x = jnp.array([[-1.0, -2.0, 3.0, 4.0, 5.0]])
+    slope = jax.grad(lambda x: Leaky(lambda _, x: {"y": rectify(x)}, 0.25)(None, x)["y"].sum())(x)
+    closed = 0.25**3 if spelling == "scan" else 0.25
+    np.testing.assert_array_equal(slope, [[closed, closed, 1, 1, 1]])
+
+
+def test_a_scan_counts_for_each_of_its_steps():
+    def apply(params, x):
+        steps = jax.lax.scan(lambda c, _: (jax.nn.relu(c - 1), None), x, None, length=3)[0]
+        return {"y": jax.checkpoint(lambda x: jnp.where(x > 0, x, 0))(steps)}
+
+    model = fv.from_function(apply, None, input=fv.Input(size=(2, 2), channels=1, min_size=1))
+    assert leak_of(leaky(model, "y")) == 1 / 4
+
+
 # ---- leaky gradients -----------------------------------------------------------------------
 
 
@@ -151,11 +253,17 @@ def test_the_leak_of_two_layers_is_that_by_hand():
         (lambda x: jnp.minimum(x, 6), (1, 1, 1, 0.5, 0.25)),
         (lambda x: jnp.clip(x, 0, 6), (0.25, 0.5, 1, 0.5, 0.25)),
         (jax.jit(jax.jit(jax.nn.relu6)), (0.25, 0.25, 1, 0.25, 0.25)),
-        # Not rectifiers, and not recognised.
+        # Other spellings and bounds.
+        (lambda x: jnp.where(x > 0, x, 0), (0.25, 0.25, 1, 1, 1)),
+        (jax.nn.hard_tanh, (1, 1, 0.25, 0.25, 0.25)),
+        (lambda x: jnp.maximum(x, 1.0), (0.25, 0.25, 1, 1, 1)),
+        (
+            lambda x: jax.lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, x)[1],
+            (0.25, 0.25, 1, 1, 1),
+        ),
+        # Not rectifiers.
         (jnp.abs, None),
-        (lambda x: jnp.maximum(x, 1.0), None),
-        (lambda x: jnp.where(x > 0, x, 0), None),
-        (lambda x: jax.lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, x)[1], None),
+        (lambda x: jnp.maximum(x, 1e-6), None),
     ],
 )
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["up", "down"])

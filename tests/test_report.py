@@ -74,6 +74,7 @@ def result_of(images, **changes):
         "failures": (None,) * count,
         "seconds": 1.0,
     }
+    fields.setdefault("silent", (None,) * len(fields["images"]))
     return fv.Result(**{**fields, **changes})
 
 

@@ -18,6 +18,7 @@ from flax.core import FrozenDict
 
 from featvis import kernels
 from featvis.errors import InputError
+from featvis.images import Images, as_images, check_numbers
 from featvis.models.input import Input
 from objectives import Activations
 
@@ -102,23 +103,43 @@ class Model:
     origin: str = ""
     left_out: Mapping[str, str] = field(default_factory=FrozenDict)
 
-    def __call__(self, image: jax.Array | np.ndarray) -> Activations:
+    def __call__(self, image: Images) -> Activations:
         """Activations by layer name, in forward order.
 
         Args:
-            image: (n, h, w, c) in [0, 1].
+            image: (n, h, w, c) in [0, 1], or whatever else `as_images` takes. Under `jit`, `grad`
+                and `vmap` an array (n, h, w, c), whose values nobody knows yet.
 
         Raises:
-            InputError: The image has another number of axes or channels, or a size that the
-                network does not take.
+            InputError: What is no image, values out of [0, 1], another number of axes or channels,
+                or a size that the network does not take.
         """
-        shape = jnp.shape(image)
-        if len(shape) != 4:
-            raise InputError(
-                f"{self.name} expects images (n, h, w, {self.input.channels}), got an array {shape}"
-            )
-        self.check_image_shape(*shape[1:])
-        return Activations(_activations(self.apply, self.params, image))
+        if isinstance(image, jax.core.Tracer):
+            if image.ndim != 4:
+                raise InputError(
+                    f"{self.name} expects images (n, h, w, {self.input.channels}), got an array "
+                    f"{image.shape}"
+                )
+            check_numbers(image)
+            self.check_image_shape(*image.shape[1:])
+            seen = image / jnp.float32(255) if image.dtype == jnp.uint8 else image
+        else:
+            seen = self.as_images(image)
+        return Activations(_activations(self.apply, self.params, seen))
+
+    def as_images(self, images: Images, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Images (n, h, w, c) float32 in [0, 1] that the network takes, as `images.as_images`.
+
+        Args:
+            images: an array in [0, 1] or of uint8, picture files, or a list of them.
+            size: (height, width) of files; by default the network's own. Arrays have theirs.
+
+        Raises:
+            InputError: anything else, or a shape that the network does not take.
+        """
+        array = as_images(images, self.input.channels, size or self.input.size)
+        self.check_image_shape(*array.shape[1:])
+        return array
 
     def check_image_shape(self, height: int, width: int, channels: int) -> None:
         """Checks the shape of one image.
