@@ -29,6 +29,7 @@ _EXPLAINED = 8
 _ROUNDING = ("round", "floor", "ceil", "sign", "nextafter")
 _SATURATING = ("logistic", "tanh", "erf", "erfc", "exp", "exp2", "expm1", "atan", "sin", "cos")
 _AT_ZERO = ("integer_pow", "square", "pow", "abs", "sqrt", "mul")
+_PRODUCTS = ("mul", "dot_general", "conv_general_dilated")
 _CHOOSING = ("max", "min", "clamp", "select_n")
 _NESTED = ("scan", "while", "cond")
 
@@ -259,7 +260,8 @@ class _Program:
             return f"a {name} ends it" + (f" ({', '.join(inner)} in it)" if inner else "")
         if name in _AT_ZERO and all(zero):
             return f"activations of zero, at which {name} is flat"
-        if len(zero) > 1 and any(zero):
+        # A product gives none where its other factor is zero, at least where there is one after it.
+        if name in _PRODUCTS or (len(zero) > 1 and any(zero)):
             return f"{'weights' if step.constants else 'activations'} of zero ({_called(step)})"
         if name in ("custom_jvp_call", "custom_vjp_call"):
             return f"a function with a gradient of its own ({_called(step)}) gives none"

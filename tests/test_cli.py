@@ -405,7 +405,9 @@ LABELS = ["tiger cat", "tabby cat", "dog", "fox", "crab"]
 
 def apply(params, image):
     seen = jnp.tanh((image - 0.5) @ params["kernel"])
-    return {"map": seen, "large": 1000 * seen, "logits": seen.mean((1, 2))}
+    return {
+        "map": seen, "large": 1000 * seen, "logits": seen.mean((1, 2)), "levels": jnp.round(seen)
+    }
 
 def factory(weights=None):
     kernel = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
@@ -458,6 +460,26 @@ def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path
     assert all(path.read_bytes() == content for path, content in before.items())
     assert (tmp_path / "out-1.gif").is_file()
     assert lines[-1].endswith("_grid-1.png")
+
+
+def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, tmp_path):
+    arguments = ["render", "map:1", "levels:1", *driven, "-o", "two"]
+    code, lines, errors = call(capsys, *arguments)
+    assert code == 3
+    assert "levels:1 gives no gradient: rounding (round)" in errors
+    assert [", no gradient, " in line for line in lines[:2]] == [False, True]
+    code, lines, _ = call(capsys, *arguments, "--json")
+    records = [json.loads(line) for line in lines]
+    assert code == 3
+    assert records[0]["silent"] is None
+    assert records[1]["silent"].startswith("rounding (round) gives no gradient")
+    assert all((tmp_path / record["image"]).is_file() for record in records)
+    code, lines, errors = call(capsys, "caricature", "levels", "a.png", *driven, "-o", "c.png")
+    assert (code, len(lines), "no gradient" in lines[0]) == (3, 1, True)
+    assert (tmp_path / "c.png").is_file()
+    code, _, _ = call(capsys, "replay", "c.png", *driven[:2])
+    assert code == 3
+    assert "3 pictures were written" in " ".join(call(capsys, "--help")[1]).replace("  ", " ")
 
 
 def test_invert_gives_a_picture_for_each_and_a_grid(capsys, driven, tmp_path):
