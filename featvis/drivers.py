@@ -34,7 +34,6 @@ from featvis.presets import (
 )
 from featvis.redirect import leaky, unrectified
 from featvis.result import Result
-from featvis.silence import warn_of_silence
 from featvis.synthesis import as_objective, attempt, gradient_sizes, snapshot_steps
 from featvis.targets import target
 from featvis.transforms import Transform
@@ -478,8 +477,7 @@ def follow(
         if "interrupt" in result.stopped or all(result.failures):
             break
     assert result is not None
-    warn_of_silence(result.silent, result.manifest["objective"])
-    return result
+    return result.or_warn()
 
 
 def _given(

@@ -22,7 +22,6 @@ from featvis.manifest import (
 from featvis.models import Model
 from featvis.redirect import with_leak
 from featvis.result import Result
-from featvis.silence import warn_of_silence
 from featvis.synthesis import attempt
 from featvis.targets import target
 from objectives import Objective, parse
@@ -145,9 +144,7 @@ def replay(
         if "interrupt" in result.stopped:
             break
     assert result is not None
-    result = result.or_raise()
-    warn_of_silence(result.silent, result.manifest["objective"])
-    return result
+    return result.or_raise().or_warn()
 
 
 def _again(

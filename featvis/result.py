@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from featvis import manifest as manifests
 from featvis.errors import InputError, NonFiniteError, OutputError
 from featvis.files import output_path, write_file
+from featvis.silence import warn_of_silence
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,21 @@ class Result:
             raise NonFiniteError("; ".join(failures), self)
         return self
 
+    def or_warn(self) -> Result:
+        """This result.
+
+        Warns:
+            SilenceWarning: the unit of an image never gave a gradient; says why.
+        """
+        warn_of_silence(self.silent, self._objective, stacklevel=4)
+        return self
+
     def followed_by(self, later: Result) -> Result:
         """What a run gives that went on from this result: `later`, with the way here before it.
 
         Sensitivities, which may be of another size, and transformed scores are the later run's.
         """
-        same = self.manifest["objective"] == later.manifest["objective"]
+        same = self._objective == later._objective
         return dataclasses.replace(
             later,
             scores=np.concatenate([self.scores, later.scores]),

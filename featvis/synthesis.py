@@ -41,7 +41,7 @@ from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
 from featvis.result import Result
-from featvis.silence import LEAST_GRADIENT, reasons, warn_of_silence
+from featvis.silence import LEAST_GRADIENT, reasons
 from featvis.targets import named_arrays
 from featvis.transforms import Transform
 from objectives import (
@@ -174,9 +174,7 @@ def synthesize(
         snapshots=snapshots,
         progress=progress,
     )
-    result = result.or_raise()
-    warn_of_silence(result.silent, result.manifest["objective"])
-    return result
+    return result.or_raise().or_warn()
 
 
 def attempt(
@@ -1140,7 +1138,7 @@ def synthesize_many(
                 joint = stack([parsed[place] for place in some])
                 seeds = seed if len(some) == 1 else [seed] * len(some)
                 result = attempt(model, joint, parameterization, seed=seeds, **options)
-                warn_of_silence(result.silent, result.manifest["objective"])
+                result.or_warn()
                 yield tuple(some), result
                 if "interrupt" in result.stopped:
                     return
