@@ -462,6 +462,7 @@ def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path
     assert lines[-1].endswith("_grid-1.png")
 
 
+@pytest.mark.filterwarnings("always::featvis.SilenceWarning")
 def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, tmp_path):
     arguments = ["render", "map:1", "levels:1", *driven, "-o", "two"]
     code, lines, errors = call(capsys, *arguments)
@@ -474,7 +475,9 @@ def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, t
     assert records[0]["silent"] is None
     assert records[1]["silent"].startswith("rounding (round) gives no gradient")
     assert all((tmp_path / record["image"]).is_file() for record in records)
-    code, lines, errors = call(capsys, "caricature", "levels", "a.png", *driven, "-o", "c.png")
+    code, lines, _ = call(
+        capsys, "accentuate", "levels:1", "a.png", "--layer", "map", *driven, "-o", "c.png"
+    )
     assert (code, len(lines), "no gradient" in lines[0]) == (3, 1, True)
     assert (tmp_path / "c.png").is_file()
     code, _, _ = call(capsys, "replay", "c.png", *driven[:2])
