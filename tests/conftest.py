@@ -23,6 +23,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Programs of the modules before fill gigabytes, through which Python's collector walks."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_to_compile() -> Iterator[None]:
     """Hundreds of small programs, each run a few times: compiling them is what takes the time."""
