@@ -544,7 +544,9 @@ def test_mistakes_are_one_line_before_anything_runs(toy, monkeypatch, call, erro
 
 def test_a_network_with_labels_and_no_logits_says_so(invertible):
     model = dataclasses.replace(invertible, labels=("a", "b"))
-    with pytest.raises(fv.UnknownLayer, match="unknown layer 'logits'"):
+    with pytest.raises(
+        fv.InputError, match=r"none of its layers is called 'logits'; .*\(logits=\)"
+    ):
         fv.class_model(model, "a")
 
 

@@ -111,7 +111,7 @@ def test_printing() -> None:
     assert str(ob.Neuron("late", 3, (1, 2))) == "late:3@1,2"
     assert str(ob.Neuron("late", 3)) == "late:3@center"
     assert str(ob.Logit([1, 2])) == "logits:[1, 2]"
-    assert str(ob.Channel("a layer", 3)) == "channel('a layer', 3)"
+    assert str(ob.Channel("a layer", 3)) == "'a layer':3"
 
 
 def test_sums_are_flat_and_know_their_terms() -> None:
