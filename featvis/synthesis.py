@@ -358,11 +358,12 @@ def gradient_sizes(
         InputError: as `synthesize`.
         ObjectiveError: an objective that does not fit the model.
     """
-    images = jnp.asarray(images, jnp.float32)
     parameterization = _as_parameterization(parameterization, model)
+    given_images = _as_init(images, parameterization)
     transform = components.transform(transform, parameterization.size)
     _positive("draws", draws)
-    count = _batch_size(objective, seed, None, images, parameterization)
+    count = _batch_size(objective, seed, None, given_images, parameterization)
+    images = jnp.asarray(given_images, jnp.float32)
     seen = _check_fit(model, objective, parameterization, transform, count)
     together = memory.images_at_a_time(model, objective, images.shape, seen)
     program = _Program(model.apply, parameterization, transform, "sgd(0.0)", draws, together)
