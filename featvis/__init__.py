@@ -23,6 +23,7 @@ from featvis.errors import (
     InputError,
     NonFiniteError,
     OutputError,
+    TooLargeError,
     UnknownModel,
 )
 from featvis.evidence import compare_with_natural, vary_seed
@@ -161,6 +162,7 @@ __all__ = [
     "Style",
     "Sum",
     "Tone",
+    "TooLargeError",
     "TotalVariation",
     "UnknownLayer",
     "UnknownModel",

@@ -218,7 +218,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _of_folder(path: Path) -> str:
-    names = set(os.listdir(path)) if path.is_dir() else set()
+    names = set(os.listdir(path)) if os.path.isdir(path) else set()
     export = "and write its arrays with numpy.savez or safetensors"
     if names & _ORBAX:
         return f" of Orbax: restore it with orbax.checkpoint {export}"

@@ -10,7 +10,8 @@ from typing import Any
 
 from featvis.errors import InputError
 
-_LONGEST_SIDE = 2**16
+#: Of an image, in pixels.
+LONGEST_SIDE = 2**16
 
 
 def integer(owner: object, name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
@@ -75,8 +76,8 @@ def image_size(owner: object, name: str, value: Any) -> tuple[int, int]:
         and all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in value)
         and min(value) >= 1
     ):
-        if max(value) > _LONGEST_SIDE:
-            raise error(owner, name, f"(height, width) of at most {_LONGEST_SIDE}", value)
+        if max(value) > LONGEST_SIDE:
+            raise error(owner, name, f"(height, width) of at most {LONGEST_SIDE}", value)
         return int(value[0]), int(value[1])
     raise error(owner, name, "(height, width), two positive integers", value)
 

@@ -11,14 +11,17 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
-from featvis import components, drivers, models
+from featvis import components, drivers, limits, models
 from featvis.cache import enable_cache
+from featvis.checks import LONGEST_SIDE
+from featvis.console import Output
 from featvis.errors import FeatvisError, InputError, NonFiniteError, OutputError, printable
 from featvis.evidence import comparable, compare_with_natural, vary_seed
 from featvis.files import name_limit, output_path, shorten_name, write_file
@@ -466,12 +469,12 @@ def replay_file(
     run = last_run(manifest)
     network = _replayed(run["model"]["name"], place, weights)
     name = shorten_name(file.stem, name_limit(file.parent) - len("-replay.png")) + "-replay.png"
-    if output is not None and output.is_dir():
+    if output is not None and os.path.isdir(output):
         output = output / name
     path = output_path(output or file.with_name(name))
     original = file if file.suffix.lower() == ".png" else file.with_suffix(".png")
     # Read before anything is written: the replay may go to the same place.
-    before = levels_of(original) if original.is_file() else None
+    before = levels_of(original) if os.path.isfile(original) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionWarning)
         result = replay(manifest, model=network, progress=not quiet)
@@ -509,6 +512,7 @@ def _network(
     name, rest = (arguments[0], arguments[1:]) if place is None else (place, arguments)
     if place is not None and "." in place and not models.is_place(place):
         raise InputError(f"--model is a network's name or package.module:factory; got {place!r}")
+    limits.check_device()
     if outline and weights is None and not models.is_place(name):
         return models.outline(name), list(rest)
     return _load(name, weights), list(rest)
@@ -529,8 +533,8 @@ def _layer_and_images(
         )
     for file in given[needed - 1 :]:
         # Before the network is loaded, which takes longer.
-        if not Path(file).is_file():
-            raise InputError(f"there is no file {file}")
+        if not os.path.isfile(file):  # a name that is too long is none
+            raise InputError(f"there is no file {printable(file)}")
     network, (subject, *images) = _network(given, place, weights)
     return network, subject, images
 
@@ -588,7 +592,7 @@ def _drive(
     """Runs a driver and writes a picture for each of its subjects, and a sheet of several."""
     _use_cache()
     # A picture's name stays as it is, in any script; a class's is text.
-    pictures = [Path(one) if Path(one).is_file() else None for one in subjects]
+    pictures = [Path(one) if os.path.isfile(one) else None for one in subjects]
     slugs = [
         f"{_slug(what)}-{picture.stem}" if picture else _slug(f"{what} {subject}")
         for picture, subject in zip(pictures, subjects, strict=True)
@@ -630,6 +634,7 @@ def _drive(
 
 def _replayed(made_with: str, place: str | None, weights: str | None) -> Model | None:
     """The network to replay with, where the user names one; None: the manifest's."""
+    limits.check_device()
     if place is None and weights is None:
         return None
     if place is None and models.is_place(made_with):
@@ -641,9 +646,14 @@ def _replayed(made_with: str, place: str | None, weights: str | None) -> Model |
 
 def _load(name: str, weights: str | None) -> Model:
     """A network; one of one's own may be in the folder one is in, after all that is installed."""
-    if models.is_place(name) and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return models.load(name, weights)
+    if not models.is_place(name):
+        return models.load(name, weights)
+    with suppress(FileNotFoundError):  # somebody deleted it
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+    # Whatever a network of one's own prints is no line of ours.
+    with redirect_stdout(sys.stderr):
+        return models.load(name, weights)
 
 
 def _units(layer: str, shape: tuple[int, ...]) -> tuple[str, str, str]:
@@ -666,9 +676,14 @@ def _parse_size(text: str | None, network: Model) -> tuple[int, int] | None:
     match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
     if match is None:
         raise InputError(
-            f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got {text!r}"
+            f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got "
+            f"{printable(repr(text), 80)}"
         )
-    height, width = int(match[1]), int(match[2] or match[1])
+    sides = [match[1], match[2] or match[1]]
+    # Python reads no integer of thousands of digits.
+    if any(len(side) > 9 or int(side) > LONGEST_SIDE for side in sides):
+        raise InputError(f"--size is at most {LONGEST_SIDE} a side; got {printable(text, 40)}")
+    height, width = map(int, sides)
     network.check_image_shape(height, width, network.input.channels)
     return height, width
 
@@ -686,7 +701,7 @@ def _slug(text: str) -> str:
 
 def _plan(output: Path | None, model: str, slugs: Sequence[str]) -> tuple[list[Path], Path | None]:
     """Where each picture goes, and the grid of several; tried before anything is computed."""
-    if output is not None and output.suffix and not output.is_dir():
+    if output is not None and output.suffix and not os.path.isdir(output):
         sheet = output_path(output)
         if len(slugs) == 1:
             return [sheet], None
@@ -805,19 +820,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: by default those of the process.
     """
+    output = Output(sys.stdout)
+    with redirect_stdout(output), warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        code = _run(arguments)
+    code = output.exit_code(code)
+    if code:
+        raise SystemExit(code)
+    return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit code of a command; what it cannot do is said in one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            app(args=None if arguments is None else list(arguments))
+        app(args=None if arguments is None else list(arguments))
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
     except (FeatvisError, ObjectiveError) as error:
-        # A text that does not fit shows its place in lines of its own.
-        lines = (printable(line, 2000) for line in str(error).split("\n"))
-        print("error:", "\n".join(lines), file=sys.stderr)
-        raise SystemExit(2) from None
+        message = str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
-    return 0
+        return _INTERRUPTED
+    except OSError as error:
+        # What the machine refuses where nobody thought of it: a folder that is gone, a full table.
+        place = f": {error.filename}" if error.filename else ""
+        message = f"{error.strerror or error}{place}"
+    except (MemoryError, RuntimeError) as error:
+        if limits.exhausted(error):
+            message = "the memory ran out: smaller images, or fewer of them, take less"
+        elif "backend" in str(error):  # JAX has no type for it
+            message = f"JAX finds no such device: {str(error).splitlines()[0]}"
+        else:
+            raise
+    # A text that does not fit shows its place in lines of its own.
+    print(
+        "error:", "\n".join(printable(line, 2000) for line in message.split("\n")), file=sys.stderr
+    )
+    return 2
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class InputError(FeatvisError, ValueError):
     """An argument out of its range, of the wrong shape or of the wrong kind."""
 
 
+class TooLargeError(InputError):
+    """More than the memory there is; the message says how much it takes and what would fit."""
+
+
 class UnknownModel(FeatvisError, KeyError):
     """A model name that is not known; the message gives the nearest names."""
 

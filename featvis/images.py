@@ -249,7 +249,7 @@ def image_files(folder: str | Path) -> list[Path]:
         InputError: no such folder, or no picture in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # a name that is too long is none
         raise InputError(f"there is no folder {printable(folder)}")
     known = Image.registered_extensions()
     # A folder that cannot be listed has none.

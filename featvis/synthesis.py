@@ -33,8 +33,8 @@ from jax.sharding import (
 )
 from jax.typing import ArrayLike
 
-from featvis import components, kernels, memory, models
-from featvis.errors import InputError
+from featvis import components, kernels, limits, memory, models
+from featvis.errors import InputError, TooLargeError
 from featvis.images import image_array
 from featvis.manifest import LARGEST, describe_run, last_run
 from featvis.models import Model
@@ -63,8 +63,6 @@ _REDIRECTED_STEPS = 16
 _FOREVER = np.iinfo(np.int32).max
 #: Seconds between two looks at the clock, the progress bar and Ctrl-C.
 _CHUNK_SECONDS = 0.5
-#: Numbers of a run's images, or of their parameters; of the optimizer's states four times as many.
-_MOST_NUMBERS = 2**28
 #: Draws of the transform over which the final transformed score is averaged.
 _DRAWS = 8
 #: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
@@ -177,6 +175,7 @@ def synthesize(
     return result.or_raise().or_warn()
 
 
+@limits.explained("the images of a run")
 def attempt(
     model: Model | str,
     objective: Objective | str,
@@ -211,11 +210,23 @@ def attempt(
             before, init = None, _resized(init, parameterization)
     init = _as_init(init, parameterization)
     count = _batch_size(objective, seed, batch, init, parameterization)
-    seen = _check_fit(model, objective, parameterization, transform, count)
-    _check_optimizer(optimizer, parameterization, count)
     marks = snapshot_steps(snapshots, steps)
-
+    memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
+    seen = _check_fit(model, objective, parameterization, transform, count)
+    state_bytes = _check_optimizer(optimizer, parameterization)
     layout = _layout(model.params, count)
+    memory.estimate(
+        model,
+        objective,
+        parameterization,
+        transform,
+        count,
+        state_bytes,
+        steps=steps,
+        snapshots=len(marks),
+        devices=layout.devices,
+    ).check(count)
+
     # Each of several devices has a part of the batch already.
     alone = not isinstance(layout.parts, NamedSharding)
     shape = (count, *parameterization.shape)
@@ -387,6 +398,7 @@ class _Layout(NamedTuple):
 
     whole: Sharding | None = None  # of what the images share; None: wherever JAX puts it
     parts: Sharding | None = None  # of arrays whose first axis is the images'
+    devices: int = 1
 
     def shared(self, tree: Any) -> Any:
         """What each device has all of."""
@@ -418,7 +430,7 @@ def _layout(weights: Any, count: int) -> _Layout:
         return _Layout()
     mesh = Mesh(np.asarray(local[:number]), ("images",), axis_types=(AxisType.Auto,))
     return _Layout(
-        NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("images"))
+        NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("images")), number
     )
 
 
@@ -823,14 +835,10 @@ def _check_fit(
         The shape of what the model sees, (n, h, w, c).
     """
     model.check_image_shape(*parameterization.shape)
-    _check_amount(
-        f"{count} images of {parameterization}", count * math.prod(parameterization.shape)
-    )
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     seen = jax.eval_shape(jax.vmap(transform), keys, image)
     model.check_image_shape(*seen.shape[1:])
-    _check_amount(f"what {transform} makes of {count} images", math.prod(seen.shape))
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
@@ -850,41 +858,38 @@ def _check_fit(
     return tuple(seen.shape)
 
 
-def _check_amount(what: str, numbers: int) -> None:
-    """Refuses what fills any memory: a manifest from somewhere else can ask for anything.
-
-    Raises:
-        InputError: too many numbers.
-    """
-    if numbers > _MOST_NUMBERS:
-        raise InputError(f"{what} are {numbers} numbers, and at most {_MOST_NUMBERS} are held")
-
-
-def _numbers(shapes: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-
-
 def _check_optimizer(
-    optimizer: str | optax.GradientTransformation, parameterization: Parameterization, count: int
-) -> None:
-    """Dry run of one update: what an optimizer needs and does not get is said before compiling."""
+    optimizer: str | optax.GradientTransformation, parameterization: Parameterization
+) -> int:
+    """Dry run of one update: what an optimizer needs and does not get is said before compiling.
+
+    Returns:
+        Bytes of one image's parameters and of the optimizer's state.
+    """
     transformation = components.optimizer(optimizer)
-    params = jax.eval_shape(parameterization.init, jax.random.key(0))
-    _check_amount(f"the parameters of {count} x {parameterization}", count * _numbers(params))
+    try:
+        params = jax.eval_shape(parameterization.init, jax.random.key(0))
+    except OverflowError as error:
+        raise TooLargeError(
+            f"{parameterization} has more parameters than any memory holds"
+        ) from error
 
     def once(params: Any) -> Any:
         state = transformation.init(params)
-        _check_amount("the states of the optimizer", count * _numbers(state) // 4)
-        return transformation.update(params, state, params, value=jnp.float32(0), grad=params)
+        updates = transformation.update(params, state, params, value=jnp.float32(0), grad=params)
+        return state, updates
 
     try:
-        jax.eval_shape(once, params)
-    except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        state, _ = jax.eval_shape(once, params)
+    # Whatever the arguments of a text make a transformation raise.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"the optimizer {optimizer if isinstance(optimizer, str) else ''} cannot take a step "
             f"with a gradient, a value and parameters: {reason}"
         ) from error
+    leaves = jax.tree.leaves((params, state))
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
 
 
 def snapshot_steps(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
@@ -1123,25 +1128,48 @@ def synthesize_many(
         options.get("transform", DEFAULT_TRANSFORM), parameterization.size
     )
     init = options["init"] = _as_init(options.get("init"), parameterization)
+    steps, draws = options.get("steps", 512), options.get("draws", 1)
+    _positive("steps", steps)
+    _positive("draws", draws)
+    marks = snapshot_steps(options.get("snapshots", ()), steps)
+    state = _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization)
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
         count = _batch_size(objective, seed, options.get("batch"), init, parameterization)
+        memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
         _check_fit(model, objective, parameterization, transform, count)
         key = signature(objective) if count == 1 else place
         groups.setdefault(key, []).append(place)
-    _positive("steps", options.get("steps", 1))
-    _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization, 1)
+
+    batches: list[list[int]] = []
+    for places in groups.values():
+        joint = stack([parsed[place] for place in places[:batch_limit]])
+        count = joint.batch_size or options.get("batch") or len(places[:batch_limit])
+        need = memory.estimate(
+            model,
+            joint,
+            parameterization,
+            transform,
+            count,
+            state,
+            steps=steps,
+            snapshots=len(marks),
+        )
+        # As many objectives of one image each as fit; an image's picture is its own.
+        together = need.fitting(count) if len(places) > 1 else 0
+        if not together:
+            need.check(count)
+        size = min(batch_limit, together or 1)
+        batches += [places[start : start + size] for start in range(0, len(places), size)]
 
     def results() -> Iterator[tuple[tuple[int, ...], Result]]:
-        for places in groups.values():
-            for start in range(0, len(places), batch_limit):
-                some = places[start : start + batch_limit]
-                joint = stack([parsed[place] for place in some])
-                seeds = seed if len(some) == 1 else [seed] * len(some)
-                result = attempt(model, joint, parameterization, seed=seeds, **options)
-                result.or_warn()
-                yield tuple(some), result
-                if "interrupt" in result.stopped:
-                    return
+        for some in batches:
+            joint = stack([parsed[place] for place in some])
+            seeds = seed if len(some) == 1 else [seed] * len(some)
+            result = attempt(model, joint, parameterization, seed=seeds, **options)
+            result.or_warn()
+            yield tuple(some), result
+            if "interrupt" in result.stopped:
+                return
 
     return results()

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import checks, kernels
+from featvis import checks, kernels, limits
 from featvis.errors import InputError
 
 #: Reach up to which the gradient of an affine map is gathered: (2·2 + 1)² reads a pixel.
@@ -478,6 +478,7 @@ class Blur(Transform):
         radius = math.ceil(3 * self.sigma) if self.radius is None else self.radius
         offsets = np.arange(-radius, radius + 1)
         kernel = np.exp(-(offsets**2) / (2 * self.sigma**2))
+        limits.require(2 * 8 * length**2, f"Blur of {length} pixels in a row")
         matrix = np.zeros((length, length))
         places = np.arange(length)
         for offset, weight in zip(offsets, kernel / kernel.sum(), strict=True):

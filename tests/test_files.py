@@ -231,7 +231,7 @@ def test_a_first_ctrl_c_waits_for_the_files(tmp_path, monkeypatch, presses):
         calls.append(handle)
         if len(calls) == 1:
             for _ in range(presses):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
         real(handle)
 
     monkeypatch.setattr(os, "fsync", slow)

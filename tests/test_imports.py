@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("objectives", "featvis", "experiments", "tests")
+PACKAGES = ("objectives", "featvis", "featvis_command", "experiments", "tests")
 #: What a package may not import of ours.
 FORBIDDEN = {
     "objectives": {"featvis", "experiments", "tests"},
-    "featvis": {"experiments", "tests"},
+    "featvis": {"featvis_command", "experiments", "tests"},
+    "featvis_command": {"objectives", "experiments", "tests"},
     "experiments": {"tests"},
     "tests": set(),
 }
@@ -56,7 +57,7 @@ def test_objectives_need_only_jax_and_numpy() -> None:
 def test_no_private_part_of_jax() -> None:
     private = [
         path.relative_to(ROOT)
-        for package in ("objectives", "featvis", "experiments")
+        for package in ("objectives", "featvis", "featvis_command", "experiments")
         for path in files(package)
         if "jax._src" in path.read_text(encoding="utf-8")
     ]

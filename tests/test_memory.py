@@ -1,11 +1,13 @@
 """How many images go through a network together."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import TOY_SIZE
 
 import featvis as fv
-from featvis import kernels, memory
+from featvis import kernels, limits, memory
 from objectives import Channel, Constant, Diversity, Objective, images_of, separable
 
 
@@ -102,3 +104,104 @@ def test_an_objective_sees_images_and_the_network_what_is_transformed(toy):
         memory.footprint(toy, Channel(first, 0), (16, 16, 3), (side, side, 3)) for side in (16, 32)
     )
     assert framed[0] > plain[0]
+
+
+# ---- what does not fit ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A machine of 100 MB."""
+    monkeypatch.setattr(limits, "available", lambda: 1e8)
+
+
+LARGE = {
+    "size": ({"parameterization": fv.Pixels((4000, 3000))}, r"one picture of about \d+x\d+ would"),
+    "batch": ({"batch": 50_000}, r"of the 50000 images would fit"),
+    "units": ({"objective": Channel("conv", np.ones(50_000, int))}, r"of the 50000 images would"),
+    "snapshots": ({"steps": 10**5, "snapshots": 10**5}, "of the snapshots would fit"),
+    "hidden": ({"parameterization": fv.CPPN(TOY_SIZE, hidden=9000)}, "of the parameters and"),
+    "more hidden": ({"parameterization": fv.CPPN(TOY_SIZE, hidden=2**31 - 1)}, "parameters"),
+    "levels": ({"parameterization": fv.Pyramid((16, 60_000), levels=2)}, "60000"),
+    "pads": ({"transform": "Pad(2000)"}, "the network"),
+    "rolls": ({"transform": "Roll(2000)"}, "the network"),
+    "blurs": (
+        {"transform": "Blur(900)", "parameterization": fv.Pixels((12, 9000))},
+        "Blur of 9000",
+    ),
+    "optimizer": ({"optimizer": "scale_by_lbfgs(memory_size=100000)"}, "the optimizer"),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_what_cannot_fit_is_refused_before_it_starts(toy, small, monkeypatch, kind):
+    options, message = LARGE[kind]
+    options = {"objective": "conv:1", "transform": "none", "steps": 2, "progress": False, **options}
+    options = {"parameterization": fv.Pixels(TOY_SIZE), **options}
+
+    def started(*_):
+        raise AssertionError("it started")
+
+    monkeypatch.setattr(fv.synthesis, "describe_run", started)
+    with pytest.raises(fv.TooLargeError, match=message) as caught:
+        fv.synthesize(toy, **options)
+    assert "MB" in str(caught.value) or "GB" in str(caught.value) or kind == "more hidden"
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_said_to_fit_does(toy, small):
+    pixels, none = fv.Pixels(TOY_SIZE), fv.transforms.PRESETS["none"](TOY_SIZE)
+    need = memory.estimate(toy, Channel("conv", 1), pixels, none, 50_000, 2304, steps=2)
+    fitting = need.fitting(50_000)
+    assert 0 < fitting < 50_000
+    need.check(fitting)
+    with pytest.raises(fv.TooLargeError, match="would fit"):
+        need.check(2 * fitting)
+
+
+def test_a_manifest_is_refused_too(toy, small):
+    made = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=1, progress=False)
+    (run,) = made.manifest["runs"]
+    large = {**made.manifest, "runs": [{**run, "batch": 2**16}]}
+    with pytest.raises(fv.TooLargeError, match="would fit"):
+        fv.replay(large, model=toy)
+
+
+def test_of_several_objectives_as_many_together_as_fit(toy, monkeypatch):
+    options = {"steps": 1, "transform": "none", "progress": False}
+    units = [f"conv:{i}" for i in range(6)]
+    pixels, none = fv.Pixels(TOY_SIZE), fv.transforms.PRESETS["none"](TOY_SIZE)
+    need = memory.estimate(toy, Channel("conv", [0] * 6), pixels, none, 6, 4 * 2304, steps=1)
+    monkeypatch.setattr(limits, "available", lambda: need.of(4))
+    made = list(fv.synthesize_many(toy, units, pixels, **options))
+    places = [place for some, _ in made for place in some]
+    assert places == list(range(6))
+    assert 1 < len(made) < 6
+
+
+class Runs(Objective):
+    """Runs out of memory where it is traced."""
+
+    error: Exception = fv.static()
+
+    def __call__(self, acts, image):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9")],
+)
+def test_memory_that_runs_out_after_all_is_one_line(toy, error):
+    with pytest.raises(fv.TooLargeError, match="the memory ran out") as caught:
+        fv.synthesize(toy, Runs(error), fv.Pixels(TOY_SIZE), progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError), limits.explained("a test"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_there_is_some_memory():
+    assert 0 < limits.available() <= 2**50

@@ -404,16 +404,31 @@ def test_a_diverging_optimizer_is_named(toy):
         run(toy, "conv:1", optimizer="chain(sgd(1e30), scale(1e30))", steps=5)
 
 
-def test_an_interrupt_returns_what_there_is(toy, monkeypatch):
-    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", 0.02)
-    run(toy, "conv:1", transform="affine")
+@pytest.fixture
+def ctrl_c():
+    """Presses Ctrl-C as soon as the loop has taken it over: before that it would end the tests."""
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    try:
-        result = run(toy, "conv:1", transform="affine", steps=1_000_000)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    over = threading.Event()
+
+    def press():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            if over.wait(0.01):
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_returns_what_there_is(toy, monkeypatch, ctrl_c):
+    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", 0.02)
+    # As many steps as there can be: the loop is still on its way when the key is pressed.
+    result = run(toy, "conv:1", transform="affine", steps=10**6)
     assert result.stopped == ("interrupt",)
     assert len(result.scores) == last_run(result.manifest)["steps"] > 0
     again = run(toy, "conv:1", transform="affine", steps=min(len(result.scores), 20_000))

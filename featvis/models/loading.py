@@ -15,7 +15,7 @@ from flax import nnx
 
 from featvis import fetching, zoo
 from featvis.checkpoints import split_part
-from featvis.errors import FeatvisError, InputError, UnknownModel
+from featvis.errors import FeatvisError, InputError, UnknownModel, printable
 from featvis.models.flax_modules import from_nnx
 from featvis.models.model import Model
 from featvis.zoo import ModelEntry
@@ -78,11 +78,9 @@ def _factory(place: str) -> Any:
         raise InputError(f"a model's place is package.module:factory; got {place!r}")
     try:
         found: Any = importlib.import_module(match[1])
-    # A user's module may raise anything when it is imported.
-    except Exception as error:
-        raise InputError(
-            f"cannot import {match[1]} for {place}: {type(error).__name__}: {error}"
-        ) from error
+    # A user's module may raise anything when it is imported, and may be a program that ends.
+    except (Exception, SystemExit) as error:
+        raise InputError(f"cannot import {match[1]} for {place}: {_said(error)}") from error
     for name in match[2].split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=3)
@@ -108,8 +106,14 @@ def _call(place: str, factory: Any, weights: str | Path | None) -> Any:
     except FeatvisError as error:
         raise InputError(f"{place}: {error}") from error
     # Whatever a user's factory raises, the user wants to know where.
-    except Exception as error:
-        raise InputError(f"{place} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{place} raised {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error of a user's code says, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {printable(text)}" if text else type(error).__name__
 
 
 @functools.cache

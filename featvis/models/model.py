@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import numbers
 import re
 from collections import OrderedDict
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from featvis import kernels
+from featvis import kernels, limits
 from featvis.errors import InputError
 from featvis.images import Images, as_images, check_numbers
 from featvis.models.input import Input
@@ -24,6 +25,8 @@ from objectives import Activations
 
 #: Images of a dry run: as many as no network has positions, rows or classes by chance.
 _DRY_RUN = 13
+#: Numbers of images above which the memory for their activations is checked.
+_MANY = 2**22
 #: Classes that a message lists.
 _LISTED = 12
 
@@ -113,6 +116,7 @@ class Model:
         Raises:
             InputError: What is no image, values out of [0, 1], another number of axes or channels,
                 or a size that the network does not take.
+            TooLargeError: The activations do not fit the memory.
         """
         if isinstance(image, jax.core.Tracer):
             if image.ndim != 4:
@@ -125,7 +129,13 @@ class Model:
             seen = image / jnp.float32(255) if image.dtype == jnp.uint8 else image
         else:
             seen = self.as_images(image)
-        return Activations(_activations(self.apply, self.params, seen))
+        count, height, width, channels = seen.shape
+        what = f"the activations of {count} images {height}x{width}"
+        if count * height * width * channels > _MANY:
+            layers = self.layers((height, width)).values()
+            limits.require(4 * count * sum(map(math.prod, layers)), what)
+        with limits.explained(what):
+            return Activations(_activations(self.apply, self.params, seen))
 
     def as_images(self, images: Images, size: tuple[int, int] | None = None) -> np.ndarray:
         """Images (n, h, w, c) float32 in [0, 1] that the network takes, as `images.as_images`.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import checks, color
+from featvis import checks, color, limits
 from featvis.parameterizations.parameterization import (
     Parameterization,
     Params,
@@ -106,6 +106,7 @@ def _resize(planes: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 def _weights(outputs: int, inputs: int) -> np.ndarray:
     """(outputs, inputs) weights of the inputs in each output along one axis."""
+    limits.require(3 * 8 * outputs * inputs, f"resizing {inputs} pixels in a row to {outputs}")
     step = inputs / outputs
     places = np.clip((np.arange(outputs) + 0.5) * step - 0.5, 0, inputs - 1)
     distance = np.abs(places[:, None] - np.arange(inputs))

@@ -1,0 +1,84 @@
+"""The command `featvis`: obeys Ctrl-C from its first line on, and only then imports JAX.
+
+A package of its own, as importing anything of featvis imports JAX, which takes seconds and loses a
+`KeyboardInterrupt` that comes while its callbacks run.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+#: How a shell reports a program ended by Ctrl-C.
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Runs the command line of this process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with `nohup`
+        signal.signal(signal.SIGINT, _leave)
+    _keep_numbers()
+    if sys.argv[1:] == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"featvis {version('featvis')}")
+        return 0
+    from featvis import cli
+
+    try:
+        try:
+            if signal.getsignal(signal.SIGINT) is _leave:
+                sys.unraisablehook = _raise_again
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            return cli.main()
+        finally:
+            # All is written: what Python and JAX close now may be left as it is.
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, _leave)
+    except KeyboardInterrupt:
+        _leave()
+    return INTERRUPTED
+
+
+def _leave(*_: Any) -> None:
+    """Ends the process at once: before the work there is nothing to keep, and nothing after it."""
+    try:
+        os.write(2, b"interrupted\n")
+    finally:
+        os._exit(INTERRUPTED)
+
+
+_swallowing = False
+
+
+def _raise_again(unraisable: Any) -> None:
+    """A Ctrl-C that came where nothing can be raised (a callback of JAX's) comes once more."""
+    global _swallowing
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+        return
+    _swallowing = True
+    threading.Thread(target=_press, daemon=True).start()
+    _swallowing = False  # the last line: what is raised in here is lost as well
+
+
+def _press() -> None:
+    while _swallowing:
+        time.sleep(0.005)
+    _thread.interrupt_main()
+
+
+def _keep_numbers() -> None:
+    """Opens what is closed of the standard streams, or the first files would have their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
