@@ -653,3 +653,90 @@ def test_a_mistake_with_a_driver_is_one_clear_error(capsys, driven, tmp_path, ar
     # One line, or three where the place is marked.
     assert len(errors.splitlines()) in (1, 3)
     assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} == before
+
+
+FACTORIES = (
+    OWN
+    + """
+def leaves():
+    raise SystemExit("no weights\\nhere")
+
+def prints():
+    print("made by hand")
+    return factory()
+"""
+)
+
+
+def test_what_ones_own_factory_does_is_no_end_and_no_line_of_ours(capsys, own, tmp_path):
+    place = own.removesuffix(":factory")
+    (tmp_path / f"{place}.py").write_text(FACTORIES)
+    code, lines, errors = call(capsys, "layers", f"{place}:leaves")
+    assert (code, lines) == (2, [])
+    assert errors == f"error: {place}:leaves raised SystemExit: no weights here\n"
+    code, lines, errors = call(capsys, "layers", f"{place}:prints", "--json")
+    assert (code, errors) == (0, "made by hand\n")
+    assert [json.loads(line)["layer"] for line in lines] == ["map", "tokens", "logits"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "9" * 5000], "--size is at most 65536 a side; got 999"),
+        (["--size", "65537"], "--size is at most 65536 a side; got 65537"),
+        (["--size", "60000"], "would fit"),
+        (["--batch", "60000", "--size", "1000"], "would fit"),
+        (["-o", "a" * 300 + ".png"], "File name too long"),
+        (["-o", "a" * 300], "File name too long"),
+        (["--evidence", "a" * 300], "there is no folder"),
+        (["--optimizer", "adam("], "malformed optimizer"),
+        (["--optimizer", "chain(" * 1000 + ")" * 1000], "nested"),
+        (["--optimizer", "apply_every(99999999999)"], "cannot take a step"),
+    ],
+)
+def test_no_number_or_name_is_too_long_for_one_line(
+    capsys, own, monkeypatch, tmp_path, options, message
+):
+    monkeypatch.setattr("featvis.limits.available", lambda: 1e9)
+    before = set(tmp_path.iterdir())
+    code, lines, errors = call(capsys, "render", own, "map:1", *options)
+    assert (code, lines) == (2, [])
+    assert message in errors
+    assert len(errors.splitlines()) in (1, 3)
+    assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} == before
+
+
+def test_pictures_before_the_memory_ran_out_are_there(capsys, own, monkeypatch):
+    real = cli.synthesize_many
+
+    def running_out(*args, **options):
+        yield next(iter(real(*args, **options)))
+        raise fv.TooLargeError("the memory ran out")
+
+    monkeypatch.setattr(cli, "synthesize_many", running_out)
+    arguments = ["map:1", "tokens:1", "-o", "all", "--steps", "1", "--transform", "none"]
+    code, lines, errors = call(capsys, "render", own, *arguments, "--quiet", "--json")
+    assert (code, errors) == (2, "error: the memory ran out\n")
+    (record,) = map(json.loads, lines)
+    assert os.path.exists(record["image"])
+
+
+def test_no_device_is_one_line(capsys, monkeypatch):
+    def none():
+        raise RuntimeError("Unable to initialize backend 'cuda': there is\nnone")
+
+    monkeypatch.setattr("jax.devices", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    code, _, errors = call(capsys, "layers", "efficientnet_lite0")
+    assert code == 2
+    assert "no device for JAX_PLATFORMS=cuda" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_folder_that_was_deleted(capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, errors = call(capsys, "layers", "no_such_package_at_all:factory")
+    assert code == 2
+    assert errors.startswith("error: cannot import no_such_package_at_all")
