@@ -12,9 +12,9 @@ import numpy as np
 from featvis import kernels, models
 from featvis.images import Images
 from featvis.models import Model
-from featvis.silence import reasons, warn_of_silence
+from featvis.silence import asked, reasons, warn_of_silence
 from featvis.synthesis import as_objective
-from objectives import Activations, Objective, units_of
+from objectives import Activations, Objective
 
 
 def saliency(model: Model | str, objective: Objective | str, images: Images) -> np.ndarray:
@@ -48,8 +48,8 @@ def saliency(model: Model | str, objective: Objective | str, images: Images) -> 
     shape = jax.ShapeDtypeStruct(batch.shape, jnp.float32)
     objective.check(jax.eval_shape(model.apply, model.params, shape), batch.shape)
     found, living = _saliency(model.apply, model.params, objective, batch)
-    silent = ~np.asarray(living)
-    if units_of(objective) is not None and silent.any():
+    silent = ~np.asarray(living) & asked(objective, len(batch))
+    if silent.any():
         whys = reasons(model.apply, model.params, objective, batch, silent)
         warn_of_silence(whys, str(objective))
     return np.asarray(found)

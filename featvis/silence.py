@@ -17,7 +17,7 @@ import numpy as np
 
 from featvis.models.model import Apply
 from featvis.rectifiers import Known, Rectifier, walk
-from objectives import Activations, Objective, images_of, separable, units_of
+from objectives import Activations, Objective, Scaled, images_of, separable, units_of
 
 #: A gradient by a pixel below which a step of an adaptive optimizer is none.
 LEAST_GRADIENT = 1e-8
@@ -36,6 +36,18 @@ _NESTED = ("scan", "while", "cond")
 
 class SilenceWarning(UserWarning):
     """A picture whose unit never gave a gradient: it shows its start, and nothing of the unit."""
+
+
+def asked(objective: Objective, count: int) -> np.ndarray:
+    """Whether an objective asks for a unit at each of so many images, (n,).
+
+    Priors alone ask for none, and neither does a unit whose weight is 0.
+    """
+    units = units_of(objective)
+    found = np.zeros(count, bool)
+    for term in () if units is None else units.terms:
+        found |= np.asarray(term.weight) != 0 if isinstance(term, Scaled) else True
+    return found
 
 
 def warn_of_silence(silent: Sequence[str | None], objective: str, stacklevel: int = 3) -> None:

@@ -41,7 +41,7 @@ from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.redirect import redirected
 from featvis.result import Result
-from featvis.silence import LEAST_GRADIENT, reasons
+from featvis.silence import LEAST_GRADIENT, asked, reasons
 from featvis.targets import named_arrays
 from featvis.transforms import Transform
 from objectives import (
@@ -1021,15 +1021,15 @@ def _silent(
     """
     count = len(heard)
     taken = np.asarray(last.taken)
-    if units_of(objective) is None or not taken.any():
-        return (None,) * count
+    wanted = asked(objective, count) & (taken > 0)
     largest = np.asarray(last.sensitivity).max((1, 2)) / np.maximum(taken, 1)
-    silent = ~heard & (taken > 0)
+    silent = ~heard
     if np.any(heard & (largest < LEAST_GRADIENT)):
         start = np.asarray(_decode(program.parameterization, first.params))
         moved = np.abs(np.asarray(images) - start).max((1, 2, 3))
         finite = np.asarray(last.finite)
-        silent |= finite & (taken > 0) & (largest < LEAST_GRADIENT) & (moved < 1 / 510)
+        silent |= finite & (largest < LEAST_GRADIENT) & (moved < 1 / 510)
+    silent &= wanted
     if not silent.any():
         return (None,) * count
     pictures = np.asarray(images)
