@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import kernels, models
+from featvis.errors import NonFiniteError
+from featvis.gradients import check_gradient
 from featvis.images import Images
 from featvis.models import Model
+from featvis.programs import pruned
 from featvis.silence import asked, reasons, warn_of_silence
 from featvis.synthesis import as_objective
 from objectives import Activations, Objective
@@ -36,6 +39,8 @@ def saliency(model: Model | str, objective: Objective | str, images: Images) -> 
 
     Raises:
         InputError: images of another shape or range, or no objective.
+        GradientError: a score that JAX cannot differentiate; says what is in the way.
+        NonFiniteError: a NaN or an infinity in the gradient; names the image.
         UnknownModel: no model of that name.
         ObjectiveError: an objective that does not fit the model or the number of images.
 
@@ -47,7 +52,13 @@ def saliency(model: Model | str, objective: Objective | str, images: Images) -> 
     batch = model.as_images(images)
     shape = jax.ShapeDtypeStruct(batch.shape, jnp.float32)
     objective.check(jax.eval_shape(model.apply, model.params, shape), batch.shape)
-    found, living = _saliency(model.apply, model.params, objective, batch)
+    prune = check_gradient(model.apply, model.params, objective, batch.shape)
+    found, living = _saliency(model.apply, prune, model.params, objective, batch)
+    finite = np.isfinite(found).all(axis=(1, 2))
+    if not finite.all():
+        raise NonFiniteError(
+            f"NaN or infinity in the gradient of {objective!r} by image {int(finite.argmin())}"
+        )
     silent = ~np.asarray(living) & asked(objective, len(batch))
     if silent.any():
         whys = reasons(model.apply, model.params, objective, batch, silent)
@@ -55,16 +66,17 @@ def saliency(model: Model | str, objective: Objective | str, images: Images) -> 
     return np.asarray(found)
 
 
-@functools.partial(kernels.compiled, static=("apply",))
+@functools.partial(kernels.compiled, static=("apply", "prune"))
 def _saliency(
-    apply: Any, weights: Any, objective: Objective, images: jax.Array
+    apply: Any, prune: bool, weights: Any, objective: Objective, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The map of each image, (n, h, w), and whether the network gave it a gradient, (n,)."""
 
     def total(seen: jax.Array, images: jax.Array) -> jax.Array:
         return jnp.sum(objective(Activations(apply(weights, seen)), images))
 
+    whole = pruned(total) if prune else total
     # By way of the network and directly, to tell a dead unit under a living prior.
-    by_network, by_prior = jax.grad(total, (0, 1))(images, images)
+    by_network, by_prior = jax.grad(whole, (0, 1))(images, images)
     living = jnp.any(by_network != 0, axis=(1, 2, 3))
     return jnp.max(jnp.abs(by_network + by_prior), axis=-1), living

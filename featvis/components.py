@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import jax
 import optax
 
 from featvis import optimizers, transforms
@@ -179,7 +181,31 @@ def _optimizer_from_text(text: str) -> optax.GradientTransformationExtraArgs:
     value = _read(text, known, "optimizer", bare)
     if not isinstance(value, optax.GradientTransformation):
         raise InputError(f"{text!r} is not an optax transformation such as adam(0.05)")
-    return optax.with_extra_args_support(value)
+    return _as_optax_has_it(value)
+
+
+def _as_optax_has_it(made: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """A transformation that takes any keyword arguments, under JAX's usual promotions.
+
+    Optax relies on them (a float to the power of an int32), whatever the user's own code may do.
+    """
+    inner = optax.with_extra_args_support(made)
+
+    def init(params: Any) -> Any:
+        with _usual_promotions():
+            return inner.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **more: Any) -> tuple[Any, Any]:
+        with _usual_promotions():
+            return inner.update(updates, state, params, **more)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+@contextmanager
+def _usual_promotions() -> Iterator[None]:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def optimizer(
@@ -197,4 +223,4 @@ def optimizer(
         return _optimizer_from_text(value)
     if not isinstance(value, optax.GradientTransformation):
         raise InputError(f"optimizer must be an optax transformation or its text; got {value!r}")
-    return optax.with_extra_args_support(value)
+    return _as_optax_has_it(value)

@@ -18,7 +18,8 @@ import optax
 from jax.typing import ArrayLike
 
 from featvis import components, metrics, models
-from featvis.errors import InputError
+from featvis.errors import InputError, NonFiniteError
+from featvis.gradients import check_gradient
 from featvis.images import Images, of_files
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
@@ -35,12 +36,13 @@ from featvis.presets import (
 from featvis.redirect import leaky, unrectified
 from featvis.result import Result
 from featvis.synthesis import as_objective, attempt, gradient_sizes, snapshot_steps
-from featvis.targets import target
+from featvis.targets import Target, target
 from featvis.transforms import Transform
 from objectives import (
     Activations,
     Caricature,
     FeatureMatch,
+    Layer,
     Logit,
     LogProbability,
     NamedArray,
@@ -93,7 +95,7 @@ def invert(
         UnknownLayer: no such layer.
     """
     model, images = _given(model, images, size)
-    aim = target(model, layer, images)
+    aim = _aim(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
     recipe = preset_of(preset, INVERSIONS)(at)
     if mask is not None and not (np.min(mask) >= 0 and np.max(mask) <= 1):
@@ -148,7 +150,7 @@ def caricature(
     if not (number and 0 <= strength < math.inf):
         raise InputError(f"strength must be a number of at least 0; got {strength!r}")
     model, images = _given(model, images, size)
-    aim = target(model, layer, images)
+    aim = _aim(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
     recipe = preset_of(preset, CARICATURES)(at)
     wanted = Caricature(layer, aim, recipe.power, recipe.positive)
@@ -286,7 +288,7 @@ def accentuate(
     check_number("weight", weight, at_least=0)
     model, images = _given(model, images, size)
     wanted = as_objective(objective, model)
-    aim = target(model, layer, images)
+    aim = _aim(model, layer, images)
     at = scene(model, layer, images.shape[1:3], options.pop("steps", None))
     own = {name: options.pop(name, None) for name in _OF_STAGES}
     recipe = altered(accentuation(at, weight), model, **own)
@@ -490,6 +492,13 @@ def _given(
     return model, model.as_images(images, size)
 
 
+def _aim(model: Model, layer: str, images: np.ndarray) -> Target:
+    """What the layer gives for the images, once it is known that it has a gradient."""
+    _ = Activations(model.layers(images.shape[1:3]))[layer]  # an unknown one says the nearest
+    check_gradient(model.apply, model.params, Layer(layer), images.shape)
+    return target(model, layer, images)
+
+
 def _same_class(found: Activations, original: Activations) -> dict[str, np.ndarray]:
     """Whether the top class is still the original's, of networks that have classes."""
     if "logits" not in found or np.ndim(found["logits"]) != 2:
@@ -508,7 +517,7 @@ def _measured(result: Result, measure: Callable[[], Mapping[str, Any]]) -> Resul
         result = result.with_evidence(**measure())
     except KeyboardInterrupt:
         result = dataclasses.replace(result, stopped=("interrupt",) * len(result))
-    except InputError:
+    except (InputError, NonFiniteError):
         # Of a picture whose activations are not finite nothing is measured.
         result.or_raise()
         raise

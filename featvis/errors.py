@@ -42,6 +42,10 @@ class TooLargeError(InputError):
     """More than the memory there is; the message says how much it takes and what would fit."""
 
 
+class GradientError(InputError):
+    """What has no gradient and cannot be optimised; the message says what is in the way."""
+
+
 class UnknownModel(FeatvisError, KeyError):
     """A model name that is not known; the message gives the nearest names."""
 

@@ -28,6 +28,8 @@ from jax import Array, lax
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
+from featvis.errors import NonFiniteError
+
 __all__ = [
     "OPTIONS",
     "SWEPT",
@@ -150,7 +152,11 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
         leaves = [jnp.zeros(()), *jax.tree.leaves((args, kwargs))]
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             return inner(*args, **kwargs)  # Part of another's program, whose options it has.
-        return here()(*args, **kwargs)
+        try:
+            return here()(*args, **kwargs)
+        except FloatingPointError as error:  # Looked for by `jax_debug_nans`, `jax_debug_infs`.
+            reason = str(error).strip().splitlines()[0]
+            raise NonFiniteError(f"NaN or infinity in what the network gives: {reason}") from error
 
     call._cache_size = lambda: here()._cache_size()  # type: ignore[attr-defined]
     return call

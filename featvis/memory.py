@@ -23,6 +23,7 @@ from featvis.errors import TooLargeError
 from featvis.limits import shown
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
+from featvis.programs import alive, variables
 from featvis.transforms import Transform
 from objectives import Activations, Objective, images_of, separable
 
@@ -85,8 +86,9 @@ def footprint(
     jaxpr = _traced.trace(model.apply, model.params, alone, image, seen_image).jaxpr.jaxpr
     parameters = jaxpr.invars[: len(jax.tree.leaves(model.params))]
     scores, *layers = jaxpr.outvars
-    alive = _leading_to(scores, jaxpr)
-    used = [{v for v in group if v in alive} for group in (_variables(layers), parameters)]
+    on_the_way = alive([scores], jaxpr)
+    groups = (variables(layers), parameters)
+    used = [{v for v in group if v in on_the_way} for group in groups]
     activations, weights = (sum(v.aval.size * v.aval.dtype.itemsize for v in one) for one in used)
     return activations, weights
 
@@ -95,21 +97,8 @@ def footprint(
 def _traced(
     apply: Any, params: Any, objective: Objective, image: jax.Array, seen: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
-    acts = Activations(apply(params, seen))
-    return objective(acts, image), list(acts.values())
-
-
-def _leading_to(result: Any, jaxpr: Any) -> set[Any]:
-    """The variables of a program that one of its results depends on."""
-    alive = set(_variables([result]))
-    for eqn in reversed(jaxpr.eqns):
-        if any(v in alive for v in eqn.outvars):
-            alive.update(_variables(eqn.invars))
-    return alive
-
-
-def _variables(atoms: Sequence[Any]) -> list[Any]:
-    return [atom for atom in atoms if not isinstance(atom, core.Literal)]
+    layers = apply(params, seen)
+    return objective(Activations(layers), image), list(layers.values())
 
 
 # ---- what a run takes ----------------------------------------------------------------------
@@ -280,9 +269,9 @@ def _written(jaxpr: Any, results: int | None = None, besides: str = "-") -> int:
     """
     total = 0
     wanted = jaxpr.outvars[:results]
-    alive = set[Any]().union(*(_leading_to(result, jaxpr) for result in wanted))
+    needed = alive(wanted, jaxpr)
     for eqn in jaxpr.eqns:
-        if not any(out in alive for out in eqn.outvars):
+        if not any(out in needed for out in eqn.outvars):
             continue
         inner = list(core.jaxprs_in_params(eqn.params))
         if inner:

@@ -134,8 +134,8 @@ class _Program:
 
     def __init__(self, apply: Apply, weights: Any, units: Objective, images: np.ndarray) -> None:
         def scores(weights: Any, units: Objective, seen: jax.Array) -> Any:
-            acts = Activations(apply(weights, seen))
-            return units(acts, seen), dict(acts)
+            layers = apply(weights, seen)
+            return units(Activations(layers), seen), dict(layers)
 
         seen = jnp.asarray(images)
         units = jax.tree.map(jnp.asarray, units)

@@ -35,10 +35,12 @@ from jax.typing import ArrayLike
 
 from featvis import components, kernels, limits, memory, models
 from featvis.errors import InputError, TooLargeError
+from featvis.gradients import check_gradient, check_parameterization, check_transform
 from featvis.images import image_array
 from featvis.manifest import LARGEST, describe_run, last_run
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
+from featvis.programs import pruned
 from featvis.redirect import redirected
 from featvis.result import Result
 from featvis.silence import LEAST_GRADIENT, asked, reasons
@@ -81,6 +83,7 @@ class _Program(NamedTuple):
     draws: int = 1
     at_a_time: int | None = None  # images that go through the network together; None: all
     redirect: bool = False
+    prune: bool = False  # whether what the objective does not read has no gradient
 
 
 class _State(NamedTuple):
@@ -151,6 +154,8 @@ def synthesize(
         InputError: an argument out of range or of the wrong shape.
         UnknownModel: no model of that name.
         ObjectiveError: an objective that does not fit the model (UnknownLayer, ParseError too).
+        GradientError: an objective, transform or parameterization that JAX cannot differentiate;
+            says what is in the way, before anything is compiled.
         NonFiniteError: a NaN or an infinity; it names the step and the term of the objective, and
             its `result` holds the images before it.
 
@@ -175,7 +180,18 @@ def synthesize(
     return result.or_raise().or_warn()
 
 
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Without JAX's own look for NaN and infinity: a step that has one is not taken, and named.
+
+    JAX would raise in the middle, and of the state of an optimizer that begins at infinity too.
+    """
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield
+
+
 @limits.explained("the images of a run")
+@_unchecked()
 def attempt(
     model: Model | str,
     objective: Objective | str,
@@ -212,7 +228,7 @@ def attempt(
     count = _batch_size(objective, seed, batch, init, parameterization)
     marks = snapshot_steps(snapshots, steps)
     memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
-    seen = _check_fit(model, objective, parameterization, transform, count)
+    seen, prune = _check_fit(model, objective, parameterization, transform, count)
     state_bytes = _check_optimizer(optimizer, parameterization)
     layout = _layout(model.params, count)
     memory.estimate(
@@ -231,7 +247,9 @@ def attempt(
     alone = not isinstance(layout.parts, NamedSharding)
     shape = (count, *parameterization.shape)
     together = memory.images_at_a_time(model, objective, shape, seen) if alone else None
-    plain = _Program(model.apply, parameterization, transform, optimizer, draws, together)
+    plain = _Program(
+        model.apply, parameterization, transform, optimizer, draws, together, prune=prune
+    )
     program = plain
     model = dataclasses.replace(model, params=layout.shared(model.params))
     leaves = layout.shared(_as_arrays(objective))
@@ -250,10 +268,11 @@ def attempt(
     with _bar(steps, progress) as bar, _interruptible() as interrupted:
         while done < steps:
             stop = min([done + length, steps, *(mark for mark in marks if mark > done)])
-            began = time.perf_counter()
+            began, earlier = time.perf_counter(), state
             state, rows, alive = _advance(
                 program, model.params, leaves, keys, state, dead, jnp.int32(stop), limit
             )
+            rows = _of_steps_taken(rows, earlier, state)
             state = layout.state(state)
             reached = int(state.step)
             taken = reached - done
@@ -266,7 +285,7 @@ def attempt(
                 redirects = min(redirects, steps)
                 bar.reset()
                 continue
-            scores.append(np.asarray(rows)[:taken])
+            scores.append(rows[:taken])
             bar.update(taken)
             done = reached
             if done in marks:
@@ -291,9 +310,10 @@ def attempt(
         if not lived.all() and np.any(dead):
             # Of steps that were all redirected: one more, which goes nowhere.
             again, stop = _again(state), jnp.int32(int(state.step) + 1)
-            _, rows, alive = _advance(
+            after, rows, alive = _advance(
                 plain, model.params, leaves, keys, again, dead, stop, jnp.int32(_FOREVER)
             )
+            rows = _of_steps_taken(rows, again, after)
             lived |= _gave_gradients(plain, rows, alive, dead)
         silent = _silent(
             plain, model, objective, first, state, images, lived | ~finite, bool(np.any(dead))
@@ -339,6 +359,7 @@ def attempt(
         return result if before is None else before.followed_by(result)
 
 
+@_unchecked()
 def gradient_sizes(
     model: Model,
     objective: Objective,
@@ -375,11 +396,13 @@ def gradient_sizes(
     _positive("draws", draws)
     count = _batch_size(objective, seed, None, given_images, parameterization)
     images = jnp.asarray(given_images, jnp.float32)
-    seen = _check_fit(model, objective, parameterization, transform, count)
+    seen, prune = _check_fit(model, objective, parameterization, transform, count)
     together = memory.images_at_a_time(model, objective, images.shape, seen)
-    program = _Program(model.apply, parameterization, transform, "sgd(0.0)", draws, together)
+    program = _Program(
+        model.apply, parameterization, transform, "sgd(0.0)", draws, together, prune=prune
+    )
     keys = image_keys(seed, count)
-    draw = jax.vmap(lambda key: jax.random.normal(_purpose(key, 0), images.shape[1:]))
+    draw = jax.vmap(lambda key: jax.random.normal(_purpose(key, 0), images.shape[1:], jnp.float32))
     moved = jnp.clip(images + noise * draw(keys), 0, 1)
     params = jax.vmap(parameterization.encode)(moved)
     given = model.params, _as_arrays(objective), keys, params
@@ -480,7 +503,8 @@ def _start(
         params = jax.vmap(lambda key: parameterization.init(_purpose(key, 0)))(keys)
     params = jax.vmap(parameterization.project)(params)
     count = keys.shape[0]
-    nothing = jnp.full(count, -jnp.inf, jnp.float32)
+    # The lowest number rather than an infinity, which JAX may have been asked to look for.
+    nothing = jnp.full(count, jnp.finfo(jnp.float32).min, jnp.float32)
     return _State(
         step=jnp.int32(0),
         params=params,
@@ -572,8 +596,9 @@ def _gradients(
             scores = _scores(program, weights, objective, keys, dead, seen, image)
             return jnp.sum(scores), scores
 
+        whole = pruned(total) if program.prune else total
         # By way of the network and directly, to tell a dead unit under a living prior.
-        return jax.grad(total, (0, 1), has_aux=True)(image, image)
+        return jax.grad(whole, (0, 1), has_aux=True)(image, image)
 
     def of_draw(keys: jax.Array) -> Any:
         return _by_parts(program, of_part, objective, keys, dead, image)
@@ -614,7 +639,7 @@ def _advance(
     An image stops at its own plateau or NaN, whatever the others do.
 
     Returns:
-        The state; scores (chunk, n), NaN for steps not taken; and whether the network gave each
+        The state; scores (chunk, n), 0 for steps not taken; and whether the network gave each
         image a gradient, (chunk, n), True for steps not taken.
     """
     parameterization = program.parameterization
@@ -668,13 +693,13 @@ def _advance(
             new.step, *(jax.tree.map(pick, a, b) for a, b in zip(new[1:], now[1:], strict=True))
         )
         row = now.step - start
-        rows = rows.at[row].set(jnp.where(stepping & finite, scores, jnp.nan))
+        rows = rows.at[row].set(jnp.where(stepping & finite, scores, 0))
         living = jnp.any(by_network != 0, axis=(1, 2, 3))
         alive = alive.at[row].set(living | ~(stepping & finite))
         finite = jnp.where(stepping, finite, now.finite)
         return chosen._replace(finite=finite), rows, alive
 
-    rows = jnp.full((_CHUNK, count), jnp.nan, jnp.float32)
+    rows = jnp.zeros((_CHUNK, count), jnp.float32)
     return jax.lax.while_loop(going, step, (state, rows, jnp.ones((_CHUNK, count), bool)))
 
 
@@ -828,11 +853,12 @@ def _check_fit(
     parameterization: Parameterization,
     transform: Transform,
     count: int,
-) -> tuple[int, ...]:
-    """Dry run: shapes through the transform and the model, then the objective's own checks.
+) -> tuple[tuple[int, ...], bool]:
+    """Dry run: shapes through the transform and the model, the objective's own checks, gradients.
 
     Returns:
-        The shape of what the model sees, (n, h, w, c).
+        The shape of what the model sees, (n, h, w, c), and whether the objective has a gradient
+        only once what it does not read is left out.
     """
     model.check_image_shape(*parameterization.shape)
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
@@ -855,7 +881,10 @@ def _check_fit(
 
         beside = objective.seen(see)
         (objective if shape == image.shape else beside).check(acts, image.shape)
-    return tuple(seen.shape)
+    check_transform(transform, parameterization.shape)
+    check_parameterization(parameterization)
+    prune = check_gradient(model.apply, model.params, objective, image.shape, seen.shape)
+    return tuple(seen.shape), prune
 
 
 def _check_optimizer(
@@ -994,6 +1023,14 @@ def _interruptible() -> Iterator[Any]:
 def _again(state: _State) -> _State:
     """The state with all images going on, those that had ended too."""
     return state._replace(finite=jnp.ones_like(state.finite), since=jnp.zeros_like(state.since))
+
+
+def _of_steps_taken(rows: Any, before: _State, after: _State) -> np.ndarray:
+    """The scores (chunk, n) of steps between two states, NaN where an image took none."""
+    # One that has stopped takes no step again.
+    taken = np.asarray(after.taken) - np.asarray(before.taken)
+    own = np.arange(len(rows))[:, None] < taken
+    return np.where(own, np.asarray(rows), np.float32(np.nan))
 
 
 def _gave_gradients(program: _Program, rows: Any, alive: Any, dead: Any) -> np.ndarray:

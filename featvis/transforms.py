@@ -437,7 +437,7 @@ class RandomResizedCrop(Transform):
         if self.sd is None:
             start = (1 - side) * _uniform(centre_key, (0, 1), (2,))
         else:
-            centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,))
+            centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,), jnp.float32)
             start = jnp.clip(centre - side / 2, 0, 1 - side)
         rows = _resize_matrix(start[0], side, height, image.shape[0])
         columns = _resize_matrix(start[1], side, width, image.shape[1])
@@ -529,7 +529,8 @@ class Flip(Transform):
         )
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        return jnp.where(jax.random.bernoulli(key, self.probability), image[:, ::-1], image)
+        mirrored = _uniform(key, (0, 1)) < self.probability
+        return jnp.where(mirrored, image[:, ::-1], image)
 
 
 @dataclass(frozen=True)
@@ -567,8 +568,8 @@ def _random_window(key: jax.Array, image: jax.Array, size: tuple[int, int]) -> j
     height, width, channels = image.shape
     places = jnp.array([height - size[0] + 1, width - size[1] + 1], jnp.uint32)
     # A remainder of 32 random bits is uniform to 1e-6, and compiles in half of `randint`'s time.
-    top, left = (jax.random.bits(key, (2,)) % places).astype(jnp.int32)
-    return jax.lax.dynamic_slice(image, (top, left, 0), (*size, channels))
+    top, left = (jax.random.bits(key, (2,), jnp.uint32) % places).astype(jnp.int32)
+    return jax.lax.dynamic_slice(image, (top, left, jnp.int32(0)), (*size, channels))
 
 
 def _affine(

@@ -34,9 +34,11 @@ def _positions(acts: Mapping[str, Any], layer: str) -> Any:
 def gram(activations: ArrayLike) -> jax.Array:
     """Gram matrices of activations over positions, (n, ..., c) to (n, c, c), mean-normalised.
 
+    In float32, whatever the activations are in.
+
     Gatys et al. 2015, "A Neural Algorithm of Artistic Style", equation 3, divided by their number.
     """
-    a = jnp.asarray(activations)
+    a = jnp.asarray(activations, jnp.float32)
     flat = a.reshape(a.shape[0], -1, a.shape[-1])
     return jnp.einsum("npc,npd->ncd", flat, flat) / flat.shape[1]
 
@@ -125,7 +127,8 @@ class FeatureMatch(Comparison):
         _check_target(self, self.target)
         _check_images(self)
         if self.mask is not None and np.shape(self.mask)[1:] == np.shape(self.target)[1:-1]:
-            _check_target(self, self.target * jnp.asarray(self.mask)[..., None])
+            mask = jnp.asarray(self.mask, jnp.float32)[..., None]
+            _check_target(self, jnp.asarray(self.target, jnp.float32) * mask)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0 (l2, norm), 13.8 (log) or 1 (cosine)."""
@@ -274,7 +277,7 @@ class MinDistance(Objective):
         """Scores (n,), at least 0, all equal."""
         squares = _mean_squares(self, image if self.layer is None else acts[self.layer])
         count = squares.shape[0]
-        smallest = jnp.min(jnp.where(np.eye(count, dtype=bool), jnp.inf, squares))
+        smallest = jnp.min(squares[np.triu_indices(count, 1)])
         # The root's gradient is infinite at 0: coinciding images get distance 0 and gradient 0.
         apart = smallest > 0
         distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, smallest, 1)), 0)
@@ -341,15 +344,15 @@ class BatchStatistics(Objective):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0, all equal."""
-        a = jnp.asarray(acts[self.layer], jnp.float32)
-        wanted = jnp.asarray(self.mean)
+        a = acts[self.layer]
+        wanted = jnp.asarray(self.mean, jnp.float32)
         if wanted.shape != a.shape[-1:]:
             raise ObjectiveError(
                 f"BatchStatistics has a mean of {wanted.shape[0]} channels; layer {self.layer!r} "
                 f"has {a.shape[-1]}"
             )
         axes = tuple(range(a.ndim - 1))
-        off = jnp.mean(a, axes) - wanted, jnp.var(a, axes) - jnp.asarray(self.variance)
+        off = jnp.mean(a, axes) - wanted, jnp.var(a, axes) - jnp.asarray(self.variance, jnp.float32)
         distance = sum(_power(jnp.sum(d * d), 0.5) for d in off)
         return jnp.broadcast_to(-distance, a.shape[:1])
 

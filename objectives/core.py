@@ -22,6 +22,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
+import functools
 import keyword
 import math
 import re
@@ -37,18 +38,56 @@ from objectives.errors import ObjectiveError, UnknownLayer
 from objectives.literals import format_literal
 
 
-class Activations(dict[str, Any]):
-    """Layer name to activations (n, ...), in forward order; an unknown name says the nearest."""
+class Activations(Mapping[str, Any]):
+    """Layer name to activations (n, ...), in forward order; an unknown name says the nearest.
 
-    def __missing__(self, name: str) -> Any:
-        near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.4)
-        hint = f"; nearest: {', '.join(near)}" if near else f"; it has: {', '.join(self)}"
-        raise UnknownLayer(f"unknown layer {name!r}{hint}")
+    They are handed out in float32, whatever a network computes in: the sums of squares of an
+    objective have no room in float16, nor the digits in bfloat16.
+
+    Args:
+        layers: the activations by name, or pairs of both.
+        **more: further ones.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any
+    ) -> None:
+        whole = layers if isinstance(layers, Mapping) and not more else {**dict(layers), **more}
+        self._layers: Mapping[str, Any] = whole
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._layers:
+            near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.4)
+            hint = f"; nearest: {', '.join(near)}" if near else f"; it has: {', '.join(self)}"
+            raise UnknownLayer(f"unknown layer {name!r}{hint}")
+        return _in_float32(self._layers[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}: {tuple(np.shape(a))}" for name, a in self._layers.items())
+        return f"Activations({', '.join(shapes)})"
+
+
+def _in_float32(value: Any) -> Any:
+    """Floating-point numbers in float32, anything else as it is."""
+    number = isinstance(value, (np.ndarray, jax.Array))
+    if number and jnp.issubdtype(value.dtype, jnp.floating) and value.dtype != np.float32:
+        return value.astype(np.float32)
+    return value
 
 
 def _flatten_activations(acts: Activations) -> Any:
-    # In forward order, where jax would sort the keys of a dictionary.
-    return [(jax.tree_util.DictKey(name), a) for name, a in acts.items()], tuple(acts)
+    # In forward order, where jax would sort the keys of a dictionary; as they are, not cast.
+    layers = acts._layers
+    return [(jax.tree_util.DictKey(name), layers[name]) for name in layers], tuple(layers)
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -184,6 +223,18 @@ def check_number(
         raise ObjectiveError(f"{name} must be {' and '.join(wanted) or 'finite'}; got {value!r}")
 
 
+def _computed_in_float32(call: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """What scores images, given all that it reads in float32, as its scores are."""
+
+    @functools.wraps(call)
+    def scores(self: Objective, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        acts = acts if isinstance(acts, Activations) else Activations(acts)
+        found: jax.Array = _in_float32(call(self, acts, _in_float32(image)))
+        return found
+
+    return scores
+
+
 @dataclass_transform(
     frozen_default=True, eq_default=False, field_specifiers=(static, leaf, dataclasses.field)
 )
@@ -204,6 +255,8 @@ class Objective(abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):
+            cls.__call__ = _computed_in_float32(cls.__call__)  # type: ignore[method-assign]
         dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
         jax.tree_util.register_pytree_with_keys(
             cls, _flatten_with_keys, lambda aux, data: _unflatten(cls, aux, data), _flatten
@@ -229,11 +282,13 @@ class Objective(abc.ABC):
         """One score an image.
 
         Args:
-            acts: layer name to activations (n, ...) of the transformed images.
-            image: the images themselves (n, h, w, c) in [0, 1], before any transform.
+            acts: layer name to activations (n, ...) of the transformed images; a subclass gets
+                them as `Activations`, in float32.
+            image: the images themselves (n, h, w, c) in [0, 1], before any transform; a subclass
+                gets them in float32.
 
         Returns:
-            Scores (n,), to be maximised.
+            Scores (n,), to be maximised; float32.
         """
 
     # ---- structure -------------------------------------------------------------------------
@@ -326,7 +381,7 @@ class Objective(abc.ABC):
         try:
             scores = jax.eval_shape(
                 self,
-                Activations((k, jax.ShapeDtypeStruct(a.shape, a.dtype)) for k, a in acts.items()),
+                Activations({k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in acts.items()}),
                 jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32),
             )
         except ObjectiveError:

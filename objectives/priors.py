@@ -177,8 +177,8 @@ class CenterBias(Prior):
         _, height, width, _ = image.shape
         y, x = (2 * (np.arange(k) + 0.5) / k - 1 for k in (height, width))
         squares = y[:, None] ** 2 + x[None, :] ** 2
-        weight = 1 - np.exp(-squares / (2 * self.sigma**2))
-        return (jnp.asarray(weight[..., None], image.dtype) * (image - 0.5) ** 2).mean((1, 2, 3))
+        weight = 1 - np.exp(-squares / (2 * self.sigma**2))[None, ..., None]
+        return (jnp.asarray(weight, image.dtype) * (image - 0.5) ** 2).mean((1, 2, 3))
 
 
 class Change(Prior):

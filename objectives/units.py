@@ -62,11 +62,18 @@ def _vectors(acts: Mapping[str, Any], layer: str) -> Any:
 
 def _take(a: Any, index: Any) -> jax.Array:
     """Units of the last axis, one index or one an image: (n, ..., c) to (n, ...)."""
-    index = jnp.asarray(index)
+    index = jnp.asarray(index, jnp.int32)
     # A masked sum has a dense gradient; a gather's would be a scatter, serial on a CPU.
     index = index.reshape(index.shape + (1,) * (a.ndim - index.ndim))
-    hit = jnp.arange(a.shape[-1]) == index
+    hit = _along_axis(a.shape[-1], a.ndim - 1, a.ndim) == index
     return jnp.sum(jnp.where(hit, a, 0), axis=-1)
+
+
+def _along_axis(length: int, axis: int, ndim: int) -> jax.Array:
+    """0, 1, 2 and so on along one axis of `ndim`."""
+    return jax.lax.broadcasted_iota(
+        jnp.int32, tuple(length if place == axis else 1 for place in range(ndim)), axis
+    )
 
 
 def _at(acts: Mapping[str, Any], layer: str, position: Any) -> jax.Array:
@@ -85,7 +92,7 @@ def _at(acts: Mapping[str, Any], layer: str, position: Any) -> jax.Array:
                 "in a text or position=(0,)"
             )
         return a[:, a.shape[1] // 2, a.shape[2] // 2, :]
-    places = jnp.asarray(position)
+    places = jnp.asarray(position, jnp.int32)
     if places.shape[-1] != axes:
         raise ObjectiveError(
             f"a position in layer {layer!r} is "
@@ -96,8 +103,7 @@ def _at(acts: Mapping[str, Any], layer: str, position: Any) -> jax.Array:
     for axis in range(axes):
         place = places[..., axis]
         place = place.reshape(place.shape + (1,) * (axes + 1 - place.ndim))
-        along = jnp.arange(a.shape[1 + axis])
-        hits.append(along.reshape(along.shape + (1,) * (axes - 1 - axis)) == place)
+        hits.append(_along_axis(a.shape[1 + axis], 1 + axis, 1 + axes) == place)
     hit = functools.reduce(jnp.logical_and, hits)
     return jnp.sum(jnp.where(hit[..., None], a, 0), axis=tuple(range(1, 1 + axes)))
 
@@ -216,8 +222,8 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 def _along(a: jax.Array, vector: Any, power: float) -> jax.Array:
     """The product a · vector times max(0.1, cos)^power along the last axis."""
     v = jnp.asarray(vector, a.dtype)
-    if v.ndim == 2:  # one an image
-        v = v.reshape(v.shape[0], *(1,) * (a.ndim - 2), v.shape[1])
+    # Of all images, or one an image: (1 or n, 1, ..., c).
+    v = v.reshape(-1, *(1,) * (a.ndim - 2), v.shape[-1])
     dot = jnp.sum(a * v, axis=-1)
     return dot * jnp.maximum(0.1, _cosine(a, v)) ** power if power else dot
 

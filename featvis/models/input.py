@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,15 +84,22 @@ class Input:
             raise checks.error(self, name, f"one number or {self.channels}, one a channel", value)
         return tuple(checks.number(self, name, one) for one in value)
 
-    def prepare(self, image: jax.Array) -> jax.Array:
-        """Turns images (n, h, w, c) in [0, 1] into what the network takes."""
+    def prepare(self, image: jax.Array, weights: Any = ()) -> jax.Array:
+        """Turns images (n, h, w, c) in [0, 1] into what the network takes.
+
+        Args:
+            image: float32.
+            weights: the network's; where some are of float64 it gets images of float64.
+        """
+        if any(getattr(one, "dtype", None) == jnp.float64 for one in jax.tree.leaves(weights)):
+            image = image.astype(jnp.float64)
         low, high = self.value_range
         if self.value_range != (0.0, 1.0):
             image = low + image * (high - low)
         if self.mean != 0.0:
-            image = image - jnp.asarray(self.mean, image.dtype)
+            image = image - _along_channels(self.mean, image)
         if self.std != 1.0:
-            image = image / jnp.asarray(self.std, image.dtype)
+            image = image / _along_channels(self.std, image)
         if self.preprocess is not None:
             image = self.preprocess(image)
         return jnp.moveaxis(image, -1, 1) if self.layout == "NCHW" else image
@@ -129,3 +137,8 @@ class Input:
         down = (max(height // m, 1) * m, max(width // m, 1) * m)
         up = (-(-height // m) * m, -(-width // m) * m)
         return [down] if down == up else [down, up]
+
+
+def _along_channels(values: float | Sequence[float], image: jax.Array) -> jax.Array:
+    """A number, or one a channel, as an array that broadcasts with images (n, h, w, c)."""
+    return jnp.asarray(values, image.dtype).reshape(1, 1, 1, -1)

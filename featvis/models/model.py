@@ -53,7 +53,7 @@ class Prepared:
 
     def __call__(self, params: Any, image: jax.Array) -> dict[str, jax.Array]:
         """Activations by layer name, in forward order, of images (n, h, w, c) in [0, 1]."""
-        return self.network(params, self.input.prepare(image))
+        return self.network(params, self.input.prepare(image, params))
 
 
 def _ordered(apply: Apply, params: Any, image: jax.Array) -> OrderedDict[str, jax.Array]:

@@ -276,7 +276,7 @@ def model_of(
     height, width = input.size
     shape = jax.ShapeDtypeStruct((_DRY_RUN, height, width, input.channels), jnp.float32)
     with _explained(name, input):
-        x = jax.eval_shape(input.prepare, shape)
+        x = jax.eval_shape(lambda image: input.prepare(image, given), shape)
         way, traced, facts = _tried(runner, given, x, input)
         given = runner.given(given, way)
         found = _sorted_out(facts, traced, output)

@@ -38,7 +38,13 @@ class Architecture(ABC):
         """The network as a module that takes prepared images and returns activations by name."""
 
     def __call__(self, params: Any, x: jax.Array) -> dict[str, jax.Array]:
-        """Activations by layer name, in forward order, of prepared images (n, h, w, c)."""
+        """Activations by layer name, in forward order, of prepared images (n, h, w, c).
+
+        They are computed in the type of the weights, float32 as they are loaded.
+        """
+        kinds = {weight.dtype for weight in jax.tree.leaves(params)}
+        if len(kinds) == 1:
+            x = x.astype(kinds.pop())
         return nnx.merge(_split(self)[0], params)(x)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -105,15 +105,20 @@ def orient(gradients: jax.Array, directions: int, *, soft: bool) -> jax.Array:
     across, down = gradients[..., :1], gradients[..., 1:]
     if soft:
         angle = jnp.arctan2(jnp.where(flat, 0, down), jnp.where(flat, 1, across))
-        apart = angle * (directions / (2 * np.pi)) - np.arange(directions, dtype=np.float32)
+        apart = angle * (directions / (2 * np.pi)) - _along_last(np.arange(directions))
         apart = apart - directions * jnp.round(apart / directions)
         share = jnp.maximum(0, 1 - jnp.abs(apart))
     else:
         angles = 2 * np.pi / directions * np.arange(directions)
         # As products and a sum, not a convolution: ties at right angles then are exact.
-        along = across * np.float32(np.cos(angles)) + down * np.float32(np.sin(angles))
+        along = across * _along_last(np.cos(angles)) + down * _along_last(np.sin(angles))
         share = jax.nn.one_hot(along.argmax(-1), directions, dtype=gradients.dtype)
     return magnitude * share
+
+
+def _along_last(values: np.ndarray) -> np.ndarray:
+    """Numbers (directions,) along the last axis of (n, h, w, directions), float32."""
+    return values.astype(np.float32)[None, None, None]
 
 
 def pool(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:

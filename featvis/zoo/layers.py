@@ -19,6 +19,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "adaptive_average_pool",
+    "along_last",
     "average_pool",
     "max_pool",
     "relu6",
@@ -61,7 +62,7 @@ class Convolution(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(n, h, w, inputs) to (n, h2, w2, outputs)."""
         x = kernels.conv(x, self.kernel[...], self.stride, self.padding, self.groups)
-        return x + self.bias[...] if hasattr(self, "bias") else x
+        return x + along_last(self.bias, x) if hasattr(self, "bias") else x
 
 
 class Linear(nnx.Module):
@@ -75,7 +76,7 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., inputs) to (..., outputs)."""
         x = x @ self.kernel[...]
-        return x + self.bias[...] if hasattr(self, "bias") else x
+        return x + along_last(self.bias, x) if hasattr(self, "bias") else x
 
 
 class LayerNorm(nnx.Module):
@@ -90,7 +91,13 @@ class LayerNorm(nnx.Module):
         """(..., features) to the same."""
         x = x - x.mean(-1, keepdims=True)
         variance = jnp.mean(x * x, -1, keepdims=True)
-        return x * lax.rsqrt(variance + self.epsilon) * self.scale[...] + self.bias[...]
+        x = x * lax.rsqrt(variance + self.epsilon)
+        return x * along_last(self.scale, x) + along_last(self.bias, x)
+
+
+def along_last(values: nnx.Param, x: jax.Array) -> jax.Array:
+    """One number a channel (c,) with as many axes as `x`, (..., c): ranks may be kept strictly."""
+    return lax.expand_dims(values[...], range(x.ndim - 1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -132,7 +139,8 @@ def max_pool(
         pads = tuple(  # type: ignore[assignment]
             _reach(size, one, window, stride) for size, one in zip(x.shape[1:3], pads, strict=True)
         )
-    low = jnp.asarray(-jnp.inf, x.dtype)
+    # The lowest number rather than an infinity, which JAX may have been asked to look for.
+    low = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
     padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     height, width = ((padded.shape[axis] - window) // stride + 1 for axis in (1, 2))
     shifted = [
@@ -183,7 +191,8 @@ def adaptive_average_pool(x: jax.Array, outputs: tuple[int, int]) -> jax.Array:
 
 def _along_axes(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     # As products with matrices of means, whose gradients are products too.
-    return jnp.einsum("ah,bw,nhwc->nabc", rows, columns, x, optimize="optimal")
+    matrices = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
+    return jnp.einsum("ah,bw,nhwc->nabc", *matrices, x, optimize="optimal")
 
 
 def _window_means(size: int, pads: tuple[int, int], window: int) -> np.ndarray:

@@ -7,6 +7,7 @@ DINOv2 (Oquab et al. 2023) scales what each branch adds to the residual stream (
 normalises the embedded tokens and projects the class token.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -23,7 +24,7 @@ from featvis.sources import Hub, torchvision
 from featvis.zoo import labels
 from featvis.zoo.architecture import Architecture
 from featvis.zoo.entry import model_entry
-from featvis.zoo.layers import Convolution, LayerNorm, Linear
+from featvis.zoo.layers import Convolution, LayerNorm, Linear, along_last
 
 #: Of the images that CLIP was trained on (Radford et al. 2021; clip/clip.py of its code).
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -92,7 +93,7 @@ class _Attention(nnx.Module):
         query, key, value = (
             linear(x).reshape(apart) for linear in (self.query, self.key, self.value)
         )
-        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key) / np.sqrt(apart[-1], dtype=np.float32)
+        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key) / math.sqrt(apart[-1])
         heads = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores), value)
         for i in range(self.heads):
             out[f"{name}/head{i}"] = heads[:, :, i]
@@ -130,9 +131,9 @@ class _Block(nnx.Module):
 
     def __call__(self, x: jax.Array, name: str, out: dict[str, jax.Array]) -> jax.Array:
         branch = self.attention(self.norm1(x), name, out)
-        x = x + (branch * self.attention_scale[...] if self.layer_scale else branch)
+        x = x + (branch * along_last(self.attention_scale, x) if self.layer_scale else branch)
         branch = self.mlp(self.norm2(x), name, out)
-        out[name] = x = x + (branch * self.mlp_scale[...] if self.layer_scale else branch)
+        out[name] = x = x + (branch * along_last(self.mlp_scale, x) if self.layer_scale else branch)
         return x
 
 
@@ -155,9 +156,10 @@ class _Network(nnx.Module):
         out: dict[str, jax.Array] = {}
         x = self.patches(x)
         n, rows, columns, width = x.shape
-        first = jnp.broadcast_to(self.class_token[...], (n, 1, width))
+        first = jnp.broadcast_to(along_last(self.class_token, x[:, :, 0]), (n, 1, width))
         x = jnp.concatenate([first, x.reshape(n, rows * columns, width)], 1)
-        out["embeddings"] = x = x + _interpolate(self.positions[...], self.vit.grid, rows, columns)
+        positions = _interpolate(self.positions[...], self.vit.grid, rows, columns)
+        out["embeddings"] = x = x + positions[None]
         if self.vit.pre_norm:
             out["norm_pre"] = x = self.norm_pre(x)
         for i in range(self.vit.depth):
@@ -184,8 +186,8 @@ def _interpolate(positions: jax.Array, grid: int, rows: int, columns: int) -> ja
     width = positions.shape[1]
     patches = jnp.einsum(
         "ah,bw,hwc->abc",
-        _bicubic(grid, rows),
-        _bicubic(grid, columns),
+        jnp.asarray(_bicubic(grid, rows), positions.dtype),
+        jnp.asarray(_bicubic(grid, columns), positions.dtype),
         positions[1:].reshape(grid, grid, width),
         optimize="optimal",
         precision="highest",
