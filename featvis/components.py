@@ -15,6 +15,7 @@ import optax
 from featvis import optimizers, transforms
 from featvis.errors import InputError
 from featvis.parameterizations import Parameterization
+from featvis.schedules import Schedule
 from featvis.transforms import Transform
 from objectives import ParseError
 from objectives.literals import Evaluator, required_arguments
@@ -142,7 +143,8 @@ def transform(value: Transform | str, size: tuple[int, int]) -> Transform:
             raise InputError(f"unknown transform {name!r}; {hint}")
         return transforms.PRESETS[name](size)
 
-    found = _read(value, _classes(Transform), "transform", bare)
+    known = {**_classes(Schedule), **_classes(Transform)}
+    found = _read(value, known, "transform", bare)
     if not isinstance(found, Transform):
         raise InputError(f"{value!r} is not a transform such as standard or Jitter(8)")
     return found

@@ -134,7 +134,8 @@ def synthesize(
             the manifest can keep. Each image has its own state, so that nothing in it mixes images;
             noise that an optimizer adds is drawn from that optimizer's own seed.
         transform: what an image goes through before the model at each step, drawn anew for each
-            image and step; a name of `featvis.transforms.PRESETS`, or a transform.
+            image and step; a name of `featvis.transforms.PRESETS`, or a transform. Schedules in
+            it run over the steps of this run, unless they have their own.
         draws: of the transform at each step, over which an image's score is averaged.
         init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); the
             parameters of an earlier result (`result.params`); uint8 and picture files mean the
@@ -215,6 +216,7 @@ def attempt(
     parameterization = _as_parameterization(parameterization, model)
     transform = components.transform(transform, parameterization.size)
     _positive("steps", steps)
+    transform = transform.over(int(steps))
     _positive("draws", draws)
     if patience is not None:
         _positive("patience", patience)
@@ -300,7 +302,9 @@ def attempt(
                 length = min(length, _REDIRECTED_STEPS - done)
 
         images = _decode(parameterization, state.params)
-        clean, transformed = _evaluate(plain, model.params, leaves, keys, images)
+        # Of the steps taken, which a replay has.
+        last = jnp.int32(np.max(state.taken) - 1)
+        clean, transformed = _evaluate(plain, model.params, leaves, keys, last, images)
         finite, since = np.asarray(state.finite), np.asarray(state.since)
         failures = [
             None if fine else _failure(program, model, objective, keys, state, dead, image)
@@ -547,19 +551,21 @@ def _scores(
     weights: Any,
     objective: Objective,
     keys: jax.Array,
+    step: jax.Array,
     dead: jax.Array,
     seen: Any,
     image: Any,
 ) -> jax.Array:
-    """Scores (n,) of images; `seen` is what the model gets and the priors do not."""
+    """Scores (n,) of images at a step; `seen` is what the model gets and the priors do not."""
     apply = redirected(program.apply, dead) if program.redirect else program.apply
+    transform = jax.vmap(program.transform.at(step))
 
     def see(images: Any, places: Any) -> Any:
         at = keys if places is None else keys[places]
         images = jnp.broadcast_to(images, (len(at), *images.shape[1:]))
-        return program.apply(weights, jax.vmap(program.transform)(at, images))
+        return program.apply(weights, transform(at, images))
 
-    acts = Activations(apply(weights, jax.vmap(program.transform)(keys, seen)))
+    acts = Activations(apply(weights, transform(keys, seen)))
     return objective.seen(see)(acts, image)
 
 
@@ -583,17 +589,18 @@ def _gradients(
     weights: Any,
     objective: Objective,
     keys: jax.Array,
+    step: jax.Array,
     dead: jax.Array,
     image: jax.Array,
 ) -> Any:
     """Gradients by images (n, h, w, c), through the network and directly, and scores (n,).
 
-    The mean over the program's draws, from one key an image.
+    The mean over the program's draws at a step, from one key an image.
     """
 
     def of_part(objective: Objective, keys: jax.Array, dead: jax.Array, image: jax.Array) -> Any:
         def total(seen: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-            scores = _scores(program, weights, objective, keys, dead, seen, image)
+            scores = _scores(program, weights, objective, keys, step, dead, seen, image)
             return jnp.sum(scores), scores
 
         whole = pruned(total) if program.prune else total
@@ -614,7 +621,9 @@ def _gradient_sizes(
     first = jax.vmap(lambda key: jax.random.fold_in(_purpose(key, 1), 0))(keys)
     image, decode_vjp = jax.vjp(jax.vmap(program.parameterization.decode), params)
     dead = jnp.full(len(keys), program.redirect)
-    (by_network, by_prior), _ = _gradients(program, weights, objective, first, dead, image)
+    (by_network, by_prior), _ = _gradients(
+        program, weights, objective, first, jnp.int32(0), dead, image
+    )
     (gradient,) = decode_vjp(by_network + by_prior)
     sizes = [
         jnp.sum(jnp.abs(leaf), axis=tuple(range(1, leaf.ndim)))
@@ -658,7 +667,9 @@ def _advance(
         drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
         image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
 
-        (by_network, by_prior), scores = _gradients(program, weights, objective, drawn, dead, image)
+        (by_network, by_prior), scores = _gradients(
+            program, weights, objective, drawn, now.step, dead, image
+        )
         (gradient,) = decode_vjp(by_network + by_prior)
 
         def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
@@ -725,9 +736,14 @@ def _decode(parameterization: Parameterization, params: Any) -> jax.Array:
 
 @functools.partial(kernels.compiled, static=("program",))
 def _evaluate(
-    program: _Program, weights: Any, objective: Objective, keys: jax.Array, images: jax.Array
+    program: _Program,
+    weights: Any,
+    objective: Objective,
+    keys: jax.Array,
+    step: jax.Array,
+    images: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores of the clean images (n,), and their mean scores under transforms (n,)."""
+    """Scores of the clean images (n,), and their mean scores under the transforms of a step."""
 
     def scores(
         objective: Objective, keys: jax.Array, images: jax.Array
@@ -736,7 +752,8 @@ def _evaluate(
         drawn = jax.vmap(lambda key: jax.random.split(_purpose(key, 2), _DRAWS), out_axes=1)(keys)
         nobody = jnp.zeros(len(images), bool)
         draws = jax.lax.map(
-            lambda keys: _scores(program, weights, objective, keys, nobody, images, images), drawn
+            lambda keys: _scores(program, weights, objective, keys, step, nobody, images, images),
+            drawn,
         )
         return clean, jnp.mean(draws, axis=0)
 
@@ -863,7 +880,7 @@ def _check_fit(
     model.check_image_shape(*parameterization.shape)
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
-    seen = jax.eval_shape(jax.vmap(transform), keys, image)
+    seen = jax.eval_shape(jax.vmap(transform.at(0)), keys, image)
     model.check_image_shape(*seen.shape[1:])
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -1170,6 +1187,7 @@ def synthesize_many(
     _positive("draws", draws)
     marks = snapshot_steps(options.get("snapshots", ()), steps)
     state = _check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization)
+    transform = transform.over(int(steps))
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
         count = _batch_size(objective, seed, options.get("batch"), init, parameterization)

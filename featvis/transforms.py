@@ -5,6 +5,9 @@ returns an image of a size that depends on the fields and the input's size alone
 one key an image. All have a gradient by the image (in reverse mode, once), and none clips: an image
 in [0, 1] stays in it except under `Noise` and `ColorShift`.
 
+A number that a transform draws with may be a `Schedule` over the steps of a run, where its field
+says so: `Noise(LinearSchedule(0.1, 0.0))`. `transform.at(step)` is the transform at a step.
+
 Where a transform looks outside the picture, `border` says what it finds there: `"edge"` the
 nearest pixel of the border, `"reflect"` the picture mirrored about the centres of its border
 pixels, `"constant"` the intensity `value`.
@@ -18,11 +21,14 @@ goes on, or a mirror, the gradient is a scatter: its order is fixed on a CPU, an
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +36,7 @@ import numpy as np
 
 from featvis import checks, kernels, limits
 from featvis.errors import InputError
+from featvis.schedules import LinearSchedule, Schedule, Scheduled, number_or_schedule
 
 #: Reach up to which the gradient of an affine map is gathered: (2·2 + 1)² reads a pixel.
 _LARGEST_REACH = 2
@@ -59,8 +66,38 @@ class Transform(ABC):
                 f"{type(self).__name__}: one image (height, width, channels) is expected, not an"
                 f" array of shape {image.shape}; use jax.vmap for a batch"
             )
+        for schedule in self.schedules():
+            raise InputError(
+                f"{type(self).__name__}: {schedule} has a number for each step;"
+                " transform.over(steps).at(step) is the transform at one"
+            )
         self.output_shape(image.shape)
         return self._apply(key, image)
+
+    def schedules(self) -> tuple[Schedule, ...]:
+        """All schedules in the fields, those of the transforms in it too."""
+        found: list[Schedule] = []
+
+        def keep(schedule: Schedule) -> Schedule:
+            found.append(schedule)
+            return schedule
+
+        _with_schedules(self, keep)
+        return tuple(found)
+
+    def over(self, steps: int) -> Self:
+        """Return the transform of a run of so many steps, which schedules may depend on."""
+        return _with_schedules(self, lambda one: one.over(steps))
+
+    def at(self, step: jax.Array | int) -> Self:
+        """Return the transform at a step, counted from 0: each schedule's number in its place.
+
+        Those are arrays, so that one program serves all steps.
+
+        Raises:
+            InputError: a schedule over the steps of the run, and `over` has not said how many.
+        """
+        return _with_schedules(self, lambda one: one.at(step))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the output for an input (h, w, c) of this shape.
@@ -73,6 +110,22 @@ class Transform(ABC):
     @abstractmethod
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """Transform an image whose shape has been checked."""
+
+
+def _with_schedules(value: Any, change: Callable[[Schedule], Any]) -> Any:
+    """A transform, or a field of one, with `change` of each schedule in it in its place."""
+    if isinstance(value, Schedule):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_with_schedules(one, change) for one in value)
+    if not isinstance(value, Transform):
+        return value
+    changed = copy.copy(value)
+    for field in dataclasses.fields(value):
+        # Not checked again: at a step it is an array.
+        new = _with_schedules(getattr(value, field.name), change)
+        checks.set_fields(changed, **{field.name: new})
+    return changed
 
 
 @dataclass(frozen=True)
@@ -267,7 +320,8 @@ class RandomAffine(Transform):
         scale: (lowest, highest) magnification, uniform, above 0; 1.1 enlarges.
         rotate: (lowest, highest) angle in degrees, uniform, within [-180, 180]; a positive angle
             turns the picture counterclockwise.
-        shift: largest shift in pixels on each axis, uniform and not rounded, at least 0.
+        shift: largest shift in pixels on each axis, uniform and not rounded, at least 0, or a
+            schedule.
         border: what is outside the picture, `"edge"`, `"reflect"` or `"constant"`.
         value: the intensity outside, for `"constant"`.
         frame: pixels of the outside that the output shows on each side, at least 0.
@@ -278,7 +332,7 @@ class RandomAffine(Transform):
 
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: tuple[float, float] = (-10.0, 10.0)
-    shift: float = 8.0
+    shift: Scheduled = 8.0
     border: str = "edge"
     value: float = 0.5
     frame: int = 0
@@ -289,7 +343,7 @@ class RandomAffine(Transform):
             self,
             scale=checks.interval(self, "scale", self.scale, 0.01, 100),
             rotate=checks.interval(self, "rotate", self.rotate, -180, 180),
-            shift=checks.number(self, "shift", self.shift, 0),
+            shift=number_or_schedule(self, "shift", self.shift, 0),
             border=checks.choice(self, "border", self.border, BORDERS),
             value=checks.number(self, "value", self.value),
             frame=checks.integer(self, "frame", self.frame, 0, _FARTHEST),
@@ -399,30 +453,36 @@ class RandomResizedCrop(Transform):
     anywhere inside with the same chance. A box that is larger than the
     output is averaged (a triangle filter as wide as the reduction), a smaller one is interpolated.
 
-    Source: Fel et al., "MaCo", NeurIPS 2023 (fraction 0.05 to 0.5, centre N(0.5, 0.15)), which
-    averages over 32 crops a step and lets the fraction fall; here it is drawn afresh each time.
+    Source: Horama, the authors' second implementation of MaCo (Fel et al., NeurIPS 2023).
 
     Args:
-        low: lowest fraction of the sides, above 0.
-        high: highest fraction of the sides, at most 1.
-        sd: standard deviation of the centre, in sides of the picture, at least 0; None: uniform.
+        low: lowest fraction of the sides, above 0, or a schedule.
+        high: highest fraction of the sides, at most 1, or a schedule.
+        sd: standard deviation of the centre, in sides of the picture, at least 0, or a schedule;
+            None: uniform.
         size: (height, width) of the output in pixels, or None for that of the input.
 
     Raises:
         InputError: at construction, for a field out of its range.
     """
 
-    low: float = 0.05
-    high: float = 0.5
-    sd: float | None = 0.15
+    low: Scheduled = 0.05
+    high: Scheduled = 0.5
+    sd: Scheduled | None = 0.15
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        low, high = checks.interval(self, "(low, high)", (self.low, self.high), 0.001, 1)
+        if isinstance(self.low, Schedule) or isinstance(self.high, Schedule):
+            low, high = (
+                number_or_schedule(self, name, getattr(self, name), 0.001, 1)
+                for name in ("low", "high")
+            )
+        else:
+            low, high = checks.interval(self, "(low, high)", (self.low, self.high), 0.001, 1)
         checks.set_fields(self, low=low, high=high)
         if self.sd is not None:
-            checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
+            checks.set_fields(self, sd=number_or_schedule(self, "sd", self.sd, 0))
         if self.size is not None:
             checks.set_fields(self, size=checks.image_size(self, "size", self.size))
 
@@ -431,17 +491,64 @@ class RandomResizedCrop(Transform):
         return shape if self.size is None else (*self.size, shape[2])
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        height, width, _ = self.output_shape(image.shape)
         side_key, centre_key = jax.random.split(key)
         side = _uniform(side_key, (self.low, self.high))
         if self.sd is None:
-            start = (1 - side) * _uniform(centre_key, (0, 1), (2,))
+            centre = side / 2 + (1 - side) * _uniform(centre_key, (0, 1), (2,))
         else:
             centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,), jnp.float32)
-            start = jnp.clip(centre - side / 2, 0, 1 - side)
-        rows = _resize_matrix(start[0], side, height, image.shape[0])
-        columns = _resize_matrix(start[1], side, width, image.shape[1])
-        return _separable(rows, columns, image)
+        return _box(image, side, centre, self.output_shape(image.shape))
+
+
+@dataclass(frozen=True)
+class NormalCrop(Transform):
+    """Cut a box of normally random side and place, and resize it: (h, w, c) to (*size, c).
+
+    As `RandomResizedCrop`, but the fraction of the sides is normal around `side`, clipped to
+    [smallest, 1]. With `LinearSchedule(0.5, 0.05)` it is the crop of Fel et al., "MaCo", NeurIPS
+    2023, but for boxes that reach out of the picture: theirs see mid-grey there, here they are
+    moved inside.
+
+    Args:
+        side: mean fraction of the sides, from `smallest` to 1, or a schedule.
+        side_sd: its standard deviation, at least 0, or a schedule.
+        centre_sd: standard deviation of the centre, in sides of the picture, at least 0, or a
+            schedule.
+        smallest: fraction of the sides, from 0.001 to 1.
+        size: (height, width) of the output in pixels, or None for that of the input.
+
+    Raises:
+        InputError: at construction, for a field out of its range.
+    """
+
+    side: Scheduled
+    side_sd: Scheduled = 0.05
+    centre_sd: Scheduled = 0.15
+    smallest: float = 0.05
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields and turn them into plain literals."""
+        smallest = checks.number(self, "smallest", self.smallest, 0.001, 1)
+        checks.set_fields(
+            self,
+            side=number_or_schedule(self, "side", self.side, smallest, 1),
+            side_sd=number_or_schedule(self, "side_sd", self.side_sd, 0),
+            centre_sd=number_or_schedule(self, "centre_sd", self.centre_sd, 0),
+            smallest=smallest,
+        )
+        if self.size is not None:
+            checks.set_fields(self, size=checks.image_size(self, "size", self.size))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (*size, c), or the input's shape without a `size`."""
+        return shape if self.size is None else (*self.size, shape[2])
+
+    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        wider, down, right = jax.random.normal(key, (3,))
+        side = jnp.clip(self.side + self.side_sd * wider, self.smallest, 1)
+        centre = 0.5 + self.centre_sd * jnp.stack([down, right])
+        return _box(image, side, centre, self.output_shape(image.shape))
 
 
 @dataclass(frozen=True)
@@ -491,17 +598,17 @@ class Noise(Transform):
     """Add normal noise, independent for every pixel and channel; the result is not clipped.
 
     Args:
-        sd: standard deviation in units of intensity, at least 0.
+        sd: standard deviation in units of intensity, at least 0, or a schedule.
 
     Raises:
         InputError: at construction, for a field out of its range.
     """
 
-    sd: float
+    sd: Scheduled
 
     def __post_init__(self) -> None:
         """Check the field and turn it into a plain literal."""
-        checks.set_fields(self, sd=checks.number(self, "sd", self.sd, 0))
+        checks.set_fields(self, sd=number_or_schedule(self, "sd", self.sd, 0))
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         # Drawn flat: several axes take long to compile.
@@ -514,18 +621,18 @@ class Flip(Transform):
     """Mirror left and right at random.
 
     Args:
-        probability: of mirroring, from 0 to 1.
+        probability: of mirroring, from 0 to 1, or a schedule.
 
     Raises:
         InputError: at construction, for a field out of its range.
     """
 
-    probability: float = 0.5
+    probability: Scheduled = 0.5
 
     def __post_init__(self) -> None:
         """Check the field and turn it into a plain literal."""
         checks.set_fields(
-            self, probability=checks.number(self, "probability", self.probability, 0, 1)
+            self, probability=number_or_schedule(self, "probability", self.probability, 0, 1)
         )
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -540,17 +647,18 @@ class ColorShift(Transform):
     Source: Ghiasi et al., "Plug-In Inversion", ICML 2022 (strength 1).
 
     Args:
-        strength: a and b are drawn for each channel from [-strength, strength], at least 0.
+        strength: a and b are drawn for each channel from [-strength, strength], at least 0, or a
+            schedule.
 
     Raises:
         InputError: at construction, for a field out of its range.
     """
 
-    strength: float = 1.0
+    strength: Scheduled = 1.0
 
     def __post_init__(self) -> None:
         """Check the field and turn it into a plain literal."""
-        checks.set_fields(self, strength=checks.number(self, "strength", self.strength, 0))
+        checks.set_fields(self, strength=number_or_schedule(self, "strength", self.strength, 0))
 
     def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
         bounds = (-self.strength, self.strength)
@@ -561,6 +669,14 @@ class ColorShift(Transform):
 def _uniform(key: jax.Array, bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> jax.Array:
     """Uniform float32 numbers within `bounds`."""
     return jax.random.uniform(key, shape, jnp.float32, bounds[0], bounds[1])
+
+
+def _box(image: jax.Array, side: jax.Array, centre: jax.Array, shape: Shape) -> jax.Array:
+    """Cut a box with this fraction of the sides around a centre, moved inside, and resize it."""
+    start = jnp.clip(centre - side / 2, 0, 1 - side)
+    rows = _resize_matrix(start[0], side, shape[0], image.shape[0])
+    columns = _resize_matrix(start[1], side, shape[1], image.shape[1])
+    return _separable(rows, columns, image)
 
 
 def _random_window(key: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -753,7 +869,7 @@ def _affine_preset(size: tuple[int, int]) -> Transform:
 
 
 def _maco(size: tuple[int, int]) -> Transform:
-    return Compose((RandomResizedCrop(0.05, 0.5, 0.15), Noise(0.08)))
+    return Compose((NormalCrop(LinearSchedule(0.5, 0.05)), Noise(0.08)))
 
 
 def _none(size: tuple[int, int]) -> Transform:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from featvis import transforms
 from featvis.errors import InputError
+from featvis.schedules import LinearSchedule
 from featvis.transforms import (
     PRESETS,
     Blur,
@@ -20,6 +21,7 @@ from featvis.transforms import (
     Flip,
     Jitter,
     Noise,
+    NormalCrop,
     Pad,
     RandomAffine,
     RandomCrop,
@@ -46,6 +48,7 @@ CASES = [
     (Rotate(-30, 30), (11, 14)),
     (RandomResizedCrop(0.3, 1.0, size=(5, 7)), (5, 7)),
     (RandomResizedCrop(0.05, 0.99, None), (11, 14)),
+    (NormalCrop(0.4, size=(5, 7)), (5, 7)),
     (Blur(1.2), (11, 14)),
     (Noise(0.1), (11, 14)),
     (Flip(), (11, 14)),
@@ -275,7 +278,8 @@ def test_noise_flip_and_colour_shift_do_what_they_say():
 def literal(node):
     """Build a transform from the tree of its repr, without evaluating anything."""
     if isinstance(node, ast.Call):
-        kind = {kind.__name__: kind for kind in Transform.__subclasses__()}[node.func.id]
+        kinds = [*Transform.__subclasses__(), LinearSchedule]
+        kind = {kind.__name__: kind for kind in kinds}[node.func.id]
         return kind(**{k.arg: literal(k.value) for k in node.keywords})
     if isinstance(node, ast.Tuple) and any(isinstance(e, ast.Call) for e in node.elts):
         return tuple(literal(e) for e in node.elts)
