@@ -10,7 +10,9 @@ says so: `Noise(LinearSchedule(0.1, 0.0))`. `transform.at(step)` is the transfor
 
 Where a transform looks outside the picture, `border` says what it finds there: `"edge"` the
 nearest pixel of the border, `"reflect"` the picture mirrored about the centres of its border
-pixels, `"constant"` the intensity `value`.
+pixels, `"constant"` the intensity `value`. Where an edge goes on, the outermost pixels stand for all
+that is seen beyond them, as stripes, and a frame of one pixel is drawn around the picture: a mirror
+draws none.
 
 Geometry is resampled bilinearly in one gather a channel, from indices that are made once for all.
 With its gradient, inside a compiled loop on two CPU cores, an affine map of 224x224x3 pixels takes
@@ -333,7 +335,7 @@ class RandomAffine(Transform):
     scale: tuple[float, float] = (0.9, 1.1)
     rotate: tuple[float, float] = (-10.0, 10.0)
     shift: Scheduled = 8.0
-    border: str = "edge"
+    border: str = "reflect"
     value: float = 0.5
     frame: int = 0
 
@@ -390,7 +392,7 @@ class RandomScale(Transform):
 
     low: float = 0.9
     high: float = 1.1
-    border: str = "edge"
+    border: str = "reflect"
     value: float = 0.5
 
     def __post_init__(self) -> None:
@@ -425,7 +427,7 @@ class Rotate(Transform):
 
     low: float = -10.0
     high: float = 10.0
-    border: str = "edge"
+    border: str = "reflect"
     value: float = 0.5
 
     def __post_init__(self) -> None:
@@ -865,7 +867,7 @@ def _standard(size: tuple[int, int]) -> Transform:
 
 
 def _affine_preset(size: tuple[int, int]) -> Transform:
-    return RandomAffine((0.9, 1.1), (-10.0, 10.0), _in_proportion(8, size))
+    return RandomAffine((0.9, 1.1), (-10.0, 10.0), _in_proportion(8, size), "reflect")
 
 
 def _maco(size: tuple[int, int]) -> Transform:
@@ -893,8 +895,8 @@ PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
   scales and turns. Lucid draws the scale and angle from lists (an angle of 0 more often) and
   resizes the canvas with the picture; here both are uniform, the canvas is fixed and the grey goes
   on outside it.
-- `affine`: scale, rotation and a shift of up to 8 pixels with the picture's edge continued and its
-  size kept.
+- `affine`: scale, rotation and a shift of up to 8 pixels, with the picture mirrored at its border
+  and its size kept.
 - `maco`: one crop of 5 to 50 % of the sides, and noise of 0.08 (Fel et al. 2023).
 - `none`: the identity.
 

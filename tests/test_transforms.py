@@ -394,3 +394,25 @@ def test_the_gradient_of_an_affine_map_is_its_transpose(scale, degrees, frame):
     _, pullback = jax.vjp(mapped, image)
     expected = (matrix @ weight.reshape(-1)).reshape(image.shape)
     np.testing.assert_allclose(pullback(weight)[0], expected, atol=2e-5)
+
+
+def test_no_preset_lets_the_outermost_pixels_stand_for_those_beyond_them():
+    # How much of what is seen each pixel makes up, averaged over draws: an edge that goes on gives
+    # the outermost ones more than those inside of them, which draws a frame around a picture.
+    keys = jax.random.split(jax.random.key(0), 300)
+
+    def weights(case, key):
+        seen, back = jax.vjp(lambda image: case(key, image), jnp.zeros((24, 30, 1)))
+        return back(jnp.ones_like(seen))[0][..., 0]
+
+    def ratio(case):
+        mean = np.asarray(jax.jit(jax.vmap(lambda key: weights(case, key)))(keys)).mean(0)
+        outermost = np.concatenate([mean[[0, -1], 1:-1].ravel(), mean[1:-1, [0, -1]].ravel()])
+        next_ones = np.concatenate([mean[[1, -2], 2:-2].ravel(), mean[2:-2, [1, -2]].ravel()])
+        return outermost.mean() / next_ones.mean()
+
+    assert ratio(RandomAffine(shift=1.2, border="edge")) > 1.2
+    for make in PRESETS.values():
+        assert ratio(make((24, 30)).over(2).at(0)) < 1.01
+    for case in (RandomAffine(shift=1.2), RandomScale(), Rotate()):
+        assert ratio(case) < 1.01
