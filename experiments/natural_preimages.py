@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -210,14 +211,20 @@ def plain(at: Scene) -> Recipe:
     return Recipe((Stage(image, f"adam(cosine_decay_schedule(0.05, {steps}))", "none", steps),))
 
 
-def modern_but(decay: float = 1.1, schedule: str = "", **changes: Any) -> Rule:
-    """The preset `modern` with another decay of the spectrum, schedule, metric or gradient."""
+def modern_but(
+    decay: float = 1.1,
+    schedule: str = "cosine_onecycle_schedule({}, 0.2)",
+    eps: float | None = None,
+    **changes: Any,
+) -> Rule:
+    """The preset `modern` with another spectrum, schedule, floor, metric, prior or gradient."""
 
     def rule(at: Scene) -> Recipe:
         modern = presets.modern(at)
         (stage,) = modern.stages
-        image = f"Fourier({at.size}, {at.channels}, decay={decay})"
-        optimizer = f"adam({schedule.format(stage.steps)})" if schedule else stage.optimizer
+        image = f"Fourier({at.size}, {at.channels}, decay={decay}, sd=0.0)"
+        floor = min(128, 4 * at.stride**1.5) / math.prod(at.size) if eps is None else eps
+        optimizer = f"adam({schedule.format(stage.steps)}, eps={min(floor, 0.02):.3g})"
         stage = dataclasses.replace(stage, parameterization=image, optimizer=optimizer)
         return dataclasses.replace(modern, stages=(stage,), **changes)
 
@@ -227,8 +234,9 @@ def modern_but(decay: float = 1.1, schedule: str = "", **changes: Any) -> Rule:
 PARTS = {
     "error not logarithmic": modern_but(metric="l2"),
     "rectifiers not leaky": modern_but(leaky=False),
-    "cosine, not one cycle": modern_but(schedule="cosine_decay_schedule(0.1, {})"),
-    "decay 1.0, not 1.1": modern_but(decay=1.0),
+    "cosine, not one cycle": modern_but(schedule="cosine_decay_schedule(0.2, {})"),
+    "all coefficients moved alike": modern_but(eps=1e-8),
+    "without total variation": modern_but(prior=None),
     "decay 1.25, not 1.1": modern_but(decay=1.25),
 }
 

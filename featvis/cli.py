@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from featvis import components, drivers, limits, models
+from featvis import components, drivers, limits, models, presets
 from featvis.cache import enable_cache
 from featvis.checks import LONGEST_SIDE
 from featvis.console import Output
@@ -30,7 +30,7 @@ from featvis.manifest import check_manifest, last_run, read_manifest
 from featvis.models import Model
 from featvis.replay import VersionWarning, replay, version_differences
 from featvis.result import Result, grid, to_picture
-from featvis.synthesis import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, synthesize_many
+from featvis.synthesis import synthesize_many
 from objectives import (
     Channel,
     Logit,
@@ -178,14 +178,15 @@ def render(
     ] = None,
     place: _Place = None,
     weights: _Weights = None,
+    preset: _Preset = "modern",
     output: _Output = None,
     size: _Size = None,
-    steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 512,
+    steps: _Steps = None,
     seed: _Seed = 0,
-    param: Annotated[str, _Param] = "fourier",
-    transform: Annotated[str, _Transform] = DEFAULT_TRANSFORM,
-    draws: Annotated[int, _Draws] = 1,
-    optimizer: Annotated[str, _Optimizer] = DEFAULT_OPTIMIZER,
+    param: Annotated[str | None, _Param] = None,
+    transform: Annotated[str | None, _Transform] = None,
+    draws: Annotated[int | None, _Draws] = None,
+    optimizer: Annotated[str | None, _Optimizer] = None,
     batch: Annotated[
         int | None, typer.Option(help="Images an objective, as diversity needs.")
     ] = None,
@@ -212,23 +213,35 @@ def render(
         raise InputError(f"render takes what to maximise too, as block8:3; got {place!r} alone")
     parsed = [parse(text, network.layers) for text in objective]
     wanted, takes = _parse_size(size, network), network.input
+    if steps is not None and steps < 1:
+        raise InputError(f"steps must be an integer of at least 1; got {steps}")
+
+    def accepts(other: tuple[int, int]) -> bool:
+        try:
+            network.layers(other)
+        except (InputError, TypeError, ValueError):
+            return False
+        return True
+
+    seen = presets.Scene(wanted or takes.size, takes.channels, 1.0, 1.0, True, steps, accepts)
+    (stage,) = presets.preset_of(preset, presets.VISUALIZATIONS)(seen).stages
     found = synthesize_many(
         network,
         parsed,
         components.parameterization(
-            param,
-            wanted or takes.size,
+            stage.parameterization if param is None else param,
+            seen.size,
             takes.channels,
             fixed_size=wanted is not None,
         ),
         seed=seed,
-        steps=steps,
-        transform=transform,
-        draws=draws,
-        optimizer=optimizer,
+        steps=stage.steps,
+        transform=stage.transform if transform is None else transform,
+        draws=stage.draws if draws is None else draws,
+        optimizer=stage.optimizer if optimizer is None else optimizer,
         batch=batch,
         patience=patience,
-        snapshots=min(steps, _FRAMES) if animate else 0,
+        snapshots=min(stage.steps, _FRAMES) if animate else 0,
         progress=not quiet,
     )
     if evidence is not None:

@@ -35,7 +35,8 @@ class Result:
         scores: the objective at each step, under that step's transforms, (steps, n); NaN after
             an image has stopped.
         clean_scores: the objective on the final images without transforms, (n,).
-        transformed_scores: its mean over 8 draws of the transform on the final images, (n,).
+        transformed_scores: its mean over 8 draws of the last step's transform on the final images,
+            (n,).
         params: parameters of the final images, a pytree with the images first; `init=` takes them.
         sensitivity: how much the objective depended on each pixel on the way, (n, h, w): the sum
             over steps of |d score / d image| (Fel et al. 2023, the transparency of MaCo).

@@ -396,7 +396,8 @@ def gradient_sizes(
     """
     parameterization = _as_parameterization(parameterization, model)
     given_images = _as_init(images, parameterization)
-    transform = components.transform(transform, parameterization.size)
+    # At its first step, a schedule over the steps of any run is where it starts.
+    transform = components.transform(transform, parameterization.size).over(1)
     _positive("draws", draws)
     count = _batch_size(objective, seed, None, given_images, parameterization)
     images = jnp.asarray(given_images, jnp.float32)

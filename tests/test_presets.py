@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 from scipy import optimize, stats
+from skimage.data import astronaut
 
 import featvis as fv
-from featvis import components, presets
+from featvis import components, metrics, presets
 from featvis.manifest import last_run
 from featvis.presets import CARICATURES, CLASS_MODELS, INVERSIONS, Scene
 from featvis.transforms import ColorShift, Compose, Roll
@@ -470,6 +472,7 @@ STEPS = {
     presets.plug_in: [400] * 7,
     presets.metamer: [24_000],
     presets.visualization: [512],
+    presets.maco: [256],
     presets.exaggeration: [200],
     presets.ijcv2016_caricature: [300],
     presets.accentuation: [100],
@@ -591,9 +594,14 @@ def test_every_inversion_works_everywhere(preset, network, layer, request, short
     assert result.evidence["relative_error"].shape == (1,)
 
 
-@pytest.mark.parametrize("preset", CLASS_MODELS)
+@pytest.mark.parametrize("preset", sorted(CLASS_MODELS.keys() - {"maco"}))
 def test_every_class_model_works_on_a_grey_network(preset, grey, short_plug_in):
     check(fv.class_model(grey, 1, preset=preset, steps=7, progress=False), grey)
+
+
+def test_maco_has_no_magnitudes_of_grey_images(grey):
+    with pytest.raises(fv.InputError, match=r"MaCo\.from_images makes one"):
+        fv.class_model(grey, 1, preset="maco", progress=False)
 
 
 @pytest.mark.parametrize(("preset", "network", "layer"), [("ijcv2016", *MAP), ("modern", *TOKENS)])
@@ -621,3 +629,38 @@ def test_scene_of_a_layer(grey, tokens):
             presets.scene(grey, "half", GREY_SIZE, steps)
     with pytest.raises(fv.UnknownLayer, match="nearest: half"):
         presets.scene(grey, "haf", GREY_SIZE, None)
+
+
+# ---- what is seen in the pictures ----------------------------------------------------------
+
+
+def test_maco_keeps_the_magnitudes_of_natural_images(toy):
+    result = fv.class_model(toy, [1, 3], preset="maco", steps=12, progress=False)
+    run = last_run(result.manifest)
+    assert "side=LinearSchedule(start=0.5, end=0.05, steps=12)" in run["transform"]
+    # Crops of half the size are below what the network takes.
+    assert "size=None" in run["transform"]
+    height, width = result.images.shape[1:3]
+    vertical, horizontal = np.fft.fftfreq(height), np.fft.fftfreq(width)[: width // 2 + 1]
+    frequency = np.hypot(vertical[:, None], np.abs(horizontal)[None])
+    # lucid's decorrelation of colours.
+    root = np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
+    root /= np.linalg.norm(root, axis=0).max()
+    x = result.images.astype(np.float64)
+    colours = (np.log(x) - np.log1p(-x)) @ np.linalg.inv(root).T
+    for channel, (mean, c0, c1, c2) in enumerate(fv.MaCo(toy.input.size).template):
+        found = np.abs(np.fft.rfft2(colours[..., channel]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = np.log(frequency)
+            wanted = math.sqrt(height * width) * np.exp(c0 + c1 * level + c2 * level**2)
+        wanted[0, 0] = abs(mean) * height * width
+        np.testing.assert_allclose(found, np.stack([wanted, wanted]), rtol=2e-3, atol=2e-3)
+
+
+def test_modern_inversions_leave_what_a_layer_does_not_see_smooth(lite0):
+    # A checkerboard of 3.4 levels, where all coefficients move alike.
+    picture = Image.fromarray(astronaut()[:300, 100:400]).resize((64, 64))
+    original = np.asarray(picture, np.float32)[None] / 255
+    result = fv.invert(lite0, "block1", original, steps=200, progress=False)
+    assert metrics.checkerboard(result.images, original)[0] < 1
+    assert result.evidence["psnr"][0] > 23
