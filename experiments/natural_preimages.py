@@ -222,7 +222,7 @@ def modern_but(
     def rule(at: Scene) -> Recipe:
         modern = presets.modern(at)
         (stage,) = modern.stages
-        image = f"Fourier({at.size}, {at.channels}, decay={decay}, sd=0.0)"
+        image = f"Fourier({at.size}, {at.channels}, decay={decay}, sd=0.0002)"
         floor = min(128, 4 * at.stride**1.5) / math.prod(at.size) if eps is None else eps
         optimizer = f"adam({schedule.format(stage.steps)}, eps={min(floor, 0.02):.3g})"
         stage = dataclasses.replace(stage, parameterization=image, optimizer=optimizer)

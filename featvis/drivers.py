@@ -156,7 +156,9 @@ def caricature(
     wanted = Caricature(layer, aim, recipe.power, recipe.positive)
     objective = strength * recipe.weight * wanted
     if recipe.held is not None:
-        objective = objective - recipe.held(images)
+        # Nothing is exaggerated at 0: what holds the picture is all there is.
+        held = recipe.held(images)
+        objective = objective - held if strength else -held
     options = {"init": images, **options}
     result = follow(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
 

@@ -230,8 +230,8 @@ def attempt(
     count = _batch_size(objective, seed, batch, init, parameterization)
     marks = snapshot_steps(snapshots, steps)
     memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
-    seen, prune = _check_fit(model, objective, parameterization, transform, count)
     state_bytes = _check_optimizer(optimizer, parameterization)
+    seen, prune = _check_fit(model, objective, parameterization, transform, count)
     layout = _layout(model.params, count)
     memory.estimate(
         model,

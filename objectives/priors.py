@@ -241,6 +241,11 @@ class Tone(Prior):
                     f"the {name} of Tone is of {channels} channels; the images have "
                     f"{image.shape[-1]}"
                 )
-        mean = jnp.mean(image, (1, 2)) - jnp.asarray(self.mean, image.dtype)
-        spread = _power(jnp.var(image, (1, 2)), 0.5) - jnp.asarray(self.deviation, image.dtype)
-        return jnp.mean(mean**2 + spread**2, axis=1)
+        mean = jnp.mean(image, (1, 2))
+        deviation = _power(jnp.var(image, (1, 2)), 0.5)
+        aims = (jnp.asarray(aim, image.dtype) for aim in (self.mean, self.deviation))
+        off, spread = (
+            found - jnp.broadcast_to(aim, found.shape)
+            for found, aim in zip((mean, deviation), aims, strict=True)
+        )
+        return jnp.mean(off**2 + spread**2, axis=1)

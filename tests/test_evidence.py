@@ -98,6 +98,8 @@ def test_evidence_needs_no_text_of_the_optimizer(toy, folder):
     assert varied.evidence["seed_std"][0] > 0
 
 
+# The second image has no unit.
+@pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
     result = run(toy, "conv:1")
     with pytest.raises(fv.InputError, match="there is no folder"):

@@ -37,6 +37,7 @@ def result_of(number):
         steps=np.ones(1, int),
         stopped=("steps",),
         failures=(None,),
+        silent=(None,),
         seconds=1.0,
     )
 

@@ -90,6 +90,8 @@ class Likeness(Objective):
         return -jnp.mean((image - self.pixels[None]) ** 2, axis=(1, 2, 3))
 
 
+# The objective reads no activation: its unit, so to speak, has no gradient.
+@pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_an_objective_sees_images_and_the_network_what_is_transformed(toy):
     pixels = np.full((16, 16, 3), 0.25, np.float32)
     objective = Likeness(pixels)

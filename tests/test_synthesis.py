@@ -168,6 +168,8 @@ def test_a_weighted_match_is_best_where_both_gradients_are_equal():
     np.testing.assert_allclose(found.images, best, atol=1e-3)
 
 
+# Where the pictures are what they are compared with, there is nothing to gain.
+@pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_images_that_are_compared_go_through_the_pictures_transforms(toy):
     x = np.random.default_rng(3).uniform(0.2, 0.8, (2, *TOY_SIZE, 3)).astype(np.float32)
     seen = "Compose((RandomResizedCrop(0.1, 0.9, None), Noise(0.1)))"

@@ -98,8 +98,8 @@ class Network:
         """Activations (n, ...) by layer, in forward order."""
         try:
             found = _layers(collect(_Call(self.runner, self.way), given, x), self.output)
-        except FeatvisError:
-            raise
+        except (FeatvisError, FloatingPointError):
+            raise  # The second where JAX looks for NaN and infinity.
         # Whatever a network raises is its own; the user wants to know on what.
         except Exception as error:
             raise InputError(
