@@ -124,7 +124,7 @@ def test_what_makes_no_sense(make, words):
         (Brighten(LinearSchedule(0.1, 0.3)), Brighten),
         (Compose((Pad(1), Noise(LinearSchedule(0.1, 0.3)))), lambda x: Compose((Pad(1), Noise(x)))),
     ],
-    ids=repr,
+    ids=[str(number) for number in range(10)],
 )
 def test_at_a_step_a_transform_is_that_of_the_steps_number(case, like):
     image = jnp.asarray(np.random.default_rng(0).uniform(size=(9, 12, 3)), jnp.float32)
