@@ -89,6 +89,7 @@ MOVES = {
         (
             transforms.RandomAffine(border="constant", frame=2),
             transforms.RandomResizedCrop(),
+            transforms.NormalCrop(0.5),
             transforms.RandomCrop((18, 16)),
         )
     ),
