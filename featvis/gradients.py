@@ -128,7 +128,7 @@ def check_transform(transform: Transform, shape: tuple[int, ...]) -> None:
         GradientError: it has none.
     """
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    _check_part(transform, transform, jax.eval_shape(lambda: jax.random.key(0)), image)
+    _check_part(transform, transform.at(0), jax.eval_shape(lambda: jax.random.key(0)), image)
 
 
 @functools.lru_cache(maxsize=64)

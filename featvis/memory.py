@@ -238,6 +238,7 @@ def estimate(
         snapshots: number of times that the images are kept.
         devices: that share the images.
     """
+    transform = transform.at(0)
     image = jax.ShapeDtypeStruct(parameterization.shape, np.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(parameterization.init, key)
