@@ -14,9 +14,9 @@ own, so that a crash is a finding too.
     python experiments/compiler_sweep.py --isa AVX2         # as on a processor without AVX-512
     python experiments/compiler_sweep.py --option xla_cpu_prefer_vector_width=512
 
-Needs no extras. Runtime: 8 minutes on two busy cores. Where it says "right", its last line goes into
-`featvis.kernels.SWEPT`. What it showed: our option is right in all of 556 cases with jaxlib 0.10.2
-and in as many with 0.12.0.1, on an x86-64 with AVX-512; 512-bit vectors are wrong there with 0.10.2
+Needs no extras. Runtime: 8 minutes on two busy cores. Where it says "right", its last line goes
+into `featvis.kernels.SWEPT`. What it showed: our option is right in all of 556 cases with jaxlib 0.10.2
+and in all that were tried with 0.12.0.1 (`roll` apart), on an x86-64 with AVX-512; 512-bit vectors are wrong there with 0.10.2
 (`arctan` by 0.8 of 1 + the value).
 """
 
