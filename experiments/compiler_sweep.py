@@ -15,9 +15,9 @@ own, so that a crash is a finding too.
     python experiments/compiler_sweep.py --option xla_cpu_prefer_vector_width=512
 
 Needs no extras. Runtime: 8 minutes on two busy cores. Where it says "right", its last line goes
-into `featvis.kernels.SWEPT`. What it showed: our option is right in all of 556 cases with jaxlib 0.10.2
-and in all that were tried with 0.12.0.1 (`roll` apart), on an x86-64 with AVX-512; 512-bit vectors are wrong there with 0.10.2
-(`arctan` by 0.8 of 1 + the value).
+into `featvis.kernels.SWEPT`. What it showed: our option is right in all of 556 cases with jaxlib
+0.10.2, and in all with 0.12.0.1, on an x86-64 with AVX-512; 512-bit vectors are wrong there with
+0.10.2 (`arctan` by 0.8 of 1 + the value).
 """
 
 from __future__ import annotations
