@@ -420,9 +420,18 @@ def test_a_nan_of_the_network_is_our_error_under_the_checks() -> None:
         with pytest.raises(fv.NonFiniteError, match="NaN or infinity"):
             model(np.zeros((1, *SIZE, 3), np.float32))
         with pytest.raises(fv.NonFiniteError, match="NaN or infinity"):
-            fv.saliency(model, "logits:1", np.full((1, *SIZE, 3), 0.45))
+            fv.saliency(steep_model(), "logits:1", np.zeros((1, *SIZE, 3)))
     with pytest.raises(fv.NonFiniteError, match="image 0"):
-        fv.saliency(model, "logits:1", np.full((1, *SIZE, 3), 0.45))
+        fv.saliency(steep_model(), "logits:1", np.zeros((1, *SIZE, 3)))
+
+
+def steep_model() -> fv.Model:
+    """Of an infinite gradient where the picture is black."""
+    return fv.from_function(steep, {}, input=fv.Input(size=SIZE))
+
+
+def steep(params: object, x: jax.Array) -> jax.Array:
+    return jnp.sqrt(x.mean((1, 2)))
 
 
 # ---- what has no gradient -------------------------------------------------------------------
