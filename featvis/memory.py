@@ -25,7 +25,7 @@ from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.programs import alive, variables
 from featvis.transforms import Transform
-from objectives import Activations, Objective, images_of, separable
+from objectives import Activations, Objective, ObjectiveError, images_of, separable
 
 #: Bytes of activations below which a pass is too short to be worth its start, on a CPU. Measured
 #: on EfficientNet-Lite0, two cores: block2 at 224x224 takes 1.7 ms an image alone and 3.4 among 16.
@@ -56,7 +56,7 @@ def images_at_a_time(
         return None
     try:
         activations, weights = footprint(model, objective, shape[1:], seen[1:])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ObjectiveError):
         return None  # A network that one image alone does not go through.
     divisors = [size for size in range(1, count) if count % size == 0]
     if kernels.on_cpu():
@@ -300,7 +300,10 @@ def _network(model: Model, objective: Objective, count: int, image: Any, seen: A
             return max(named, trace(alone, 1))
         except (TypeError, ValueError):  # a network that one image alone does not go through
             pass
-    return trace(objective, count)
+    try:
+        return trace(objective, count)
+    except ObjectiveError:  # Its own images are seen under the transform: no shape tells how.
+        return 0
 
 
 def _first(objective: Objective, count: int) -> Objective:

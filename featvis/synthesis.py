@@ -883,6 +883,7 @@ def _check_fit(
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
     seen = jax.eval_shape(jax.vmap(transform.at(0)), keys, image)
     model.check_image_shape(*seen.shape[1:])
+    looked_at = objective
     for shape in {image.shape, seen.shape}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
@@ -898,10 +899,13 @@ def _check_fit(
             }
 
         beside = objective.seen(see)
-        (objective if shape == image.shape else beside).check(acts, image.shape)
+        fitting = objective if shape == image.shape else beside
+        fitting.check(acts, image.shape)
+        if shape == tuple(seen.shape):
+            looked_at = fitting
     check_transform(transform, parameterization.shape)
     check_parameterization(parameterization)
-    prune = check_gradient(model.apply, model.params, objective, image.shape, seen.shape)
+    prune = check_gradient(model.apply, model.params, looked_at, image.shape, seen.shape)
     return tuple(seen.shape), prune
 
 
