@@ -33,7 +33,7 @@ from skimage import data
 import featvis as fv
 from featvis.attribution import saliency
 from featvis.images import image_files
-from featvis.report import Report
+from featvis.pages import Report
 
 #: Five of the paper's figure 1, and three that the photographs of scikit-image are near.
 CLASSES = (

@@ -43,7 +43,7 @@ import numpy as np
 import optax
 
 import featvis as fv
-from featvis.report import Report
+from featvis.pages import Report
 
 #: Images of one minibatch; share of the inputs that an autoencoder does not see.
 BATCH, MASKED = 100, 0.3

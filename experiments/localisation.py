@@ -48,10 +48,10 @@ from PIL import Image, ImageDraw
 
 import featvis as fv
 from featvis.attribution import saliency
+from featvis.attribution.localisation import Box, bounding_box, box_iou, centre_box, segment
 from featvis.images import image_files
-from featvis.localisation import Box, bounding_box, box_iou, centre_box, segment
-from featvis.report import Report
-from featvis.result import to_picture
+from featvis.pages import Report
+from featvis.pictures import to_picture
 
 #: By hand, in pixels of scikit-image's pictures.
 BUNDLED = {

@@ -43,11 +43,11 @@ from PIL import Image, ImageOps
 from skimage import data
 
 import featvis as fv
-from featvis import metrics, presets
-from featvis.drivers import follow
+from featvis import methods
+from featvis.evidence import metrics
 from featvis.images import image_files, read_images
-from featvis.presets import Recipe, Scene, Stage
-from featvis.report import Report
+from featvis.methods import Recipe, Setting, Stage, run_recipe
+from featvis.pages import Report
 
 LAYERS = ("block2", "block4", "block6", "block10", "block15", "head", "logits")
 COMPARED = ("block2", "block6", "block10", "head")
@@ -57,7 +57,7 @@ BATCH = 4
 #: The photographs of the papers' kind for HOG and DSIFT.
 GREY = ("camera", "astronaut", "coffee", "chelsea")
 
-Rule = Callable[[Scene], Recipe]
+Rule = Callable[[Setting], Recipe]
 #: Metrics by name, each (n,), a figure an image.
 Figures = Mapping[str, np.ndarray]
 
@@ -160,13 +160,13 @@ class Subject(NamedTuple):
         """What `fv.invert` does, along any recipe."""
         found = []
         for batch in batches(self.photographs):
-            recipe = rule(presets.scene(self.model, layer, batch.shape[1:3], steps))
+            recipe = rule(methods.setting_of(self.model, layer, batch.shape[1:3], steps))
             match = fv.FeatureMatch(
                 layer, fv.target(self.model, layer, batch), metric=recipe.metric
             )
             objective = recipe.weight * match
             options: dict[str, Any] = {"seed": self.seed, "batch": len(batch), "progress": False}
-            found.append(follow(self.model, objective, recipe, layer, **options))
+            found.append(run_recipe(self.model, objective, recipe, layer, **options))
         images = np.concatenate([one.images for one in found])
         seconds = found[-1].seconds / len(found[-1])
         return Inverted(images, steps, seconds, self.measured(layer, images))
@@ -204,7 +204,7 @@ def interval(values: np.ndarray, digits: int = 1) -> str:
 # ---- recipes -------------------------------------------------------------------------------
 
 
-def plain(at: Scene) -> Recipe:
+def plain(at: Setting) -> Recipe:
     """What `modern` is compared with: Fourier coefficients, Adam and nothing else."""
     (steps,) = at.shares(400)
     image = f"Fourier({at.size}, {at.channels}, decay=1.0)"
@@ -219,8 +219,8 @@ def modern_but(
 ) -> Rule:
     """The preset `modern` with another spectrum, schedule, floor, metric, prior or gradient."""
 
-    def rule(at: Scene) -> Recipe:
-        modern = presets.modern(at)
+    def rule(at: Setting) -> Recipe:
+        modern = methods.modern(at)
         (stage,) = modern.stages
         image = f"Fourier({at.size}, {at.channels}, decay={decay}, sd=0.0002)"
         floor = min(128, 4 * at.stride**1.5) / math.prod(at.size) if eps is None else eps
@@ -336,7 +336,7 @@ def descriptors(report: Report, networks: Collection[str], steps: int, seed: int
     images = grey_squares(96)
     others = {"another photograph": np.roll(images, 1, axis=0)}
     others |= noises(64, 96, np.random.default_rng(seed))
-    recipes = {"ijcv2016": (presets.ijcv2016, steps * 3 // 4), "modern": (presets.modern, steps)}
+    recipes = {"ijcv2016": (methods.ijcv2016, steps * 3 // 4), "modern": (methods.modern, steps)}
     found, rows = {}, []
     for network in networks:
         subject = Subject(fv.load(network), images, seed)
@@ -407,7 +407,7 @@ def main() -> None:
     subject = Subject(fv.load("efficientnet_lite0"), photographs, options.seed)
 
     layers = ("block2", "head") if options.quick else LAYERS
-    modern: dict[str, tuple[Rule, int]] = {"modern": (presets.modern, steps)}
+    modern: dict[str, tuple[Rule, int]] = {"modern": (methods.modern, steps)}
     whole = subject.all_inverted(layers, modern)
     networks = {subject.model.name: by_layer(report, subject, whole)}
     if not options.quick:
@@ -425,12 +425,12 @@ def main() -> None:
     report.heading("Presets compared")
     recipes: dict[str, tuple[Rule, int]] = {
         "plain Fourier": (plain, steps),
-        "cvpr2015": (presets.cvpr2015, steps),
-        "ijcv2016": (presets.ijcv2016, steps * 7 // 8),
-        "half modern": (presets.modern, steps // 2),
+        "cvpr2015": (methods.cvpr2015, steps),
+        "ijcv2016": (methods.ijcv2016, steps * 7 // 8),
+        "half modern": (methods.modern, steps // 2),
     }
     if options.long:
-        recipes["long modern"] = (presets.modern, 10 * steps)
+        recipes["long modern"] = (methods.modern, 10 * steps)
     few = subject._replace(photographs=photographs[:8])
     compared = few.all_inverted(layers[:1] if options.quick else COMPARED, recipes)
     for layer, inverted in compared.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import featvis as fv
-from featvis.result import grid, to_picture
+from featvis.pictures import grid, to_picture
 
 #: What is compared: the preset, the preset as it is for 160 pixels and more, and nothing.
 TRANSFORMS = {

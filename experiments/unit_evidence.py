@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import featvis as fv
-from featvis.result import grid, to_picture
+from featvis.pictures import grid, to_picture
 
 LAYERS = ("block2", "block4", "block8", "block10", "block15", "logits")
 

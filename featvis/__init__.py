@@ -11,11 +11,9 @@ result.save("unit.png")
 Transforms are in `featvis.transforms`: some have the names of objectives (`Blur`).
 """
 
-from featvis import localisation, metrics, presets, transforms
-from featvis.attribution import saliency
+from featvis import methods, transforms
+from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
-from featvis.checkpoints import Rule, convert, from_oihw, read_weights
-from featvis.drivers import accentuate, caricature, class_model, invert
 from featvis.errors import (
     CheckpointError,
     FeatvisError,
@@ -27,23 +25,26 @@ from featvis.errors import (
     TooLargeError,
     UnknownModel,
 )
-from featvis.evidence import compare_with_natural, vary_seed
+from featvis.evidence import compare_with_natural, metrics, vary_seed
+from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
+from featvis.jaxprs.taps import tap
+from featvis.loading import available, fetch, load
+from featvis.methods import accentuate, caricature, class_model, invert
 from featvis.models import (
     Input,
     Model,
-    available,
     batch_norm_prior,
-    fetch,
     from_equinox,
     from_function,
     from_haiku,
     from_keras,
     from_linen,
     from_nnx,
-    load,
-    tap,
+    leaky,
+    target,
 )
+from featvis.pages import Report
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -56,13 +57,11 @@ from featvis.parameterizations import (
     Pyramid,
     Upsampled,
 )
-from featvis.redirect import leaky
 from featvis.replay import VersionWarning, replay
-from featvis.report import Report
-from featvis.result import Result
-from featvis.silence import SilenceWarning
+from featvis.results import Result
 from featvis.synthesis import synthesize, synthesize_many
-from featvis.targets import target
+from featvis.weights.files import read_weights
+from featvis.weights.layouts import Rule, convert, from_oihw
 from objectives import (
     L1,
     L2,
@@ -102,8 +101,8 @@ from objectives import (
     gram,
     leaf,
     parse,
-    signature,
     stack,
+    stack_key,
     static,
     units_of,
 )
@@ -193,16 +192,16 @@ __all__ = [
     "leaky",
     "load",
     "localisation",
+    "methods",
     "metrics",
     "parse",
-    "presets",
     "read_image",
     "read_images",
     "read_weights",
     "replay",
     "saliency",
-    "signature",
     "stack",
+    "stack_key",
     "static",
     "synthesize",
     "synthesize_many",

@@ -9,21 +9,17 @@ from typing import Any
 
 import optax
 
-from featvis import components, models
+from featvis import loading, text
 from featvis.errors import InputError, UnknownModel, printable
-from featvis.manifest import (
-    array_of,
-    check_manifest,
-    last_run,
-    read_manifest,
-    unpack_init,
-    versions,
-)
-from featvis.models import Model
-from featvis.redirect import with_leak
-from featvis.result import Result
-from featvis.synthesis import attempt
-from featvis.targets import target
+from featvis.models import Model, target
+from featvis.models.leaky import with_leak
+from featvis.results import Result
+from featvis.results.checks import check_manifest
+from featvis.results.format import last_run
+from featvis.results.manifest import versions
+from featvis.results.packing import array_of, unpack_init
+from featvis.results.reading import read_manifest
+from featvis.synthesis.run import attempt
 from objectives import Objective, parse
 
 
@@ -36,20 +32,20 @@ def model_of(run: Mapping[str, Any], model: Model | None = None) -> Model:
 
     Args:
         run: of a manifest.
-        model: the model, where it is not one that `featvis.models.load` knows.
+        model: the model, where it is not one that `featvis.loading.load` knows.
 
     Raises:
         InputError: the picture was made with other weights.
         UnknownModel: the model is not known by its name.
     """
     name, digest, origin = (printable(run["model"][key]) for key in ("name", "digest", "origin"))
-    if model is None and models.is_place(name):
+    if model is None and loading.is_place(name):
         # Importing is running a program: never because a picture says so.
         raise InputError(
             f"the picture was made with a model of your own, {name}: pass model= (--model {name})"
         )
     try:
-        model = models.load(name) if model is None else model
+        model = loading.load(name) if model is None else model
     except UnknownModel as error:
         raise UnknownModel(
             f"the picture was made with a model called {name!r}, which is not one of the "
@@ -105,7 +101,7 @@ def replay(
 
     Args:
         source: a PNG that featvis wrote, the JSON beside it, or a manifest.
-        model: the model, where it is not one that `featvis.models.load` knows.
+        model: the model, where it is not one that `featvis.loading.load` knows.
         optimizer: the optimizer, where it was not given as text; of several runs, for each that
             has none.
         progress: show a progress bar on a terminal.
@@ -167,7 +163,7 @@ def _again(
         raise InputError(
             "the optimizer was not given as text and is not in the manifest: pass optimizer="
         )
-    parameterization = components.parameterization(
+    parameterization = text.parameterization(
         run["parameterization"], network.input.size, network.input.channels
     )
     return attempt(

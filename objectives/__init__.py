@@ -1,5 +1,7 @@
 """The objective language: what a picture is to maximise, as immutable, printable pytrees."""
 
+from objectives.activations import Activations
+from objectives.batches import separable, slice_images, stack, stack_key, units_of
 from objectives.comparisons import (
     Alignment,
     BatchStatistics,
@@ -10,25 +12,10 @@ from objectives.comparisons import (
     MinDistance,
     Style,
     gram,
-    units_of,
-)
-from objectives.core import (
-    Activations,
-    Constant,
-    NamedArray,
-    Objective,
-    OnImages,
-    Scaled,
-    Sum,
-    check_number,
-    images_of,
-    leaf,
-    separable,
-    signature,
-    stack,
-    static,
 )
 from objectives.errors import ObjectiveError, ParseError, UnknownLayer
+from objectives.fields import NamedArray, check_number, leaf, static
+from objectives.objective import Constant, Objective, OnImages, Scaled, Sum
 from objectives.priors import (
     L1,
     L2,
@@ -90,12 +77,12 @@ __all__ = [
     "UnknownLayer",
     "check_number",
     "gram",
-    "images_of",
     "leaf",
     "parse",
     "separable",
-    "signature",
+    "slice_images",
     "stack",
+    "stack_key",
     "static",
     "units_of",
 ]

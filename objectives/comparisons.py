@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Constant, Objective, Scaled, See, Sum, check_number, leaf, static
+from objectives.activations import See
 from objectives.errors import ObjectiveError
-from objectives.priors import Prior, _power
-from objectives.units import _cosine, _norm
+from objectives.fields import check_number, leaf, static
+from objectives.measures import safe_cosine, safe_norm, safe_power
+from objectives.objective import Objective
 
 #: Keeps the logarithm of a squared relative error finite.
 _LEAST_ERROR = 1e-12
+
 _METRICS = ("norm", "l2", "log", "cosine")
 
 
@@ -142,11 +144,11 @@ class FeatureMatch(Comparison):
                 )
             a, t = a * mask[..., None], t * mask[..., None]
         if self.metric == "norm":
-            distances = _power(jnp.sum((a - t) ** 2, axis=-1), 0.5)
+            distances = safe_power(jnp.sum((a - t) ** 2, axis=-1), 0.5)
             return -jnp.mean(distances, axis=tuple(range(1, distances.ndim)))
         a, t = _flat(a), _flat(t)
         if self.metric == "cosine":
-            return _cosine(a, t)
+            return safe_cosine(a, t)
         error = jnp.sum((a - t) ** 2, axis=1) / jnp.sum(t * t, axis=1)
         return -error if self.metric == "l2" else -0.5 * jnp.log(error + _LEAST_ERROR)
 
@@ -191,7 +193,7 @@ class Caricature(Comparison):
         t = jnp.maximum(t, 0) if self.positive else t
         a = _flat(a)
         score = jnp.sum(a * t, axis=1) / jnp.sum(t * t, axis=1)
-        return score * jnp.maximum(0.1, _cosine(a, t)) ** self.power if self.power else score
+        return score * jnp.maximum(0.1, safe_cosine(a, t)) ** self.power if self.power else score
 
 
 class Style(Objective):
@@ -255,7 +257,7 @@ class Diversity(Objective):
         g = _flat(gram(_positions(acts, self.layer)))
         count = g.shape[0]
         _several(self, count)
-        g = g / _norm(g)[:, None]
+        g = g / safe_norm(g)[:, None]
         others = g @ g.T * (1 - jnp.eye(count, dtype=g.dtype))
         return -jnp.sum(others, axis=1) / (count - 1)
 
@@ -353,24 +355,5 @@ class BatchStatistics(Objective):
             )
         axes = tuple(range(a.ndim - 1))
         off = jnp.mean(a, axes) - wanted, jnp.var(a, axes) - jnp.asarray(self.variance, jnp.float32)
-        distance = sum(_power(jnp.sum(d * d), 0.5) for d in off)
+        distance = sum(safe_power(jnp.sum(d * d), 0.5) for d in off)
         return jnp.broadcast_to(-distance, a.shape[:1])
-
-
-def units_of(objective: Objective) -> Objective | None:
-    """The part of an objective that reads the activations of one image; None if there is none.
-
-    Image priors, constants, comparisons among the images of a batch, and those with images that are
-    seen beside it are left out.
-    """
-    if isinstance(objective, (Prior, Constant)) or objective.couples_images:
-        return None
-    if isinstance(objective, Comparison) and getattr(objective, "images", None) is not None:
-        return None
-    if isinstance(objective, Scaled):
-        inner = units_of(objective.objective)
-        return None if inner is None else Scaled(objective.weight, inner)
-    if isinstance(objective, Sum):
-        kept = [units for units in map(units_of, objective.objectives) if units is not None]
-        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
-    return objective

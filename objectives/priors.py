@@ -15,18 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Objective, Scaled, Sum, check_number, leaf, static
 from objectives.errors import ObjectiveError
+from objectives.fields import check_number, leaf, static
+from objectives.measures import safe_power
+from objectives.objective import Objective, Scaled, Sum
 
 
 class Prior(Objective):
     """Base of the objectives that read the image and no activation."""
-
-
-def _power(squares: jax.Array, exponent: float) -> jax.Array:
-    """squares^exponent with gradient 0 at 0, where that of a power below 1 is infinite."""
-    positive = squares > 0
-    return jnp.where(positive, jnp.where(positive, squares, 1.0) ** exponent, 0.0)
 
 
 class TotalVariation(Prior):
@@ -50,7 +46,7 @@ class TotalVariation(Prior):
         """Scores (n,), at least 0."""
         dy = jnp.pad(jnp.diff(image, axis=1), ((0, 0), (0, 1), (0, 0), (0, 0)))
         dx = jnp.pad(jnp.diff(image, axis=2), ((0, 0), (0, 0), (0, 1), (0, 0)))
-        return _power(dx**2 + dy**2, self.beta / 2).mean(axis=(1, 2, 3))
+        return safe_power(dx**2 + dy**2, self.beta / 2).mean(axis=(1, 2, 3))
 
 
 class AlphaNorm(Prior):
@@ -81,7 +77,7 @@ class AlphaNorm(Prior):
         squares = (image - self.center) ** 2
         if self.joint:
             squares = jnp.sum(squares, axis=-1, keepdims=True)
-        return jnp.sum(_power(squares, self.alpha / 2), axis=-1).mean(axis=(1, 2))
+        return jnp.sum(safe_power(squares, self.alpha / 2), axis=-1).mean(axis=(1, 2))
 
 
 class L1(Prior):
@@ -242,7 +238,7 @@ class Tone(Prior):
                     f"{image.shape[-1]}"
                 )
         mean = jnp.mean(image, (1, 2))
-        deviation = _power(jnp.var(image, (1, 2)), 0.5)
+        deviation = safe_power(jnp.var(image, (1, 2)), 0.5)
         aims = (jnp.asarray(aim, image.dtype) for aim in (self.mean, self.deviation))
         off, spread = (
             found - jnp.broadcast_to(aim, found.shape)

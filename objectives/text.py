@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives import literals
-from objectives.core import NamedArray, Objective, text_name
+from objectives import expressions, literals
 from objectives.errors import ObjectiveError, ParseError
+from objectives.fields import NamedArray
+from objectives.objective import Objective, text_name
 from objectives.units import Channel, Layer, Logit, Neuron
 
 # In a scan from left to right a colon outside a string can only be that of a unit.
 _TOKEN = re.compile(
     rf"""
-      (?P<quoted> {literals.STRING} ) (?P<colon1> \s* : )
-    | {literals.STRING}
+      (?P<quoted> {expressions.STRING} ) (?P<colon1> \s* : )
+    | {expressions.STRING}
     | (?P<open> ['"] )
     | (?P<layer> (?= \d* [A-Za-z_] ) \w+ (?: [./]\w+ )* ) (?P<colon2> \s* : )
     | (?P<path> [A-Za-z_]\w* (?: / \w+ | \.\d+ )+ ) (?! \s*\( | \w )
@@ -99,14 +100,14 @@ def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Ob
             return named[name]
         if name not in names:
             return Layer(name)
-        needed = literals.required_arguments(names[name])
+        needed = expressions.required_arguments(names[name])
         if needed:
             raise ObjectiveError(
                 f"{name} needs {', '.join(needed)}; a layer of that name is layer({name!r})"
             )
         return names[name]()
 
-    evaluator = literals.Evaluator(
+    evaluator = expressions.Evaluator(
         names, "objective", methods=("on",), bare=bare, refused=_bare_number
     )
     value = evaluator.evaluate(text, _units(text, {*names, *named}, layers))
@@ -115,7 +116,7 @@ def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Ob
         meant = "name a unit such as block8:3"
         if isinstance(value, (tuple, list)):
             meant = "several units are a list, block8:[0, 3], and several terms sum([...])"
-        raise literals.mark(text, f"{kind} is not an objective; {meant}", 0)
+        raise expressions.mark(text, f"{kind} is not an objective; {meant}", 0)
     return value
 
 
@@ -154,9 +155,9 @@ def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int
     stop = 0
     while token := _TOKEN.search(text, stop):
         start, stop = token.span()
-        if len(found) > literals.MOST_PARTS:
-            raise literals.mark(
-                text, f"the objective has more than {literals.MOST_PARTS} parts", start
+        if len(found) > expressions.MOST_PARTS:
+            raise expressions.mark(
+                text, f"the objective has more than {expressions.MOST_PARTS} parts", start
             )
         if token["open"] is not None:
             break  # a string without an end, which the evaluator refuses
@@ -168,7 +169,7 @@ def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int
             unit, stop = _unit(text, token, layers)
             found[start, stop] = unit
         elif token["stray"] is not None:
-            raise literals.mark(
+            raise expressions.mark(
                 text, "a colon follows a layer's name: block8:3 is a unit of block8", start
             )
     return found
@@ -190,7 +191,7 @@ def _path(
     if path in known:
         return path, token.end()
     near = difflib.get_close_matches(path, known, n=3)
-    raise literals.mark(
+    raise expressions.mark(
         text,
         f"{path} could be the layer {path!r} or {head} divided by {number}: write "
         f"layer({path!r}), or {head} / {number} with spaces"
@@ -206,12 +207,12 @@ def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objec
         try:
             layer = ast.literal_eval(token["quoted"])
         except (SyntaxError, ValueError) as error:
-            raise literals.mark(
+            raise expressions.mark(
                 text, f"malformed name of a layer: {error}", token.start()
             ) from None
     index_text = _INDEX.match(text, stop)
     if index_text is None:
-        raise literals.mark(
+        raise expressions.mark(
             text,
             "a unit's index is a whole number, a range of them such as 0-3, a list such as [0, 3], "
             f"or *{_nearly(text, stop, layer)}",
@@ -224,7 +225,7 @@ def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objec
     if at is not None:
         position_text = _POSITION.match(text, at.end())
         if position_text is None:
-            raise literals.mark(
+            raise expressions.mark(
                 text,
                 "a position is y,x or a token, whole numbers of 0 or more, or center",
                 at.end(),
@@ -239,9 +240,9 @@ def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objec
             return Neuron(layer, index, position), stop
         return (Logit(index) if _holds_classes(layer, layers) else Channel(layer, index)), stop
     except ParseError as error:
-        raise literals.mark(text, str(error), begun) from None
+        raise expressions.mark(text, str(error), begun) from None
     except ObjectiveError as error:
-        raise literals.mark(text, str(error), token.start()) from error
+        raise expressions.mark(text, str(error), token.start()) from error
 
 
 def _holds_classes(layer: str, layers: Layers | None) -> bool:
@@ -257,7 +258,7 @@ def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:
     if index["one"] is not None:
         other = _OTHER_RANGE.match(text, stop)
         if other is not None:
-            raise literals.mark(
+            raise expressions.mark(
                 text,
                 f"a range of units has a plain hyphen, and both of its ends are in it: "
                 f"{layer}:{index['one']}-{other[1]}",
@@ -265,7 +266,7 @@ def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:
             )
     if index["range"] is not None and _TIMES.match(text, stop):
         first, last = index["range"].split("-")
-        raise literals.mark(
+        raise expressions.mark(
             text,
             f"{index['range']} is a range of units; a difference has spaces: "
             f"{layer}:{first} - {last}*..., and a range its weight in front",

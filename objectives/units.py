@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from objectives.core import Activations, Objective, check_number, leaf, static
+from objectives.activations import Activations
 from objectives.errors import ObjectiveError
+from objectives.fields import check_number, leaf, static
+from objectives.measures import safe_cosine
+from objectives.objective import Objective
 
 #: A layer's name that the unit text `layer:index` takes without quotes.
 UNIT_LAYER = re.compile(r"(?=\d*[A-Za-z_])\w+(?:[./]\w+)*", re.ASCII)
@@ -208,24 +211,13 @@ class Neuron(_Indexed):
         return self._unit_text(f"@{','.join(map(str, position))}")
 
 
-def _norm(a: jax.Array) -> jax.Array:
-    """Norm of the last axis; 1 for zeros, where the true norm has no gradient."""
-    squares = jnp.sum(a * a, axis=-1)
-    return jnp.sqrt(jnp.where(squares > 0, squares, 1))
-
-
-def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """True cosine of the last axes; 0 where either is all zero."""
-    return jnp.sum(a * b, axis=-1) / _norm(a) / _norm(b)
-
-
 def _along(a: jax.Array, vector: Any, power: float) -> jax.Array:
     """The product a · vector times max(0.1, cos)^power along the last axis."""
     v = jnp.asarray(vector, a.dtype)
     # Of all images, or one an image: (1 or n, 1, ..., c).
     v = v.reshape(-1, *(1,) * (a.ndim - 2), v.shape[-1])
     dot = jnp.sum(a * v, axis=-1)
-    return dot * jnp.maximum(0.1, _cosine(a, v)) ** power if power else dot
+    return dot * jnp.maximum(0.1, safe_cosine(a, v)) ** power if power else dot
 
 
 def _check_direction(objective: Any, acts: Activations) -> None:

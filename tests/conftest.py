@@ -10,7 +10,8 @@ import jax
 import networks
 import pytest
 
-import featvis.models
+import featvis
+import featvis.loading
 
 # A busy machine is no failure: nothing is timed in a test.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -60,7 +61,7 @@ def experiment() -> Iterator[Callable[[str], ModuleType]]:
 
 @pytest.fixture(scope="session")
 def lite0():
-    return featvis.models.load("efficientnet_lite0")
+    return featvis.loading.load("efficientnet_lite0")
 
 
 @pytest.fixture(scope="session")

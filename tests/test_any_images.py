@@ -8,7 +8,7 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis import metrics
+from featvis.evidence import metrics
 from featvis.images import as_images
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")

@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 
 import featvis as fv
-from featvis import cli
+from featvis.cli import app
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -405,7 +405,7 @@ def test_layers_are_printed_as_they_can_be_typed(capsys, monkeypatch, tmp_path):
     )
     monkeypatch.syspath_prepend(tmp_path)
     with contextlib.suppress(SystemExit):
-        cli.main(["layers", "--model", "oddnets:factory", "--json"])
+        app.main(["layers", "--model", "oddnets:factory", "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     model = fv.load("oddnets:factory")
     for row in rows[:3]:

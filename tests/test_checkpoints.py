@@ -19,17 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featvis.checkpoints import (
-    Layout,
-    Rule,
-    assemble,
-    describe_differences,
-    fit,
-    read_checkpoint,
-    read_file,
-    read_weights,
-)
 from featvis.errors import CheckpointError
+from featvis.weights.files import read_checkpoint, read_file, read_weights
+from featvis.weights.layouts import KeyLayout, Rule, assemble, describe_differences, fit
 
 # Files are written instruction by instruction: neither torch nor a pickler of ours is trusted.
 
@@ -426,14 +418,14 @@ EXPECTED = {"fc/kernel": (3, 2), "fc/bias": (2,)}
 
 def test_assemble_maps_and_transforms():
     tensors = {"fc.weight": np.ones((2, 3)), "fc.bias": np.zeros(2), "fc.step": np.zeros(())}
-    found, wrong = assemble(tensors, EXPECTED, Layout("test", RULES, ignore=r".*\.step"))
+    found, wrong = assemble(tensors, EXPECTED, KeyLayout("test", RULES, ignore=r".*\.step"))
     assert wrong == []
     assert {path: array.shape for path, array in found.items()} == EXPECTED
 
 
 def test_assemble_lists_every_difference():
     tensors = {"fc.weight": np.ones((3, 2)), "foo": np.zeros(3)}
-    assert assemble(tensors, EXPECTED, Layout("test", RULES))[1] == [
+    assert assemble(tensors, EXPECTED, KeyLayout("test", RULES))[1] == [
         "- fc.weight for fc/kernel (3, 2)",
         "+ fc.weight (3, 2)",
         "- fc.bias for fc/bias (2,)",
@@ -656,7 +648,7 @@ def test_missing_weights_and_directories(tmp_path, suffix):
 # ---- as training scripts write them --------------------------------------------------------
 
 NETWORK = {"conv.weight": np.arange(6.0).reshape(2, 3), "fc.bias": np.arange(3.0), "fc.step": 1.0}
-LAYOUT = Layout(
+LAYOUT = KeyLayout(
     "test",
     (Rule(r"conv/kernel", r"conv.weight", np.transpose), Rule(r"fc/bias", r"fc.bias")),
     ignore=r".*\.step",

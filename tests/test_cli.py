@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import featvis as fv
-from featvis import cli, result
-from featvis.checkpoints import source_of
-from featvis.manifest import last_run, read_manifest
+from featvis.cli import app
+from featvis.results import result
+from featvis.results.format import last_run
+from featvis.results.reading import read_manifest
+from featvis.weights.layouts import source_of
 from featvis.zoo.architecture import _expected
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -27,14 +29,14 @@ SMALL = [*WHOLE, "--transform", "none"]
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("featvis.cli.enable_cache", lambda: None)
+    monkeypatch.setattr("featvis.cli.app.enable_cache", lambda: None)
 
 
 def call(capsys, *arguments):
     """Exit code, output lines, error text."""
     code = 0
     try:
-        cli.main(list(arguments))
+        app.main(list(arguments))
     except SystemExit as error:
         code = error.code or 0
     captured = capsys.readouterr()
@@ -707,13 +709,13 @@ def test_no_number_or_name_is_too_long_for_one_line(
 
 
 def test_pictures_before_the_memory_ran_out_are_there(capsys, own, monkeypatch):
-    real = cli.synthesize_many
+    real = app.synthesize_many
 
     def running_out(*args, **options):
         yield next(iter(real(*args, **options)))
         raise fv.TooLargeError("the memory ran out")
 
-    monkeypatch.setattr(cli, "synthesize_many", running_out)
+    monkeypatch.setattr(app, "synthesize_many", running_out)
     arguments = ["map:1", "tokens:1", "-o", "all", "--steps", "1", "--transform", "none"]
     code, lines, errors = call(capsys, "render", own, *arguments, "--quiet", "--json")
     assert (code, errors) == (2, "error: the memory ran out\n")

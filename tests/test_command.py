@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from featvis.console import UNHEARD, Output
+from featvis.cli.console import UNHEARD, Output
 
 ROOT = Path(__file__).parent.parent
 

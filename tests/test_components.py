@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import featvis as fv
-from featvis import components
+from featvis import text as components
 
 
 @pytest.mark.parametrize("text", ["fourier", "Fourier", "Fourier()", "fourier()"])

@@ -10,7 +10,8 @@ import networks
 import numpy as np
 
 import featvis as fv
-from featvis import synthesis
+from featvis.synthesis import loop
+from featvis.synthesis import run as synthesis_run
 
 #: All that knows of images: numbers of each, pairs of them, a prior of the picture.
 JOINT = "relu:[0, 1, 2, 3] - 0.1*diversity('conv') + 0.1*min_distance('conv') - 0.01*tv"
@@ -24,7 +25,7 @@ class Breaks(fv.Objective):
 
 
 def findings():
-    toy, advance, calls = networks.toy(), synthesis._advance, []
+    toy, advance, calls = networks.toy(), loop.take_steps, []
 
     def watched(*args):
         out = advance(*args)
@@ -51,7 +52,7 @@ def findings():
         before = advance._cache_size()
         options = {"transform": "none", "progress": False, **options}
         size = fv.Pixels(networks.TOY_SIZE)
-        result = synthesis.attempt(model, objective, size, **options)
+        result = synthesis_run.attempt(model, objective, size, **options)
         programs = advance._cache_size() - before
         moved = any(call["moved"] for call in calls)
         return result, {**calls[-1], "moved": moved, "programs": programs}
@@ -62,7 +63,7 @@ def findings():
         pairs += [(a.params["pixels"], b.params["pixels"]), (a.snapshots[5], b.snapshots[5])]
         return max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
 
-    synthesis._advance = watched
+    loop.take_steps = watched
     first = jax.devices()[0]
     # Parameters of a result are numpy; those of one's own may be on a device.
     start = {"pixels": np.random.default_rng(0).normal(0, 0.1, (4, *networks.TOY_SIZE, 3))}

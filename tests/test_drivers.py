@@ -11,8 +11,10 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis import drivers, metrics, presets, synthesis
-from featvis.manifest import last_run, runs_of
+from featvis import methods, synthesis
+from featvis.evidence import metrics
+from featvis.results.format import last_run, runs_of
+from featvis.synthesis import loop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -75,10 +77,10 @@ def test_class_model_of_a_linear_score_in_a_ball_is_its_weights(linear):
 
 
 def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
-    at = presets.scene(linear, "logits", SIZE, None)
+    at = methods.setting_of(linear, "logits", SIZE, None)
     off = jnp.full((1, *SIZE, 3), 0.6)
     # Our prior is λ times a mean over all numbers about mid-grey.
-    weight = float(presets.simonyan2013(at).prior({}, off)[0]) / 0.1**2
+    weight = float(methods.simonyan2013(at).prior({}, off)[0]) / 0.1**2
     lam = weight / NUMBERS
     # Within the box.
     w = np.asarray(linear.params.weights["w"])
@@ -307,9 +309,9 @@ def test_what_of_a_class_is_maximised(toy):
         jax.nn.softmax(np.asarray(toy(result.images)["logits"]))[:, 1],
         rtol=1e-5,
     )
-    at = presets.scene(toy, "logits", TOY_SIZE, None)
-    assert presets.plug_in(at).of == "log_probability"
-    assert presets.visualization(at).of == presets.simonyan2013(at).of == "score"
+    at = methods.setting_of(toy, "logits", TOY_SIZE, None)
+    assert methods.plug_in(at).of == "log_probability"
+    assert methods.visualization(at).of == methods.simonyan2013(at).of == "score"
 
 
 def test_a_name_of_several_classes_lists_them(toy):
@@ -326,7 +328,7 @@ def test_a_name_of_several_classes_lists_them(toy):
 def programs():
     return tuple(
         part._cache_size()
-        for part in (synthesis._start, synthesis._advance, synthesis._decode, synthesis._evaluate)
+        for part in (loop.start_state, loop.take_steps, loop.decode_images, loop.evaluate_images)
     )
 
 
@@ -384,13 +386,13 @@ def test_stages_go_on_from_each_other_and_replay_to_the_bit(toy, tmp_path):
 
 
 def test_plug_in_replays_over_all_its_sizes(toy, tmp_path, monkeypatch):
-    whole = presets.plug_in
+    whole = methods.plug_in
 
     def short(at):
         recipe = whole(at)
         return dataclasses.replace(recipe, stages=recipe.stages[::3])
 
-    monkeypatch.setitem(presets.INVERSIONS, "plug_in", short)
+    monkeypatch.setitem(methods.INVERSIONS, "plug_in", short)
     result = drive(fv.invert, toy, "relu", PHOTOGRAPHS[0], preset="plug_in", steps=14)
     monkeypatch.undo()
     assert len(result.scores) == 6
@@ -553,4 +555,4 @@ def test_a_network_with_labels_and_no_logits_says_so(invertible):
 
 def test_drivers_take_a_networks_name():
     with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
-        drivers.invert("efficientnet_lite", "block1", PHOTOGRAPHS)
+        methods.invert("efficientnet_lite", "block1", PHOTOGRAPHS)

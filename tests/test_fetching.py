@@ -15,10 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from featvis import fetching, sources, zoo
+from featvis import zoo
 from featvis.errors import FeatvisError, FetchError, OutputError
-from featvis.fetching import HubFile, Limits, Response, UrlTransport, fetch, fetch_source
-from featvis.sources import Download, Hub, HubRecord, Local, Package
+from featvis.weights import download as fetching
+from featvis.weights import hub as weights_hub
+from featvis.weights import sources
+from featvis.weights.download import fetch, fetch_source
+from featvis.weights.http import Response, UrlTransport
+from featvis.weights.hub import Hub, HubFile, HubRecord
+from featvis.weights.sources import Download, Local, Package
+from featvis.weights.watch import Limits
 
 BODY = bytes(range(256)) * 40_000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -799,7 +805,7 @@ def test_the_real_client_and_a_small_file(hub):
     # It is not kept elsewhere, and its entity tag is that of git.
     hub.status = 200
     hub.about = {"X-Repo-Commit": COMMIT, "ETag": '"' + "a" * 40 + '"'}
-    found = fetching.hugging_face(HUB)
+    found = weights_hub.hugging_face(HUB)
     assert found.sha256 is None
     assert found.headers == {"authorization": "Bearer hf_secret"}
     assert found.url == hub.url.replace("weights.pth", "someone/net/resolve/main/model.safetensors")

@@ -19,7 +19,7 @@ import featvis as fv
 from featvis import files
 from featvis.errors import printable
 from featvis.files import open_file, output_path, shorten_name, write_file
-from featvis.manifest import FORMAT
+from featvis.results.format import FORMAT
 
 
 def result_of(number):

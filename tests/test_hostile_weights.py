@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from featvis.checkpoints import read_checkpoint, read_weights
 from featvis.errors import CheckpointError
+from featvis.weights.files import read_checkpoint, read_weights
 
 VALUES = np.arange(1, 7, dtype="<f4")
 RAW = VALUES.tobytes()
@@ -594,7 +594,7 @@ def test_the_longest_programs(instructions, tmp_path):
     path.write_bytes(zip_file(instructions * (2**22 // len(instructions))))
     code = f"""
 import resource
-from featvis.checkpoints import read_weights
+from featvis.weights.files import read_weights
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_weights({str(path)!r})

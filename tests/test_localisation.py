@@ -7,7 +7,14 @@ from hypothesis import given, settings
 
 import featvis as fv
 from featvis.attribution import saliency
-from featvis.localisation import Box, bounding_box, box_iou, centre_box, localise, segment
+from featvis.attribution.localisation import (
+    Box,
+    bounding_box,
+    box_iou,
+    centre_box,
+    localise,
+    segment,
+)
 
 SQUARE = Box(25, 15, 55, 45)
 

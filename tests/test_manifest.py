@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import featvis as fv
-from featvis import cli
-from featvis import manifest as manifests
+from featvis.cli import app
+from featvis.results import checks, format, reading
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -100,7 +100,7 @@ def test_runs_that_are_long_are_shared_too(model, tmp_path):
     for i in (7, 4499):
         path = result[i].save(tmp_path / f"{i}")
         assert path.stat().st_size + path.with_suffix(".json").stat().st_size < 3000
-        assert manifests.read_manifest(path) == result[i].manifest
+        assert reading.read_manifest(path) == result[i].manifest
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     same(path, result[4499], model)
     (shared,) = tmp_path.glob("*.safetensors")
@@ -118,7 +118,7 @@ def test_a_picture_that_was_moved_alone_says_what_is_missing(model, tmp_path):
     for one in (path, path.with_suffix(".json")):
         moved = other / one.name
         shutil.copy(one, moved)
-        assert manifests.last_run(manifests.read_manifest(moved))["batch"] == 4
+        assert format.last_run(reading.read_manifest(moved))["batch"] == 4
         with pytest.raises(fv.InputError, match=f"put {shared.name} into the folder"):
             fv.replay(moved, model=model)
     shutil.copy(shared, other)
@@ -158,8 +158,8 @@ def test_runs_that_go_on_from_each_other(model, tmp_path):
     made = fv.replay(tmp_path / "long.json", model=model, progress=False)
     assert made.steps.tolist() == [30]
     path = made.save(tmp_path / "long.png")
-    assert manifests.read_manifest(path) == made.manifest
-    assert [run["seed"] for run in manifests.runs_of(made.manifest)] == [*range(30)]
+    assert reading.read_manifest(path) == made.manifest
+    assert [run["seed"] for run in format.runs_of(made.manifest)] == [*range(30)]
 
 
 # ---- what is hostile -----------------------------------------------------------------------
@@ -200,8 +200,8 @@ def saved(model, tmp_path_factory):
 def test_nothing_of_a_manifest_reaches_the_terminal_raw(
     capsys, model, saved, tmp_path, monkeypatch, change
 ):
-    monkeypatch.setattr("featvis.cli.enable_cache", lambda: None)
-    monkeypatch.setattr("featvis.models.load", lambda *names: model)
+    monkeypatch.setattr("featvis.cli.app.enable_cache", lambda: None)
+    monkeypatch.setattr("featvis.loading.load", lambda *names: model)
     record = json.loads(saved.with_suffix(".json").read_text())
     (run,) = record["runs"]
     for name, value in change.items():
@@ -209,7 +209,7 @@ def test_nothing_of_a_manifest_reaches_the_terminal_raw(
     (tmp_path / "a.json").write_text(json.dumps(record))
     for more in ([], ["--model", "x.y:z"]):
         with pytest.raises(SystemExit) if change.keys() - {"versions", "model"} else _either():
-            cli.main(["replay", str(tmp_path / "a.json"), "--quiet", *more])
+            app.main(["replay", str(tmp_path / "a.json"), "--quiet", *more])
         said = capsys.readouterr()
         for line in (said.out + said.err).split("\n"):
             assert line.isprintable()
@@ -288,7 +288,7 @@ def test_damaged_bytes_of_a_manifest_are_errors_of_ours(saved, tmp_path, data):
     (tmp_path / "a").write_bytes(raw[: data.draw(st.integers(0, len(raw)))] if raw[0] % 2 else raw)
     said = ""
     try:
-        manifests.check_manifest(manifests.read_manifest(tmp_path / "a"))
+        checks.check_manifest(reading.read_manifest(tmp_path / "a"))
     except fv.InputError as error:
         said = str(error)
     assert said.isprintable()
@@ -319,7 +319,7 @@ def test_a_manifest_takes_no_more_than_the_stated_memory(tmp_path, content):
     tracemalloc.start()
     try:
         with pytest.raises(fv.InputError):
-            manifests.check_manifest(manifests.read_manifest(tmp_path / "a"))
+            checks.check_manifest(reading.read_manifest(tmp_path / "a"))
         assert tracemalloc.get_traced_memory()[1] < 100 * 10**6
     finally:
         tracemalloc.stop()

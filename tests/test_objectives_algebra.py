@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import objectives as ob
-from objectives import core
+from objectives import objective as core
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 A, B = ob.Channel("late", 3), ob.TotalVariation()

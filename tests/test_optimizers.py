@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import featvis as fv
-from featvis import components
+from featvis import text as components
 from featvis.optimizers import preimage_adagrad, preimage_momentum, stepwise_schedule
 
 #: A quadratic energy ½(x − c)'A(x − c) of a flat image x in the paper's units.

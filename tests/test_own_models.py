@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import featvis as fv
-from featvis import models
+from featvis import loading
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -903,6 +903,6 @@ def test_a_picture_never_makes_us_import(place, monkeypatch):
 
 
 def test_names_of_the_zoo_are_no_places():
-    assert not models.is_place("resnet18")
+    assert not loading.is_place("resnet18")
     with pytest.raises(fv.UnknownModel, match="unknown model 'resnet81'; nearest: resnet18"):
-        models.entry("resnet81")
+        loading.entry("resnet81")

@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.data import astronaut
 from skimage.transform import resize
 
-from featvis import color, components
+from featvis import text
 from featvis.errors import FeatvisError, InputError
 from featvis.parameterizations import (
     CPPN,
@@ -25,6 +25,7 @@ from featvis.parameterizations import (
     Pixels,
     Pyramid,
     Upsampled,
+    color,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -153,7 +154,7 @@ def test_equal_by_value_and_readable_as_text(case):
     twin = dataclasses.replace(case)
     assert twin == case
     assert hash(twin) == hash(case)
-    assert components.parameterization(repr(case), (1, 1)) == case
+    assert text.parameterization(repr(case), (1, 1)) == case
     with pytest.raises(dataclasses.FrozenInstanceError):
         case.channels = 2
 
@@ -309,7 +310,7 @@ def test_uniform_noise_has_the_standard_deviation_and_its_bounds():
     wide = BoundedPixels((60, 80), sd=0.5, noise="uniform").init(jax.random.key(0))["pixels"]
     assert np.abs(wide).max() == 0.5
     assert repr(uniform).endswith("ball=None, radius=None, sd=0.1, noise='uniform')")
-    assert components.parameterization(repr(uniform), (1, 1)) == uniform
+    assert text.parameterization(repr(uniform), (1, 1)) == uniform
 
 
 def test_pyramid_levels_halve_upwards():
@@ -493,9 +494,9 @@ def test_upsampled_obeys_and_holds_what_the_inner_one_does():
 
 
 def test_upsampled_text_fills_in_the_channels_of_both():
-    found = components.parameterization("Upsampled(of=Pixels((4, 4)), size=(8, 8))", (1, 1), 5)
+    found = text.parameterization("Upsampled(of=Pixels((4, 4)), size=(8, 8))", (1, 1), 5)
     assert found == Upsampled((8, 8), 5, Pixels((4, 4), 5))
-    assert components.parameterization("upsampled(of=pixels(size=(4, 4)))", (8, 8)).size == (8, 8)
+    assert text.parameterization("upsampled(of=pixels(size=(4, 4)))", (8, 8)).size == (8, 8)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from scipy import optimize, stats
 from skimage.data import astronaut
 
 import featvis as fv
-from featvis import components, metrics, presets
-from featvis.manifest import last_run
-from featvis.presets import CARICATURES, CLASS_MODELS, INVERSIONS, Scene
+from featvis import methods, text
+from featvis.evidence import metrics
+from featvis.methods import CARICATURES, CLASS_MODELS, INVERSIONS, Setting
+from featvis.results.format import last_run
 from featvis.transforms import ColorShift, Compose, Roll
-from featvis.zoo.vit import VisionTransformer
+from featvis.zoo.networks.vit import VisionTransformer
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -109,8 +110,8 @@ def images(size, channels, spread=0.15):
 
 
 def recipe_of(name, model, layer="layer10", steps=None, among=INVERSIONS):
-    at = presets.scene(model, layer, model.input.size, steps)
-    return presets.preset_of(name, among)(at)
+    at = methods.setting_of(model, layer, model.input.size, steps)
+    return methods.preset_of(name, among)(at)
 
 
 def energy(recipe, model, layer, start, aim):
@@ -266,7 +267,7 @@ def test_steps_of_cvpr2015_are_the_papers(channels, learned):
 
 
 def first_images(recipe, model, count=4):
-    image = components.parameterization(
+    image = text.parameterization(
         recipe.stages[0].parameterization, model.input.size, model.input.channels
     )
     keys = jax.random.split(jax.random.key(0), count)
@@ -312,8 +313,8 @@ def test_ijcv2016_keeps_the_norm_of_a_pixels_colours():
 @pytest.mark.parametrize("stride", [1.0, 2.0, 4.0, 8.0, 15.5, 16.0, 24.0, 32.0])
 def test_jitter_has_a_quarter_of_the_strides_places(stride):
     size = (45, 61)
-    stage, still = presets.ijcv2016(Scene(size, 1, stride, 0.5, True, None)).stages
-    transform = components.transform(stage.transform, size)
+    stage, still = methods.ijcv2016(Setting(size, 1, stride, 0.5, True, None)).stages
+    transform = text.transform(stage.transform, size)
     # A picture of its own places.
     places = jnp.stack(jnp.meshgrid(jnp.arange(45.0), jnp.arange(61.0), indexing="ij"), -1)
     keys = jax.random.split(jax.random.key(1), 300)
@@ -331,7 +332,7 @@ def test_jitter_has_a_quarter_of_the_strides_places(stride):
 def test_ijcv2016_on_a_network_without_weights_is_one_stage_without_jitter():
     # exp_inversion_hog.m: `learningRate = fastLR`, jitter of 1.
     model, w = linear((12, 16), 1, learned=False)
-    (stage,) = presets.ijcv2016(Scene((12, 16), 1, 8.0, 1.0, False, None)).stages
+    (stage,) = methods.ijcv2016(Setting((12, 16), 1, 8.0, 1.0, False, None)).stages
     assert (stage.transform, stage.steps) == ("none", 300)
     start, aim = images((12, 16), 1)
     target = (levels(aim).ravel() / 255) @ w[9]
@@ -396,9 +397,9 @@ def test_metamer_passes_the_gradient_whole_at_the_layers_own_rectifier():
 
 @pytest.mark.parametrize("small", [False, True], ids=["magnified", "small"])
 def test_plug_in_has_the_papers_stages(small):
-    at = Scene((224, 160), 3, 1.0, 1.0, True, None, lambda size: small)
-    stages = presets.plug_in(at).stages
-    parts = [components.parameterization(s.parameterization, (224, 160)) for s in stages]
+    at = Setting((224, 160), 3, 1.0, 1.0, True, None, lambda size: small)
+    stages = methods.plug_in(at).stages
+    parts = [text.parameterization(s.parameterization, (224, 160)) for s in stages]
     sizes = [(28 * k, 20 * k) for k in range(2, 9)]
     assert [p.size for p in parts] == (sizes if small else [(224, 160)] * 7)
     written = parts if small else [*(p.of for p in parts[:-1]), parts[-1]]
@@ -422,16 +423,14 @@ def test_plug_in_has_the_papers_stages(small):
     theirs = path(optax.adam(rate, b1=0.5, b2=0.99))
     for stage in stages:
         assert (stage.steps, stage.draws) == (400, 8)
-        assert components.transform(stage.transform, (224, 160)) == Compose(
-            (Roll(32), ColorShift(1.0))
-        )
-    np.testing.assert_allclose(path(components.optimizer(stages[0].optimizer)), theirs, rtol=1e-6)
+        assert text.transform(stage.transform, (224, 160)) == Compose((Roll(32), ColorShift(1.0)))
+    np.testing.assert_allclose(path(text.optimizer(stages[0].optimizer)), theirs, rtol=1e-6)
 
 
 def test_plug_in_shows_small_images_to_a_network_that_takes_them(grey, tokens):
     def sizes(model, layer):
         stages = recipe_of("plug_in", model, layer).stages
-        return [components.parameterization(s.parameterization, (1, 1), 1).size for s in stages]
+        return [text.parameterization(s.parameterization, (1, 1), 1).size for s in stages]
 
     whole = [grey.input.size] * 7
     assert sizes(grey, "logits")[0] == (3, 4)
@@ -466,23 +465,23 @@ def test_a_stage_of_plug_in_pastes_the_picture_before_into_noise(grey, short_plu
 
 #: Steps, stage by stage, that the papers and we have.
 STEPS = {
-    presets.modern: [400],
-    presets.ijcv2016: [300, 50],
-    presets.cvpr2015: [400],
-    presets.plug_in: [400] * 7,
-    presets.metamer: [24_000],
-    presets.visualization: [512],
-    presets.maco: [256],
-    presets.exaggeration: [200],
-    presets.ijcv2016_caricature: [300],
-    presets.accentuation: [100],
+    methods.modern: [400],
+    methods.ijcv2016: [300, 50],
+    methods.cvpr2015: [400],
+    methods.plug_in: [400] * 7,
+    methods.metamer: [24_000],
+    methods.visualization: [512],
+    methods.maco: [256],
+    methods.exaggeration: [200],
+    methods.ijcv2016_caricature: [300],
+    methods.accentuation: [100],
 }
 
 
 @pytest.mark.parametrize("preset", STEPS, ids=lambda preset: preset.__name__)
 def test_steps_are_in_proportion(preset):
     def counts(steps):
-        recipe = preset(Scene((12, 16), 3, 4.0, 0.5, True, steps))
+        recipe = preset(Setting((12, 16), 3, 4.0, 0.5, True, steps))
         return [stage.steps for stage in recipe.stages]
 
     whole = STEPS[preset]
@@ -492,7 +491,7 @@ def test_steps_are_in_proportion(preset):
         assert sum(found) == steps
         np.testing.assert_allclose(found, np.array(whole) * steps / sum(whole), atol=1)
     # Each stage, and each rate of CVPR 2015, has a step.
-    parts = {presets.cvpr2015: 3}.get(preset, len(whole))
+    parts = {methods.cvpr2015: 3}.get(preset, len(whole))
     assert sum(counts(parts)) == parts
     if parts > 1:
         with pytest.raises(fv.InputError, match=f"{parts} stages and needs a step for each; got 1"):
@@ -519,11 +518,11 @@ def test_caricature_of_ijcv2016_is_the_plain_inner_product():
 
 def test_an_unknown_preset_says_the_nearest_and_all():
     with pytest.raises(fv.InputError, match="unknown preset 'ijcv'; nearest: ijcv2016; known: mod"):
-        presets.preset_of("ijcv", INVERSIONS)
+        methods.preset_of("ijcv", INVERSIONS)
     with pytest.raises(fv.InputError, match=r"preset 'zzz'; known: modern, ijcv2016$"):
-        presets.preset_of("zzz", CARICATURES)
+        methods.preset_of("zzz", CARICATURES)
     with pytest.raises(fv.InputError, match="nearest: simonyan2013"):
-        presets.preset_of("simonyan", CLASS_MODELS)
+        methods.preset_of("simonyan", CLASS_MODELS)
 
 
 # ---- every recipe on every kind of network -------------------------------------------------
@@ -556,7 +555,7 @@ def short_plug_in(monkeypatch):
     """Two of its seven stages: each is a program of its own to compile."""
 
     def short(at):
-        recipe = presets.plug_in(at)
+        recipe = methods.plug_in(at)
         return dataclasses.replace(recipe, stages=recipe.stages[::6])
 
     monkeypatch.setitem(INVERSIONS, "plug_in", short)
@@ -618,17 +617,19 @@ def test_accentuation_works_on_tokens(tokens):
 
 
 def test_scene_of_a_layer(grey, tokens):
-    at = presets.scene(grey, "half", GREY_SIZE, 5)
-    assert at == Scene(GREY_SIZE, 1, 13 / 7, 2 / 3, True, 5)
+    at = methods.setting_of(grey, "half", GREY_SIZE, 5)
+    assert at == Setting(GREY_SIZE, 1, 13 / 7, 2 / 3, True, 5)
     # A vector has the stride of the map that it is made from.
-    assert presets.scene(grey, "logits", GREY_SIZE, None).stride == 13 / 7
-    assert presets.scene(tokens, "block0/map", (12, 12), None).stride == 4
-    assert not presets.scene(linear((4, 4), 1, learned=False)[0], "layer1", (4, 4), None).learned
+    assert methods.setting_of(grey, "logits", GREY_SIZE, None).stride == 13 / 7
+    assert methods.setting_of(tokens, "block0/map", (12, 12), None).stride == 4
+    assert not methods.setting_of(
+        linear((4, 4), 1, learned=False)[0], "layer1", (4, 4), None
+    ).learned
     for steps in (0, -3, 2.5, True):
         with pytest.raises(fv.InputError, match="steps must be an integer of at least 1"):
-            presets.scene(grey, "half", GREY_SIZE, steps)
+            methods.setting_of(grey, "half", GREY_SIZE, steps)
     with pytest.raises(fv.UnknownLayer, match="nearest: half"):
-        presets.scene(grey, "haf", GREY_SIZE, None)
+        methods.setting_of(grey, "haf", GREY_SIZE, None)
 
 
 # ---- what is seen in the pictures ----------------------------------------------------------

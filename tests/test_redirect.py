@@ -5,7 +5,9 @@ import pytest
 from flax import nnx
 
 import featvis as fv
-from featvis.redirect import Leaky, leak_of, leaky, redirected, unrectified, with_leak
+from featvis.jaxprs.redirection import redirected
+from featvis.models import leaky, unrectified
+from featvis.models.leaky import Leaky, leak_of, with_leak
 
 
 @pytest.mark.parametrize(

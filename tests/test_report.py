@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 import featvis as fv
-from featvis.manifest import FORMAT, read_manifest
-from featvis.report import Report
-from featvis.result import grid, to_picture
+from featvis.pages import Report
+from featvis.pictures import grid, to_picture
+from featvis.results.format import FORMAT
+from featvis.results.reading import read_manifest
 
 NASTY = "a < b & \"c\" 'd' </p><script>alert(1)</script>"
 IMAGES = np.linspace(0, 1, 2 * 5 * 4 * 3, dtype=np.float32).reshape(2, 5, 4, 3)

@@ -13,8 +13,8 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis import manifest as manifests
-from featvis import result as results
+from featvis import pictures
+from featvis.results import format, reading
 
 
 def run(model, objective="conv:1", **options):
@@ -87,7 +87,7 @@ def test_replay_of_a_plateau_takes_as_many_steps(toy):
 
 
 def test_replay_says_when_versions_differ(toy, one):
-    old = changed(one, versions={**manifests.last_run(one.manifest)["versions"], "jax": "0.1"})
+    old = changed(one, versions={**format.last_run(one.manifest)["versions"], "jax": "0.1"})
     with pytest.warns(fv.VersionWarning, match=r"jax: 0\.1 then"):
         again = replayed(old, toy)
     np.testing.assert_array_equal(again.images, one.images)
@@ -114,7 +114,7 @@ def test_numbers_of_numpy_are_plain_in_the_manifest(toy):
 
 
 def test_other_weights_are_refused(toy, one):
-    named = manifests.last_run(one.manifest)["model"]
+    named = format.last_run(one.manifest)["model"]
     other = changed(one, model={**named, "digest": "f" * 64})
     with pytest.raises(fv.InputError, match="made with toy of the digest ffffffffffff"):
         replayed(other, toy)
@@ -259,7 +259,7 @@ def test_png_holds_the_picture_and_the_manifest(one, tmp_path):
     with Image.open(path) as picture:
         levels = np.asarray(picture)
     np.testing.assert_array_equal(levels, np.round(one.images[0] * 255).astype(np.uint8))
-    assert manifests.read_manifest(path) == json.loads(json.dumps(dict(one.manifest)))
+    assert reading.read_manifest(path) == json.loads(json.dumps(dict(one.manifest)))
     beside = json.loads(path.with_suffix(".json").read_text())
     assert beside["result"]["clean_score"] == one.clean_scores.tolist()
     assert beside["runs"][0]["versions"]["jax"]
@@ -333,7 +333,7 @@ GREY = Image.new("RGB", (160, 20), "grey")
 
 def label(text, width=160):
     """What is drawn of a label under a picture."""
-    sheet = np.asarray(results.grid([GREY.resize((width, 20))], [text]))
+    sheet = np.asarray(pictures.grid([GREY.resize((width, 20))], [text]))
     return sheet[24:-4]
 
 
@@ -370,16 +370,16 @@ def test_a_label_without_end_costs_nothing():
 
 
 def test_rows_are_as_high_as_their_labels():
-    sheet = results.grid([GREY] * 4, ["a", "x" * 100, "c", "d"], columns=2)
+    sheet = pictures.grid([GREY] * 4, ["a", "x" * 100, "c", "d"], columns=2)
     high, line = label("x" * 100).shape[0], label("a").shape[0]
     assert high > 2 * line
     assert sheet.height == 4 + 20 + high + 4 + 20 + line + 4
 
 
 def test_pictures_of_one_channel_are_grey_and_of_other_numbers_panels():
-    assert results.to_picture(np.full((4, 5, 1), 0.5)).mode == "L"
+    assert pictures.to_picture(np.full((4, 5, 1), 0.5)).mode == "L"
     image = np.linspace(0, 1, 4 * 5 * 4).reshape(4, 5, 4)
-    panels = results.to_picture(image)
+    panels = pictures.to_picture(image)
     assert (panels.mode, panels.size) == ("L", (20, 4))
     for channel in range(4):
         panel = np.asarray(panels)[:, 5 * channel : 5 * channel + 5]

@@ -9,21 +9,23 @@ import pytest
 from networks import TOY_SIZE
 
 import featvis as fv
-from featvis import components, synthesis
+from featvis import text
 from featvis.errors import InputError
-from featvis.manifest import last_run
-from featvis.schedules import LinearSchedule, Schedule
+from featvis.results.format import last_run
+from featvis.synthesis import loop
 from featvis.transforms import (
     PRESETS,
     Blur,
     ColorShift,
     Compose,
     Flip,
+    LinearSchedule,
     Noise,
     NormalCrop,
     Pad,
     RandomAffine,
     RandomResizedCrop,
+    Schedule,
     Transform,
 )
 
@@ -97,7 +99,7 @@ def test_a_linear_schedule_is_numpys_linspace(steps):
         (lambda: NormalCrop(0.5, smallest=2), "smallest"),
         (lambda: NormalCrop(0.5, size=3), "size"),
         (lambda: RandomResizedCrop(low=LinearSchedule(0, 0.5)), "low is a number from 0.001"),
-        (lambda: components.transform("LinearSchedule(0, 1)", (8, 8)), "is not a transform"),
+        (lambda: text.transform("LinearSchedule(0, 1)", (8, 8)), "is not a transform"),
         (
             lambda: Compose((Noise(LinearSchedule(1, 2)),))(jax.random.key(0), jnp.ones((4, 4, 1))),
             r"LinearSchedule\(.*\) has a number for each step; .*\.at\(step\)",
@@ -130,7 +132,7 @@ def test_at_a_step_a_transform_is_that_of_the_steps_number(case, like):
     image = jnp.asarray(np.random.default_rng(0).uniform(size=(9, 12, 3)), jnp.float32)
     key = jax.random.key(1)
     timed = case.over(5)
-    assert components.transform(repr(timed), (9, 12)) == timed
+    assert text.transform(repr(timed), (9, 12)) == timed
     assert hash(timed) == hash(case.over(5)) != hash(case.over(6))
     moved = jax.jit(lambda step: timed.at(step)(key, image))
     for step, number in enumerate((0.1, 0.15, 0.2, 0.25, 0.3)):
@@ -184,9 +186,9 @@ def test_scores_follow_a_schedule_of_ones_own_transform(toy):
 def test_another_step_another_unit_or_a_snapshot_compiles_nothing(toy):
     noisy = {"transform": "Noise(LinearSchedule(0.1, 0.3))", "optimizer": "sgd(0.1)", "steps": 80}
     whole = run(toy, **noisy)
-    before = synthesis._advance._cache_size(), synthesis._evaluate._cache_size()
+    before = loop.take_steps._cache_size(), loop.evaluate_images._cache_size()
     cut = run(toy, **noisy, snapshots=[1, 2, 40])
-    assert (synthesis._advance._cache_size(), synthesis._evaluate._cache_size()) == before
+    assert (loop.take_steps._cache_size(), loop.evaluate_images._cache_size()) == before
     np.testing.assert_array_equal(cut.images, whole.images)
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 from networks import TOY_SIZE
 
 import featvis as fv
+from featvis.synthesis import loop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 BOX = fv.BoundedPixels(TOY_SIZE)
@@ -134,12 +135,11 @@ def test_images_are_told_apart_and_kept_through_all_that_becomes_of_a_result(tmp
 
 
 def test_a_living_run_compiles_what_it_did(toy):
-    from featvis import synthesis
 
     run(toy, "conv:1", steps=40)
-    before = synthesis._advance._cache_size()
+    before = loop.take_steps._cache_size()
     run(toy, "conv:2", steps=40)
-    assert synthesis._advance._cache_size() == before
+    assert loop.take_steps._cache_size() == before
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featvis import sources, zoo
+from featvis import zoo
 from featvis.errors import InputError
-from featvis.sources import Download, Hub, HubRecord, Local, Package, is_hub, parse_hub, split_hub
+from featvis.weights import sources
+from featvis.weights.hub import Hub, HubRecord, is_hub, parse_hub, split_hub
+from featvis.weights.sources import Download, Local, Package
 
 COMMIT = "1234567890" * 4
 SHA256 = "abcdef01" * 8

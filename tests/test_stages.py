@@ -11,7 +11,8 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis.manifest import read_manifest, runs_of
+from featvis.results.format import runs_of
+from featvis.results.reading import read_manifest
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 BOX = fv.BoundedPixels(TOY_SIZE)

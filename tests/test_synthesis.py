@@ -13,7 +13,9 @@ from networks import TOY_SIZE
 
 import featvis as fv
 from featvis import synthesis
-from featvis.manifest import last_run
+from featvis.results.format import last_run
+from featvis.synthesis import loop
+from featvis.synthesis import run as synthesis_run
 from featvis.transforms import Noise
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -103,7 +105,7 @@ def test_a_score_is_the_mean_over_the_draws_of_its_step(toy, draws):
     plain = run(toy, "linear:1", ball, **options)
     np.testing.assert_allclose(result.images, plain.images, atol=1e-6)
     w = np.asarray(toy.params["linear"][..., 1])
-    for image, key in enumerate(synthesis.image_keys([5, 9], 2)):
+    for image, key in enumerate(loop.image_keys([5, 9], 2)):
         for step in range(3):
             key_of_step = jax.random.fold_in(jax.random.fold_in(key, 1), step)
             keys = key_of_step[None] if draws == 1 else jax.random.split(key_of_step, draws)
@@ -118,7 +120,7 @@ def test_the_gradient_is_the_mean_over_the_draws_too(toy):
     start = np.random.default_rng(0).uniform(0.4, 0.6, (*TOY_SIZE, 3)).astype(np.float32)
     options = {"steps": 1, "optimizer": "sgd(1e-4)", "init": start, "transform": noise}
     found = run(toy, "layer('linear')", ball, draws=4, seed=7, **options)
-    (key,) = synthesis.image_keys(7, 1)
+    (key,) = loop.image_keys(7, 1)
     keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), 0), 4)
     seen = np.asarray(jax.vmap(noise, (0, None))(keys, jnp.asarray(start - 0.5)))
     w = np.asarray(toy.params["linear"], np.float64).reshape(-1, 4)
@@ -199,7 +201,7 @@ def test_images_that_are_compared_go_through_the_pictures_transforms(toy):
 def test_the_size_of_a_gradient_is_by_the_parameters_and_of_each_image_alone(toy):
     x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
     options = {"images": x, "transform": "none", "seed": [3, 4]}
-    sizes = functools.partial(synthesis.gradient_sizes, toy, **options)
+    sizes = functools.partial(synthesis_run.gradient_sizes, toy, **options)
     w = np.asarray(toy.params["linear"])[..., 1]
     pixels = sizes(fv.Channel("linear", 1), fv.BoundedPixels(TOY_SIZE))
     np.testing.assert_allclose(pixels, np.abs(w).sum(), rtol=1e-4)
@@ -224,12 +226,12 @@ def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
     x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
     options = {"transform": "RandomResizedCrop(0.1, 0.9)", "draws": 3}
     ball = fv.BoundedPixels(TOY_SIZE)
-    sizes = synthesis.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, **options)
+    sizes = synthesis_run.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, **options)
     step = run(toy, "relu:1", ball, init=x, steps=1, optimizer="sgd(0.01)", **options)
     moved = np.abs(step.images - x).sum((1, 2, 3))
     np.testing.assert_allclose(moved, 0.01 * sizes, rtol=0.01)
     # Noise moves the images first.
-    noisy = synthesis.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, noise=0.3, **options)
+    noisy = synthesis_run.gradient_sizes(toy, fv.Channel("relu", 1), ball, x, noise=0.3, **options)
     assert np.all(np.abs(noisy / sizes - 1) > 1e-3)
 
 
@@ -238,18 +240,18 @@ def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
 
 def test_another_unit_weight_or_number_of_steps_compiles_nothing(toy):
     run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation())
-    before = synthesis._advance._cache_size(), synthesis._evaluate._cache_size()
+    before = loop.take_steps._cache_size(), loop.evaluate_images._cache_size()
     for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 100)]:
         run(toy, fv.Channel("conv", index) - weight * fv.TotalVariation(), steps=steps)
-    assert (synthesis._advance._cache_size(), synthesis._evaluate._cache_size()) == before
+    assert (loop.take_steps._cache_size(), loop.evaluate_images._cache_size()) == before
     run(toy, fv.Channel("relu", 0) - 0.1 * fv.TotalVariation())
-    assert synthesis._advance._cache_size() > before[0]
+    assert loop.take_steps._cache_size() > before[0]
 
 
 def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
     texts = ["conv:0", "logits:1", "conv:1", "conv:2", "logits:0"]
     run(toy, "conv:0", seed=[0, 0])
-    before = synthesis._advance._cache_size()
+    before = loop.take_steps._cache_size()
     found = dict(
         fv.synthesize_many(
             toy,
@@ -263,7 +265,7 @@ def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
     )
     assert sorted(place for places in found for place in places) == [0, 1, 2, 3, 4]
     # conv in pairs, conv alone (the odd one), logits in a pair.
-    assert synthesis._advance._cache_size() <= before + 3
+    assert loop.take_steps._cache_size() <= before + 3
     alone = run(toy, "conv:1", steps=4)
     first = found[(0, 2)]
     np.testing.assert_allclose(first.images[1:], alone.images, atol=1e-4)

@@ -10,8 +10,8 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis import manifest as manifests
-from featvis.targets import named_arrays
+from featvis.models.targets import named_arrays
+from featvis.results import format, packing
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 BOX = fv.BoundedPixels(TOY_SIZE)
@@ -99,8 +99,8 @@ def test_a_target_that_makes_no_sense(toy, layer, images, name, error, message):
 
 
 def test_a_manifest_keeps_the_images_and_not_the_activations(matched, seen):
-    assert manifests.last_run(matched.manifest)["objective"] == "feature_match('conv', target)"
-    (packed,) = manifests.last_run(matched.manifest)["targets"].values()
+    assert format.last_run(matched.manifest)["objective"] == "feature_match('conv', target)"
+    (packed,) = format.last_run(matched.manifest)["targets"].values()
     assert sorted(packed) == ["images", "layer"]
     # The activations have 4608 bytes, the images 576.
     assert len(json.dumps(matched.manifest["arrays"])) < 1.4 * seen.images.size + 150
@@ -122,7 +122,7 @@ def test_replay_of_several_targets_one_an_image(toy):
     b = fv.target(toy, "conv", photographs(2, 2), "b")
     kept = fv.FeatureMatch("conv", b, metric="log")
     result = run(toy, fv.Caricature("conv", a, positive=True) + [0.5, 2] * kept)
-    assert sorted(manifests.last_run(result.manifest)["targets"]) == ["a", "b"]
+    assert sorted(format.last_run(result.manifest)["targets"]) == ["a", "b"]
     for one in (result, result[1]):
         again = replayed(one.manifest, toy)
         np.testing.assert_array_equal(again.images, one.images)
@@ -143,10 +143,10 @@ def test_values_by_name_are_kept_as_they_are(toy, tmp_path):
     f = fv.FeatureMatch("conv", fv.NamedArray(values, "blur")) - fv.Blur()
     r = fv.Direction("conv", fv.NamedArray(np.arange(6), "text"))
     result = run(toy, f + 0.25 * r, batch=2)
-    assert manifests.last_run(result.manifest)["objective"] == (
+    assert format.last_run(result.manifest)["objective"] == (
         "feature_match('conv', blur) - blur() + 0.25*direction('conv', text)"
     )
-    packed = manifests.last_run(result.manifest)["targets"]
+    packed = format.last_run(result.manifest)["targets"]
     assert sorted(packed) == ["blur", "text"]
     assert all(list(one) == ["values"] for one in packed.values())
     again = replayed(result.save(tmp_path / "values"), toy)
@@ -157,7 +157,7 @@ def test_values_by_name_are_kept_as_they_are(toy, tmp_path):
 def test_two_arrays_of_one_name_are_refused_at_once(toy, seen, monkeypatch):
     other = fv.target(toy, "conv", photographs(1, 5))
     objective = fv.FeatureMatch("conv", seen) + fv.Caricature("conv", other)
-    monkeypatch.setattr("featvis.synthesis._advance", None)
+    monkeypatch.setattr("featvis.synthesis.loop.take_steps", None)
     with pytest.raises(fv.InputError, match="two arrays of the objective are called 'target'"):
         run(toy, objective)
     # One array in two places is one.
@@ -169,7 +169,7 @@ def test_a_target_of_another_network_is_kept_as_values(toy, seen):
     other = fv.target(_renamed(toy), "conv", photographs())
     np.testing.assert_array_equal(other, seen)
     result = run(toy, fv.FeatureMatch("conv", other))
-    assert list(manifests.last_run(result.manifest)["targets"]["target"]) == ["values"]
+    assert list(format.last_run(result.manifest)["targets"]["target"]) == ["values"]
     again = replayed(result.manifest, toy)
     np.testing.assert_array_equal(again.images, result.images)
 
@@ -191,9 +191,9 @@ def test_pictures_of_8_bits_are_packed_as_such(tmp_path):
         fv.read_image(tmp_path / "levels.png", channels=1),
         np.zeros((1, 2, 3), np.float32),
     ):
-        digest, packed = manifests.pack_array(image)
+        digest, packed = packing.pack_array(image)
         assert sorted(packed) == ["shape", "uint8"]
-        again = manifests.array_of({"arrays": {digest: json.loads(json.dumps(packed))}}, digest)
+        again = packing.array_of({"arrays": {digest: json.loads(json.dumps(packed))}}, digest)
         assert again.dtype == np.float32
         np.testing.assert_array_equal(again, image)
 
@@ -211,9 +211,9 @@ def test_pictures_of_8_bits_are_packed_as_such(tmp_path):
     ids=["noise", "a bit off", "above", "below", "huge", "nan"],
 )
 def test_other_numbers_are_packed_to_the_bit(values):
-    digest, packed = manifests.pack_array(values)
+    digest, packed = packing.pack_array(values)
     assert sorted(packed) == ["float32", "shape"]
-    again = manifests.array_of({"arrays": {digest: packed}}, digest)
+    again = packing.array_of({"arrays": {digest: packed}}, digest)
     assert again.shape == np.shape(values)
     np.testing.assert_array_equal(again, np.float32(values))
 
@@ -255,7 +255,7 @@ def test_damaged_targets_are_one_line(toy, matched, targets):
         if isinstance(value, dict):
             return {name: keep(one) for name, one in value.items()}
         if isinstance(value, np.ndarray):
-            digest, arrays[digest] = manifests.pack_array(value)
+            digest, arrays[digest] = packing.pack_array(value)
             return digest
         return value
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import objectives as ob
-from objectives.literals import Evaluator, array, format_literal
+from objectives.expressions import Evaluator
+from objectives.literals import array, format_literal
 from objectives.text import _vocabulary
 
 fuzzed = settings(

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from featvis import transforms
 from featvis.errors import InputError
-from featvis.schedules import LinearSchedule
+from featvis.kernels import resampling
 from featvis.transforms import (
     PRESETS,
     Blur,
@@ -20,6 +20,7 @@ from featvis.transforms import (
     Compose,
     Flip,
     Jitter,
+    LinearSchedule,
     Noise,
     NormalCrop,
     Pad,
@@ -141,7 +142,7 @@ def test_channels_are_treated_alike_in_any_number(case, channels):
 def test_affine_against_scipy(border, mode, scale, degrees, shift):
     image = np.asarray(image_of((13, 18, 3)))
     with jax.numpy_rank_promotion("raise"):
-        out = transforms._affine(
+        out = resampling.affine(
             jnp.asarray(image),
             scale=scale,
             degrees=degrees,
@@ -374,7 +375,7 @@ def test_the_gradient_of_an_affine_map_is_its_transpose(scale, degrees, frame):
     image = np.asarray(image_of((9, 12, 2)))
 
     def mapped(image):
-        return transforms._affine(
+        return resampling.affine(
             jnp.asarray(image),
             scale=scale,
             degrees=degrees,

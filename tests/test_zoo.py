@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import featvis as fv
-from featvis import models, zoo
+from featvis import loading, zoo
 from featvis.zoo.layers import adaptive_average_pool, average_pool, max_pool
 from objectives.units import UNIT_LAYER
 
@@ -32,7 +32,7 @@ def test_the_zoo_is_complete():
 @pytest.mark.parametrize("name", ENTRIES)
 def test_what_is_known_without_the_weights(name):
     entry = ENTRIES[name]
-    outline = models.outline(name)
+    outline = loading.outline(name)
     layers = outline.layers()
     # A descriptor, which has no weights, has fewer layers and no vector at the end.
     assert len(layers) >= (8 if entry.parameters else 5)

@@ -9,7 +9,7 @@ import pytest
 import featvis as fv
 from featvis import zoo
 from featvis.errors import CheckpointError
-from featvis.zoo.cifar_resnet import CifarResNet
+from featvis.zoo.networks.cifar_resnet import CifarResNet
 
 BLOCKS = {"cifar_resnet20": 3, "cifar_resnet56": 9}
 

@@ -10,8 +10,9 @@ import skimage.feature
 from PIL import Image, ImageOps
 
 import featvis as fv
-from featvis import fetching, models
-from featvis.zoo.hog import HOG
+from featvis import loading
+from featvis.weights import download
+from featvis.zoo.networks.hog import HOG
 
 RNG = np.random.default_rng
 PHOTOGRAPHS = {
@@ -308,18 +309,18 @@ def test_inversions_reach_what_the_energy_of_ijcv2016_allows(name, reached):
 
 def test_a_network_without_weights_is_always_here(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    entry = models.entry("hog")
+    entry = loading.entry("hog")
     assert entry.available
     assert entry.as_dict()["sources"] == ["no weights"]
     model = entry.load()
     assert model.origin == "no weights"
     assert jax.tree.leaves(model.params) == []
     # The digest is the definition's.
-    digests = {models.load(name).digest for name in [*NAMES, "dsift", "dsift8"]}
+    digests = {loading.load(name).digest for name in [*NAMES, "dsift", "dsift8"]}
     assert len(digests) == 4
     assert all(len(digest) == 64 for digest in digests)
     assert entry.load().digest == model.digest
     with pytest.raises(fv.CheckpointError, match="hog has no weights and takes none; got w"):
         entry.load("w.npz")
-    with pytest.raises(fetching.FetchError, match="not to be downloaded: it has none"):
-        fetching.fetch(entry)
+    with pytest.raises(download.FetchError, match="not to be downloaded: it has none"):
+        download.fetch(entry)

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import featvis.models
+import featvis
+import featvis.loading
 from featvis.errors import InputError
-from featvis.zoo.vit import VisionTransformer
+from featvis.zoo.networks.vit import VisionTransformer
 
 SMALL = VisionTransformer(patch=4, width=12, depth=2, heads=3, hidden=20, grid=3, outputs=7)
 # Parameters as published, in millions; patch, patches a side, width, heads, MLP, layers at the end.
@@ -38,7 +39,7 @@ def image():
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_parameters_are_those_published(name):
-    entry = featvis.models.loading.entry(name)
+    entry = featvis.loading.entry(name)
     found = sum(int(np.prod(shape)) for shape in entry.architecture().shapes().values())
     assert found == entry.parameters
     assert round(found / 1e6, 2) == ENTRIES[name][0]
@@ -63,7 +64,7 @@ def expected_layers(rows, columns, width, heads, last, pre_norm):
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_layers_in_forward_order(name):
-    model = featvis.models.outline(name)
+    model = featvis.loading.outline(name)
     _, patch, side, width, heads, last = ENTRIES[name]
     for size, rows, columns in [(None, side, side), ((patch, 3 * patch), 1, 3)]:
         layers = model.layers(size)
@@ -74,7 +75,7 @@ def test_layers_in_forward_order(name):
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_only_whole_patches(name):
-    model = featvis.models.outline(name)
+    model = featvis.loading.outline(name)
     patch = ENTRIES[name][1]
     with pytest.raises(InputError, match=f"multiples of {patch} pixels"):
         model.layers((2 * patch, 3 * patch + 1))

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 import featvis as fv
-from featvis import components, kernels
-from featvis.synthesis import DEFAULT_OPTIMIZER
+from featvis import kernels, text
+from featvis.synthesis.arguments import DEFAULT_OPTIMIZER
 from peers import ours
 from peers.networks import LAYERS, UNIT
 from peers.ours import load as load
@@ -86,7 +86,7 @@ def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict
     model, unit = load(network), fv.synthesis.as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
     written = fv.Fourier((size, size))
     transform = resized(size)
-    optimizer = components.optimizer(DEFAULT_OPTIMIZER)
+    optimizer = text.optimizer(DEFAULT_OPTIMIZER)
     keys = jax.random.split(jax.random.key(0), batch)
     params = jax.vmap(written.init)(keys)
     image = jax.vmap(written.decode)(params)

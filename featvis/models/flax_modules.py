@@ -15,12 +15,12 @@ import jax
 from flax import nnx
 
 from featvis.errors import InputError
+from featvis.jaxprs.taps import Taps, join, note
 from featvis.models.call import Call, Given, key_of, plain, read_call, static
 from featvis.models.input import Input
 from featvis.models.model import Model
 from featvis.models.own import NeedsKey, Runner, Way, kind_of, model_of
 from featvis.models.patching import Around, methods_of, note_input, noted, patched
-from featvis.models.taps import Taps, join, note
 
 
 def from_nnx(

@@ -85,7 +85,7 @@ class Model:
     """A network with its weights; a pytree whose leaves are the weights.
 
     Attributes:
-        name: As given to `featvis.models.load`, or one's own.
+        name: As given to `featvis.loading.load`, or one's own.
         apply: `(params, image (n, h, w, c) in [0, 1]) -> {layer: activations (n, ...)}`, pure
             and hashable. Preprocessing and padding are its own business.
         params: Weights, a pytree of arrays: an argument of a compiled function, never a constant.

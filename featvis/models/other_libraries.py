@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from featvis.errors import InputError
+from featvis.jaxprs.taps import note
 from featvis.models.call import (
     Call,
     Given,
@@ -29,7 +30,6 @@ from featvis.models.input import Input
 from featvis.models.model import Model
 from featvis.models.own import Runner, Way, kind_of, model_of, note_result
 from featvis.models.patching import Around, methods_of, noted, patched
-from featvis.models.taps import note
 
 
 def from_equinox(

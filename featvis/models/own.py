@@ -9,31 +9,28 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import hashlib
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 from jax.extend import core
 
-import featvis
 from featvis.errors import FeatvisError, InputError
-from featvis.models.call import Call, Given, in_order, key_order, plain, read_call, static
-from featvis.models.facts import Fact, facts_of
+from featvis.jaxprs.facts import Fact, facts_of
+from featvis.jaxprs.taps import Taps, Traced, collect, is_mark, join, note, trace
+from featvis.models.call import Given
+from featvis.models.faults import explained_call, said_of
 from featvis.models.input import Input
 from featvis.models.model import _DRY_RUN, Model, Prepared
-from featvis.models.taps import Taps, Traced, collect, is_mark, join, note, trace
 
 #: What the values of a network's result are called where nothing says how.
 _SCORES, _OUTPUT = "logits", "output"
+
 #: The random numbers that a network draws for its training alone.
 _DROPOUT = "dropout"
 
@@ -104,7 +101,7 @@ class Network:
         except Exception as error:
             raise InputError(
                 f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
-                f"the size of its input: {_said(error)}; where it takes one size only, declare so "
+                f"the size of its input: {said_of(error)}; where it takes one size only, declare so "
                 "with fixed_size=True"
             ) from error
         layers = {}
@@ -170,74 +167,6 @@ def _layers(taps: Taps, output: str) -> dict[str, Any]:
     return named
 
 
-# ---- making a model ------------------------------------------------------------------------
-
-
-def from_function(
-    apply: Callable[..., Any],
-    params: Any,
-    *,
-    input: Input | None = None,
-    name: str | None = None,
-    labels: Sequence[str] | None = None,
-    output: str | None = None,
-    logits: str | None = None,
-    call: Mapping[Any, Any] | None = None,
-    image: int | str = 1,
-    channel_axes: Mapping[str, int] | None = None,
-) -> Model:
-    """Any pure function of JAX as a model, written by hand or with any library.
-
-    Its layers are what it returns, and the values that `featvis.tap(x, "name")` names in it.
-
-    Args:
-        apply: `(params, image) -> an array, or several by name`, the image as `input` declares it.
-        params: its weights, a pytree of arrays: as an argument no part of what is compiled.
-        input: the images that it takes; by default any size, three channels in [0, 1].
-        name: of the model; by default that of the function.
-        labels: class names by index of its class scores.
-        output: as for `from_nnx`.
-        logits: as for `from_nnx`.
-        call: as for `from_nnx`; the parameters are the first argument, the image the second.
-        image: as for `from_nnx`.
-        channel_axes: as for `from_nnx`.
-
-    Raises:
-        InputError: it cannot be called on such images, or gives no layer.
-    """
-    if not callable(apply):
-        raise InputError(f"from_function takes a function (params, image); got {kind_of(apply)}")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (int, float)):
-            raise InputError(
-                f"from_function takes params of arrays; got {kind_of(leaf)} at "
-                f"{jax.tree_util.keystr(path) or 'the top'}: keep what is no array in the function"
-            )
-    how, arrays = read_call(image, call, first=1)
-    return model_of(
-        _Function(static(apply), how, key_order(params)),
-        Given(params, (), arrays),
-        input=input,
-        name=name or str(getattr(apply, "__name__", type(apply).__name__)),
-        labels=labels,
-        output=output,
-        logits=logits,
-        made=apply,
-        channel_axes=channel_axes,
-    )
-
-
-@dataclass(frozen=True)
-class _Function(Runner):
-    function: Any
-    call: Call
-    order: Any
-
-    def run(self, given: Given, x: jax.Array, way: Way) -> Any:
-        places, named = self.call.arguments(x, given.call, way.each)
-        return plain(self.function)(in_order(given.weights, self.order), *places, **named)
-
-
 def model_of(
     runner: Runner,
     given: Given,
@@ -275,7 +204,7 @@ def model_of(
     given = jax.tree.map(jnp.asarray, given)
     height, width = input.size
     shape = jax.ShapeDtypeStruct((_DRY_RUN, height, width, input.channels), jnp.float32)
-    with _explained(name, input):
+    with explained_call(name, input):
         x = jax.eval_shape(lambda image: input.prepare(image, given), shape)
         way, traced, facts = _tried(runner, given, x, input)
         given = runner.given(given, way)
@@ -328,9 +257,6 @@ def _scores(name: str, logits: str | None, layers: Mapping[str, tuple[int, ...]]
             f"vectors: {', '.join(vectors) or 'none'}"
         )
     return logits
-
-
-# ---- the dry run ---------------------------------------------------------------------------
 
 
 def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Traced, Taps]:
@@ -501,78 +427,6 @@ def _turned(found: _Found, channel_axes: Mapping[str, int] | None, input: Input)
         if said.get(name, told) == 1 and len(fact.shape) > 2:
             turned.add(name)
     return frozenset(turned)
-
-
-# ---- what is said where it does not work ---------------------------------------------------
-
-
-@contextmanager
-def _explained(name: str, input: Input) -> Iterator[None]:
-    height, width = input.size
-    image = f"images (n, {height}, {width}, {input.channels})"
-    if input.layout == "NCHW":
-        image = f"images (n, {input.channels}, {height}, {width})"
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except flax.errors.InvalidRngError as error:
-        raise InputError(
-            f"{name} needs random numbers: {_first_line(error)}; pass what turns them off, "
-            "as call={'deterministic': True} or call={'train': False}, or where they belong to "
-            "it a seed for them, as rngs={'dropout': 0}"
-        ) from error
-    except flax.errors.ModifyScopeVariableError as error:
-        raise InputError(
-            f"{name} changes its variables when it is called: {_first_line(error)}; pass "
-            "what turns that off, as call={'train': False} or call={'use_running_average': True}"
-        ) from error
-    except (
-        flax.errors.ScopeCollectionNotFound,
-        flax.errors.ScopeVariableNotFoundError,
-        flax.errors.ScopeParamNotFoundError,
-    ) as error:
-        raise InputError(
-            f"{name} needs variables that were not given: {_first_line(error)}; pass all "
-            "that init returned, as {'params': …, 'batch_stats': …}"
-        ) from error
-    # Whatever a network raises is its own; the user wants to know on what.
-    except Exception as error:
-        raise InputError(
-            f"{name} cannot be called on {image} in inference mode: {_said(error)}; declare what "
-            "it takes with input=featvis.Input(size=…, channels=…), which argument the image is "
-            "with image=, and its other arguments with call="
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0].split(" (https://")[0]
-
-
-def _said(error: Exception) -> str:
-    """What an error says, and the line of the user's code that it comes from."""
-    text = f"{type(error).__name__}: {_first_line(error)}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not _is_library(frame.filename):
-            line = f", `{frame.line.strip()}`" if frame.line else ""
-            return f"{text} ({frame.filename}:{frame.lineno} in {frame.name}{line})"
-    return text
-
-
-#: Packages whose lines say nothing of where a user's network is wrong.
-_LIBRARIES = frozenset(
-    ("jax", "jaxlib", "flax", "numpy", "equinox", "haiku", "keras", "jaxtyping", "optax", "einops")
-)
-
-
-def _is_library(file: str) -> bool:
-    path = Path(file)
-    if path.is_relative_to(Path(featvis.__file__).parent):
-        return True
-    parts = path.parts
-    if "site-packages" in parts:
-        return parts[len(parts) - parts[::-1].index("site-packages")] in _LIBRARIES
-    return path.is_relative_to(sysconfig.get_paths()["stdlib"]) or file.startswith("<frozen")
 
 
 def _digest(weights: Any, input: Input, runner: Any, layers: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen
 from flax import nnx
 
-from featvis.models.taps import is_recording, join, note
+from featvis.jaxprs.taps import is_recording, join, note
 
 #: Held while classes are changed.
 _CLASSES = threading.RLock()

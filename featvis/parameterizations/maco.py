@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import checks, color
+from featvis import checks
 from featvis.errors import InputError
+from featvis.parameterizations import color
 from featvis.parameterizations.fourier import frequencies
 from featvis.parameterizations.parameterization import CLIP, Parameterization, Params, logit
 

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from featvis import checks, color, limits
-from featvis.parameterizations.parameterization import (
-    Parameterization,
-    Params,
-    draw_normal,
-    logit,
-)
+from featvis import checks
+from featvis.kernels.resampling import resize_weights
+from featvis.parameterizations import color
+from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal, logit
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class Pyramid(Parameterization):
     Level k has `ceil(size / 2**k)` pixels on each side, so one step of the optimizer moves coarse
     and fine structure alike. The parameters are `level0`, the finest, to
     `level{levels - 1}`, float32 arrays (c, h_k, w_k). Three channels are decorrelated
-    (`featvis.color`), other numbers are not.
+    (`featvis.parameterizations.color`), other numbers are not.
 
     Source: lucid's `laplacian_pyramid_image` (4 levels, sd 0.01); Burt & Adelson, 1983.
 
@@ -97,18 +93,11 @@ def _named(grids: list[jax.Array]) -> Params:
 
 def _resize(planes: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
     """Resize (c, h, w) planes to `shape`: linear to enlarge, a triangle filter to reduce."""
-    for matrix in (_weights(shape[1], planes.shape[1]), _weights(shape[2], planes.shape[2])):
+    for matrix in (
+        resize_weights(shape[1], planes.shape[1]),
+        resize_weights(shape[2], planes.shape[2]),
+    ):
         # Twice: each turn resizes the first axis and swaps the two.
         weights = jnp.asarray(matrix, jnp.float32)
         planes = jnp.einsum("yh,chw->cwy", weights, planes, precision=jax.lax.Precision.HIGHEST)
     return planes
-
-
-def _weights(outputs: int, inputs: int) -> np.ndarray:
-    """(outputs, inputs) weights of the inputs in each output along one axis."""
-    limits.require(3 * 8 * outputs * inputs, f"resizing {inputs} pixels in a row to {outputs}")
-    step = inputs / outputs
-    places = np.clip((np.arange(outputs) + 0.5) * step - 0.5, 0, inputs - 1)
-    distance = np.abs(places[:, None] - np.arange(inputs))
-    weights = np.maximum(0, 1 - distance / max(step, 1))
-    return weights / weights.sum(axis=1, keepdims=True)

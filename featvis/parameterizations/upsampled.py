@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
+from featvis.kernels.resampling import apply_separable, resize_weights
 from featvis.parameterizations.parameterization import Parameterization, Params
-from featvis.parameterizations.pyramid import _weights
-from featvis.transforms import _separable
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ class Upsampled(Parameterization):
 
     def _matrices(self) -> list[np.ndarray]:
         """What magnifies along the height, and along the width."""
-        return [_weights(*lengths) for lengths in zip(self.size, self._of.size, strict=True)]
+        return [resize_weights(*lengths) for lengths in zip(self.size, self._of.size, strict=True)]
 
 
 def _apply(matrices: list[np.ndarray], image: jax.Array) -> jax.Array:
     rows, columns = (jnp.asarray(matrix, jnp.float32) for matrix in matrices)
-    return _separable(rows, columns, image)
+    return apply_separable(rows, columns, image)

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 
+from featvis.zoo import networks
 from featvis.zoo.entry import ModelEntry
 
 __all__ = ["ModelEntry", "entries"]
@@ -14,8 +15,8 @@ __all__ = ["ModelEntry", "entries"]
 def entries() -> Mapping[str, ModelEntry]:
     """All networks of the zoo by name, whether their weights are here or not."""
     modules = [
-        importlib.import_module(f"{__name__}.{module.name}")
-        for module in pkgutil.iter_modules(__path__)
+        importlib.import_module(f"{networks.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(networks.__path__)
     ]
     found = [
         value

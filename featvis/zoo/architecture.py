@@ -17,9 +17,9 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from featvis.checkpoints import Fit, Layout, WeightsFile, fit, source_of
-from featvis.formats import Part
-from featvis.models.input import Input
+from featvis.models import Input
+from featvis.weights.layouts import Fit, KeyLayout, fit, source_of
+from featvis.weights.parts import Part, WeightsFile
 from featvis.zoo.layers import Convolution
 
 #: What a checkpoint keeps of a batch normalisation, under the names of PyTorch.
@@ -71,7 +71,7 @@ class Architecture(ABC):
         return jax.device_put(unflatten_dict(flat, sep="/"))
 
     def params_from(
-        self, tensors: Mapping[str, np.ndarray], layouts: Sequence[Layout], name: str
+        self, tensors: Mapping[str, np.ndarray], layouts: Sequence[KeyLayout], name: str
     ) -> dict[str, Any]:
         """Weights from the tensors of a checkpoint in one of several layouts.
 
@@ -88,7 +88,7 @@ class Architecture(ABC):
         """
         return self.params_of(self.fit(WeightsFile(Path(name), "", (Part("", tensors),)), layouts))
 
-    def fit(self, file: WeightsFile, layouts: Sequence[Layout]) -> Fit:
+    def fit(self, file: WeightsFile, layouts: Sequence[KeyLayout]) -> Fit:
         """The part of a file that fits, in one of several layouts.
 
         Raises:
@@ -97,7 +97,7 @@ class Architecture(ABC):
         return fit(file, layouts, partial(_expected, self), str(self))
 
     def nearest(
-        self, file: WeightsFile, layouts: Sequence[Layout], input: Input
+        self, file: WeightsFile, layouts: Sequence[KeyLayout], input: Input
     ) -> tuple[Fit, Adapted | None]:
         """As `fit`, and a network with another head, or none, or of other input channels.
 
@@ -189,9 +189,9 @@ def _adapted(architecture: Architecture, found: Fit, input: Input) -> Adapted | 
     need. What is left over must be in modules of which nothing else is taken.
     """
     # Not at the top: the models know the networks of the zoo.
-    from featvis.models.facts import Fact, facts_of
+    from featvis.jaxprs.facts import Fact, facts_of
+    from featvis.jaxprs.taps import trace
     from featvis.models.own import note_result
-    from featvis.models.taps import trace
 
     expected = _expected(architecture, found.layout)
     arrays = _complete(found.arrays, expected)
@@ -248,7 +248,7 @@ def _leaves(tree: Any) -> Any:
     return jax.tree_util.tree_leaves_with_path(tree)
 
 
-def _names(paths: Iterable[str], layout: Layout) -> set[str]:
+def _names(paths: Iterable[str], layout: KeyLayout) -> set[str]:
     """Where a layout keeps parameters."""
     return {found[0] for path in paths if (found := source_of(path, layout.rules)) is not None}
 
@@ -280,7 +280,7 @@ def _norms(architecture: Architecture) -> dict[str, float]:
     }
 
 
-def _expected(architecture: Architecture, layout: Layout) -> dict[str, tuple[int, ...]]:
+def _expected(architecture: Architecture, layout: KeyLayout) -> dict[str, tuple[int, ...]]:
     norms = {} if layout.folded else _norms(architecture)
     expected: dict[str, tuple[int, ...]] = {}
     for path, shape in architecture.shapes().items():

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from flax.core import FrozenDict
 
-from featvis import fetching
-from featvis.checkpoints import Fit, Layout, WeightsFile, read_file, split_part
 from featvis.errors import CheckpointError
-from featvis.models.input import Input
-from featvis.models.model import Model, Prepared
-from featvis.sources import Download, Hub, Local, NoWeights, Source, is_hub, parse_hub, split_hub
+from featvis.models import Input, Model, Prepared
+from featvis.weights import download
+from featvis.weights.files import read_file, split_part
+from featvis.weights.hub import Hub, is_hub, parse_hub, split_hub
+from featvis.weights.layouts import Fit, KeyLayout
+from featvis.weights.parts import WeightsFile
+from featvis.weights.sources import Download, Local, NoWeights, Source
 from featvis.zoo.architecture import Adapted, Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
@@ -29,7 +31,7 @@ class ModelEntry:
     """A model that can be loaded by name, and what is known of it without loading it.
 
     Attributes:
-        name: For `featvis.models.load`.
+        name: For `featvis.loading.load`.
         summary: What it is, in a line.
         architecture: Makes the network without its weights.
         parameters: Number of trained weights, as published.
@@ -47,7 +49,7 @@ class ModelEntry:
     input: Input
     accuracy: float | None
     sources: tuple[Source, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[KeyLayout, ...]
     labels: Labels
 
     @property
@@ -93,7 +95,7 @@ class ModelEntry:
         if is_hub(weights):
             address, part = split_hub(weights)
             source = hub = parse_hub(address)
-            path = hub.find(self.name) or fetching.fetch_source(hub, self.name)
+            path = hub.find(self.name) or download.fetch_source(hub, self.name)
             place = f"{path}#{part}" if part else path
         elif weights is not None:
             place = weights
@@ -185,7 +187,7 @@ def model_entry(
     input: Input,
     accuracy: float | None,
     sources: tuple[Source, ...],
-    layouts: tuple[Layout, ...],
+    layouts: tuple[KeyLayout, ...],
     labels: Labels = lambda path: None,
 ) -> Callable[[Callable[[], Architecture]], ModelEntry]:
     """Makes a loadable model of a function that returns an architecture.

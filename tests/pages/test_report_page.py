@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import featvis as fv
-from featvis.report import Report
+from featvis.pages import Report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 

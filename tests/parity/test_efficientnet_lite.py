@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from featvis import zoo
-from featvis.checkpoints import read_checkpoint
 from featvis.errors import CheckpointError
+from featvis.weights.files import read_checkpoint
 
 torch = pytest.importorskip("torch")
 

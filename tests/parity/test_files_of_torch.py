@@ -9,8 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-from featvis.checkpoints import read_file, read_weights
 from featvis.errors import CheckpointError
+from featvis.weights.files import read_file, read_weights
 
 torch = pytest.importorskip("torch")
 

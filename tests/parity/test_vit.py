@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from featvis.checkpoints import read_weights
 from featvis.errors import CheckpointError
-from featvis.zoo.vit import (
+from featvis.weights.files import read_weights
+from featvis.zoo.networks.vit import (
     VisionTransformer,
     clip_base_patch32,
     dinov2_small_patch14,

@@ -1,0 +1,126 @@
+"""How a unit's response to a picture compares with natural images."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis import kernels
+from featvis.errors import InputError
+from featvis.images import Images, as_images, image_files, read_batches
+from featvis.models import Model
+from featvis.replay import model_of, objective_of
+from featvis.results import Result
+from featvis.results.format import last_run
+from objectives import Activations, Objective, OnImages, units_of
+
+_BATCH = 8
+
+
+def compare_with_natural(
+    result: Result, folder: str | Path | Images, model: Model | None = None
+) -> Result:
+    """Where each picture's clean score lies among natural images.
+
+    The images are scaled and cropped to the pictures' size. Image priors and comparisons among
+    the pictures are left out on both sides: they are not about the unit.
+
+    Args:
+        result: of `synthesize` or `replay`.
+        folder: pictures, in it or its subfolders; or the images themselves, files, arrays in [0, 1]
+            or of uint8 at the pictures' size, or a list of them.
+        model: the model, where it is not one that `featvis.loading.load` knows.
+
+    Returns:
+        The result with, in `evidence`, for each image: `unit_score` (the clean score without
+        priors), `percentile` (of the natural images, how many score lower, ties by half, 0 to
+        100), `natural_max`, `natural_mean`, `natural_std`, and `natural_images`, their number.
+
+    Raises:
+        InputError: no such folder, no picture in it, or an objective of priors alone.
+    """
+    run = last_run(result.manifest)
+    model = model_of(run, model)
+    units = comparable(objective_of(result.manifest, run, model))
+    count = run["batch"]
+    height, width, channels = result.images.shape[1:]
+    members = members_of(result)
+    natural = []
+    for images in _natural(folder, (height, width), channels):
+        padding = _BATCH - len(images)
+        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
+        scores = _score_alone(model.apply, count, model.params, units, padded)
+        natural.append(np.asarray(scores)[: len(images), members])
+    if not natural:
+        raise InputError(f"no picture in {folder!s} can be read")
+    scores = np.concatenate(natural)
+    own = np.asarray(_score_alone(model.apply, count, model.params, units, result.images))[
+        np.arange(len(result)), members
+    ]
+    below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
+    return result.with_evidence(
+        unit_score=own,
+        percentile=100 * below,
+        natural_max=scores.max(axis=0),
+        natural_mean=scores.mean(axis=0),
+        natural_std=scores.std(axis=0),
+        natural_images=np.full(len(result), len(scores)),
+    )
+
+
+def _natural(
+    folder: str | Path | Images, size: tuple[int, int], channels: int
+) -> Iterator[np.ndarray]:
+    """The natural images in batches, the last shorter."""
+    if isinstance(folder, (str, Path)) and not Path(folder).is_file():
+        yield from read_batches(image_files(folder), size, channels, _BATCH)
+        return
+    images = as_images(folder, channels, size)
+    if images.shape[1:3] != size:
+        raise InputError(
+            f"the pictures are {size[0]}x{size[1]} (height x width); the images to compare with "
+            f"are {images.shape[1]}x{images.shape[2]}"
+        )
+    yield from np.split(images, range(_BATCH, len(images), _BATCH))
+
+
+def members_of(result: Result) -> np.ndarray:
+    """The places of the result's images in the batch of its run."""
+    return np.arange(len(result)) + result.manifest.get("member", 0)
+
+
+@functools.partial(kernels.compiled, static=("apply", "count"))
+def _score_alone(
+    apply: Any, count: int, weights: Any, objective: Objective, images: jax.Array
+) -> jax.Array:
+    """What each of `count` members would score with each image, (images, count).
+
+    The network sees each image once; its activations stand in for those of a whole batch.
+    """
+    acts = apply(weights, images)
+
+    def one(acts: Any, image: jax.Array) -> jax.Array:
+        repeated = {k: jnp.broadcast_to(a, (count, *a.shape)) for k, a in acts.items()}
+        return objective(Activations(repeated), jnp.broadcast_to(image, (count, *image.shape)))
+
+    return jax.vmap(one)(acts, images)
+
+
+def comparable(objective: Objective) -> Objective:
+    """The part of an objective that can be measured on a natural image alone.
+
+    Raises:
+        InputError: an objective that reads no activation, or parts of a batch (`on`).
+    """
+    units = units_of(objective)
+    if units is None:
+        raise InputError(f"{objective!r} reads no activation of one image: nothing to compare")
+    if any(isinstance(node, OnImages) or node.couples_images for node in units.walk()):
+        raise InputError(f"{units!r} is about some images of a batch; a natural image is alone")
+    return units

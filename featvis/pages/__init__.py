@@ -1,0 +1,5 @@
+"""Pages to read: reports of figures and pictures."""
+
+from featvis.pages.report import Report
+
+__all__ = ["Report"]

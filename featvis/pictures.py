@@ -1,0 +1,112 @@
+"""Pictures out: images as Pillow pictures, and grids of them with labels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from featvis.errors import InputError, OutputError
+
+
+def to_picture(image: np.ndarray) -> Image.Image:
+    """An image (h, w, c) in [0, 1] as a Pillow picture of 8 bits.
+
+    One channel is grey, three are RGB; of any other number each channel is grey, one beside the
+    other from left to right.
+    """
+    levels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if levels.shape[-1] == 3:
+        return Image.fromarray(levels)
+    return Image.fromarray(np.concatenate(np.moveaxis(levels, -1, 0), axis=1))
+
+
+#: Characters of a label that are drawn: as many as a file's name can have.
+_LABEL = 255
+
+
+def grid(
+    pictures: Sequence[Image.Image], labels: Sequence[str] = (), columns: int | None = None
+) -> Image.Image:
+    """Pictures of one size side by side, with text under each.
+
+    A label has as many lines as it needs. What the font does not have is written as Python
+    escapes it, so that different labels look different; of more than 255 characters the middle is
+    left out.
+
+    Args:
+        pictures: at least one.
+        labels: as many as pictures, or none.
+        columns: at least 1; by default as square as it goes.
+
+    Raises:
+        InputError: another number of labels.
+    """
+    if labels and len(labels) != len(pictures):
+        raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
+    columns = columns or int(np.ceil(np.sqrt(len(pictures))))
+    rows = -(-len(pictures) // columns)
+    width, height = pictures[0].size
+    gap = 4
+    font = _font(max(11, min(16, width // 10)))
+    line = int(font.size * 1.5)
+    lines = [_wrapped(label, font, width) for label in labels]
+    tall = [
+        line * max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
+        for row in range(rows)
+    ]
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + gap) + sum(tall) + gap), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        x = gap + column * (width + gap)
+        y = gap + row * (height + gap) + sum(tall[:row])
+        sheet.paste(picture, (x, y))
+        for number, text in enumerate(lines[i] if labels else ()):
+            middle = (x + width / 2, y + height + line * (number + 0.5))
+            draw.text(middle, text, "black", font, anchor="mm")
+    return sheet
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise OutputError("labels need a Pillow with FreeType")
+    return font
+
+
+@functools.lru_cache(2**14)
+def _drawn(character: str, font: ImageFont.FreeTypeFont) -> tuple[str, float]:
+    """How a character is drawn, and how wide that is."""
+    text = character
+    if character == "\\":
+        text = r"\\"  # or an escape could be what a label says
+    elif not character.isprintable() or (not character.isascii() and _is_missing(character, font)):
+        text = ascii(character)[1:-1]
+    return text, font.getlength(text)
+
+
+def _is_missing(character: str, font: ImageFont.FreeTypeFont) -> bool:
+    box, nothing = font.getmask(character), font.getmask("\U0010fffe")
+    return box.size == nothing.size and bytes(box) == bytes(nothing)
+
+
+def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The lines of a label, each at most as wide as the picture (or of one character)."""
+    if len(label) > _LABEL:
+        half = _LABEL // 2
+        label = f"{label[:half]}…{label[-half:]}"
+    lines, used = [""], 0.0
+    for character in label:
+        text, length = _drawn(character, font)
+        if used + length > width and lines[-1]:
+            lines.append("")
+            used = 0.0
+        lines[-1] += text
+        used += length
+    return lines

@@ -1,0 +1,183 @@
+"""Manifests that come from files, checked field by field before they are used."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from featvis.errors import InputError, printable
+from featvis.results.format import FORMAT, LARGEST, is_whole, runs_of
+from featvis.results.packing import array_of
+
+MOST_TARGETS = 256
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The runs of a manifest, each of them whole, after every field of them was checked.
+
+    The last one's `member` is the manifest's.
+
+    Raises:
+        InputError: a field that is missing, unknown, of another kind or out of its range; an array
+            that is not there.
+    """
+    check_outline(manifest)
+    runs = runs_of(manifest)
+    if runs[-1].get("member") is not None:
+        raise damaged("member of the last run", "none", runs[-1]["member"])
+    if "member" in runs[-1]:
+        runs[-1]["member"] = manifest.get("member")
+    for run in runs:
+        for name in sorted(set(run) - set(_FIELDS)):
+            raise InputError(f"the manifest is damaged: it has a {printable(repr(name), 60)}")
+        for name, (expected, fits) in _FIELDS.items():
+            if name not in run:
+                raise InputError(f"the manifest is damaged: it lacks {name}")
+            if not fits(run[name]):
+                raise damaged(name, expected, run[name])
+        if any(step > run["steps"] for step in run["snapshots"]):
+            raise damaged("snapshots", f"steps up to {run['steps']}", run["snapshots"])
+        for digest in named_digests(run):
+            if digest not in manifest["arrays"]:
+                array_of(manifest, digest)  # says what is missing
+    return runs
+
+
+def check_outline(manifest: Mapping[str, Any]) -> None:
+    """Checks that there are runs and arrays, and nothing unknown.
+
+    Raises:
+        InputError: something else.
+    """
+    outline: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "format": (str(FORMAT), lambda v: type(v) is int and v == FORMAT),
+        "runs": ("a list of runs", _are_runs),
+        "arrays": ("arrays by their digests", _is_dict),
+        "member": ("the place of an image", _is_member),
+        "shared": ("a SHA-256", lambda v: v is None or is_digest(v)),
+    }
+    for name in sorted(set(map(str, manifest)) - set(outline)):
+        raise InputError(f"the manifest is damaged: it has a {printable(repr(name), 60)}")
+    for name, (expected, fits) in outline.items():
+        if not fits(manifest.get(name)):
+            raise damaged(name, expected, manifest.get(name))
+
+
+def named_digests(run: Mapping[str, Any]) -> list[str]:
+    """The digests of the arrays that a run names, as far as it is whole and right."""
+    targets, init = run.get("targets"), run.get("init")
+    found = [
+        one.get("images", one.get("values"))
+        for one in (targets.values() if isinstance(targets, Mapping) else ())
+        if isinstance(one, Mapping)
+    ]
+    if isinstance(init, Mapping):
+        params = init.get("params")
+        found += params.values() if isinstance(params, Mapping) else [init.get("image")]
+    return list(filter(is_digest, found))
+
+
+def damaged(name: str, expected: str, value: Any) -> InputError:
+    shown = printable(reprlib.repr(value), 60)
+    return InputError(f"the manifest is damaged: {name} is {expected}, not {shown}")
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _are_runs(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(_is_dict, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_digest(value: Any) -> bool:
+    return isinstance(value, str) and DIGEST.fullmatch(value) is not None
+
+
+def _is_member(value: Any) -> bool:
+    return value is None or is_whole(value, 0, LARGEST["batch"])
+
+
+def _is_model(value: Any) -> bool:
+    if not isinstance(value, Mapping) or set(value) != {"name", "digest", "origin", "leak"}:
+        return False
+    named = all(map(_is_text, (value["name"], value["digest"], value["origin"])))
+    leak = value["leak"]
+    if isinstance(leak, list):  # of one layer alone
+        return named and len(leak) == 2 and _is_slope(leak[0]) and _is_text(leak[1])
+    return named and (leak is None or _is_slope(leak))
+
+
+def _is_slope(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_target(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    if set(value) == {"values"}:
+        return is_digest(value["values"])
+    kept = set(value) == {"layer", "images"}
+    return kept and _is_text(value["layer"]) and is_digest(value["images"])
+
+
+def _is_init(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, Mapping) or set(value) not in ({"image"}, {"params"}):
+        return False
+    if "image" in value:
+        return is_digest(value["image"])
+    return _is_dict(value["params"]) and all(map(is_digest, value["params"].values()))
+
+
+def _are_seeds(value: Any) -> bool:
+    seeds = value if isinstance(value, list) else [value]
+    return 1 <= len(seeds) <= LARGEST["batch"] and all(
+        is_whole(seed, 0, LARGEST["seed"]) for seed in seeds
+    )
+
+
+def _whole(name: str, low: int = 1) -> tuple[str, Callable[[Any], bool]]:
+    high = LARGEST[name]
+    return f"a whole number from {low} to {high}", lambda value: is_whole(value, low, high)
+
+
+#: What each field of a run is in words, and whether a value is that.
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "model": ("a name, a digest, an origin and a leak", _is_model),
+    "objective": ("a text", _is_text),
+    "targets": (
+        f"at most {MOST_TARGETS} arrays by name",
+        lambda v: _is_dict(v) and len(v) <= MOST_TARGETS and all(map(_is_target, v.values())),
+    ),
+    "parameterization": ("a text", _is_text),
+    "transform": ("a text", _is_text),
+    "optimizer": ("a text", lambda v: v is None or _is_text(v)),
+    "seed": (f"whole numbers from 0 to {LARGEST['seed']}", _are_seeds),
+    "batch": _whole("batch"),
+    "steps": _whole("steps", 0),
+    "draws": _whole("draws"),
+    "patience": (
+        f"a whole number from 1 to {LARGEST['patience']}",
+        lambda v: v is None or is_whole(v, 1, LARGEST["patience"]),
+    ),
+    "snapshots": (
+        "a list of steps",
+        lambda v: isinstance(v, list) and all(is_whole(s, 1, LARGEST["steps"]) for s in v),
+    ),
+    "init": ("an image or parameters, by digest", _is_init),
+    "member": ("the place of an image", _is_member),
+    "versions": (
+        "versions by name",
+        lambda v: _is_dict(v) and len(v) <= 64 and all(map(_is_text, v.values())),
+    ),
+}

@@ -1,0 +1,38 @@
+"""The layout of a manifest: a list of runs, each but the first what differs from the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: The layout of the manifest; a reader refuses one it does not know.
+FORMAT = 3
+
+#: The PNG text chunk that holds it.
+KEYWORD = "featvis"
+
+#: The largest numbers of a run: what `synthesize` takes, `replay` makes again.
+LARGEST: Mapping[str, int] = {
+    "steps": 10**6,
+    "batch": 2**16,
+    "draws": 2**10,
+    "patience": 2**31 - 1,
+    "seed": 2**32 - 1,
+}
+
+
+def runs_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All runs of a manifest, each of them whole, the first one first."""
+    runs: list[dict[str, Any]] = []
+    for run in manifest["runs"]:
+        runs.append({**runs[-1], **run} if runs else dict(run))
+    return runs
+
+
+def last_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole run that made the picture, after those that it went on from."""
+    return runs_of(manifest)[-1]
+
+
+def is_whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high

@@ -1,0 +1,143 @@
+"""The arrays of a manifest: packed by digest, and in the file that pictures share."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from featvis.errors import InputError, printable
+from featvis.files import open_file, write_file
+from featvis.parameterizations import Parameterization
+from featvis.results.format import is_whole
+
+#: Bytes of runs in a picture; longer ones are shared, or each picture of a batch had them all.
+_RUNS_INSIDE = 2**16
+
+
+def key_of_path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def pack_array(array: Any) -> tuple[str, dict[str, Any]]:
+    """The digest of an array and its plain data, float32 to the bit."""
+    plain = np.asarray(array, np.float32)
+    with np.errstate(invalid="ignore"):  # a NaN
+        levels = np.round(np.clip(plain, 0, 1) * 255).astype(np.uint8)
+    # An image that was read from a file of 8 bits is kept as such, in a quarter of the space.
+    return pack(levels if np.array_equal(from_levels(levels), plain) else plain)
+
+
+def pack(array: np.ndarray) -> tuple[str, dict[str, Any]]:
+    data = base64.b64encode(array.tobytes()).decode("ascii")
+    return digest_of(array), {"shape": list(array.shape), str(array.dtype): data}
+
+
+def digest_of(array: np.ndarray) -> str:
+    seal = hashlib.sha256(f"{array.dtype} {list(array.shape)} ".encode())
+    seal.update(array.tobytes())
+    return seal.hexdigest()
+
+
+def from_levels(levels: np.ndarray) -> np.ndarray:
+    return levels.astype(np.float32) / 255
+
+
+def unpack(digest: str, packed: Any) -> np.ndarray:
+    """An array as it is kept, uint8 or float32.
+
+    Raises:
+        InputError: damaged.
+    """
+    try:
+        kind = "uint8" if "uint8" in packed else "float32"
+        raw = base64.b64decode(packed[kind], validate=True)
+        shape = list(packed["shape"])
+        if not all(is_whole(length, 0, 2**40) for length in shape):
+            raise ValueError(f"its shape is {shape}")
+        array = np.frombuffer(raw, kind).reshape(shape)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the manifest holds a damaged array: {printable(error)}") from error
+    if digest_of(array) != digest:
+        raise InputError(f"the manifest holds a damaged array: {printable(digest)} is another's")
+    return array
+
+
+def array_of(manifest: Mapping[str, Any], digest: str) -> np.ndarray:
+    """An array that a run of a manifest names, float32.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    if digest not in manifest["arrays"]:
+        shared = shared_name(manifest) if "shared" in manifest else "the shared file"
+        raise InputError(
+            f"the array {digest[:12]}, which the picture was made from, is not there: put {shared} "
+            "into the folder of the picture"
+        )
+    array = unpack(digest, manifest["arrays"][digest])
+    return from_levels(array) if array.dtype == np.uint8 else array
+
+
+def unpack_init(
+    manifest: Mapping[str, Any], run: Mapping[str, Any], parameterization: Parameterization
+) -> Any:
+    """What a run of a manifest started from: None, an image or several, or parameters.
+
+    Raises:
+        InputError: damaged, or parameters of another parameterization.
+    """
+    packed = run["init"]
+    if packed is None:
+        return None
+    if "image" in packed:
+        return array_of(manifest, packed["image"])
+    wanted = jax.eval_shape(parameterization.init, jax.random.key(0))
+    paths = [key_of_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted)]
+    if set(packed["params"]) != set(paths):
+        raise InputError(
+            f"the manifest's parameters are not those of {parameterization}: expected {paths}"
+        )
+    leaves = [array_of(manifest, packed["params"][path]) for path in paths]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def record_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a picture in a folder and its JSON hold; the rest is written into the shared file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    record = {name: value for name, value in manifest.items() if name not in ("arrays", "shared")}
+    arrays = dict(manifest["arrays"])
+    text = json.dumps(record["runs"]).encode()
+    if len(text) > _RUNS_INSIDE:
+        digest, packed = pack(np.frombuffer(text, np.uint8))
+        arrays[digest], record["runs"] = packed, digest
+    if arrays:
+        record["shared"] = hashlib.sha256("".join(sorted(arrays)).encode()).hexdigest()
+        path = folder / shared_name(record)
+        if not _has_all(path, arrays):
+            unpacked = {digest: unpack(digest, packed) for digest, packed in arrays.items()}
+            write_file(path, safetensors.numpy.save(unpacked))
+    return record
+
+
+def shared_name(record: Mapping[str, Any]) -> str:
+    return f"featvis-{record['shared'][:32]}.safetensors"
+
+
+def _has_all(path: Path, arrays: Mapping[str, Any]) -> bool:
+    """Whether a file is a whole one of these arrays; what is in them is checked by its reader."""
+    try:
+        with open_file(path), safetensors.safe_open(path, "numpy") as file:
+            return set(file.keys()) == set(arrays)
+    except (InputError, OSError, safetensors.SafetensorError):
+        return False

@@ -1,0 +1,159 @@
+"""Random transforms of one image, drawn from a key: what makes a picture robust.
+
+Each transform is a frozen dataclass called as `transform(key, image)` on ONE image (h, w, c) and
+returns an image of a size that depends on the fields and the input's size alone. `vmap` it with
+one key an image. All have a gradient by the image (in reverse mode, once), and none clips: an image
+in [0, 1] stays in it except under `Noise` and `ColorShift`.
+
+A number that a transform draws with may be a `Schedule` over the steps of a run, where its field
+says so: `Noise(LinearSchedule(0.1, 0.0))`. `transform.at(step)` is the transform at a step.
+
+Where a transform looks outside the picture, `border` says what it finds there: `"edge"` the
+nearest pixel of the border, `"reflect"` the picture mirrored about the centres of its border
+pixels, `"constant"` the intensity `value`. Where an edge goes on, the outermost pixels stand for
+all that is seen beyond them, as stripes, and a frame of one pixel is drawn around the picture: a
+mirror draws none.
+
+Geometry is resampled bilinearly in one gather a channel, from indices that are made once for all.
+With its gradient, inside a compiled loop on two CPU cores, an affine map of 224x224x3 pixels takes
+0.7 ms where nothing or a constant is outside, as its gradient is a gather too. Past an edge that
+goes on, or a mirror, the gradient is a scatter: its order is fixed on a CPU, and on a GPU only with
+`XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+
+from featvis import checks
+from featvis.errors import InputError
+from featvis.kernels.resampling import Shape
+from featvis.transforms.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Transform(ABC):
+    """A random, differentiable map of one image to one image, of static output shape.
+
+    Raises:
+        InputError: at construction, for a field out of its range; at a call, for an image that is
+            not (height, width, channels) or is too small.
+    """
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`; see `output_shape`."""
+        if image.ndim != 3:
+            raise InputError(
+                f"{type(self).__name__}: one image (height, width, channels) is expected, not an"
+                f" array of shape {image.shape}; use jax.vmap for a batch"
+            )
+        for schedule in self.schedules():
+            raise InputError(
+                f"{type(self).__name__}: {schedule} has a number for each step;"
+                " transform.over(steps).at(step) is the transform at one"
+            )
+        self.output_shape(image.shape)
+        return self._apply(key, image)
+
+    def schedules(self) -> tuple[Schedule, ...]:
+        """All schedules in the fields, those of the transforms in it too."""
+        found: list[Schedule] = []
+
+        def keep(schedule: Schedule) -> Schedule:
+            found.append(schedule)
+            return schedule
+
+        _with_schedules(self, keep)
+        return tuple(found)
+
+    def over(self, steps: int) -> Self:
+        """Return the transform of a run of so many steps, which schedules may depend on."""
+        return _with_schedules(self, lambda one: one.over(steps))
+
+    def at(self, step: jax.Array | int) -> Self:
+        """Return the transform at a step, counted from 0: each schedule's number in its place.
+
+        Those are arrays, so that one program serves all steps.
+
+        Raises:
+            InputError: a schedule over the steps of the run, and `over` has not said how many.
+        """
+        return _with_schedules(self, lambda one: one.at(step))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of the output for an input (h, w, c) of this shape.
+
+        Raises:
+            InputError: if the input is too small for the transform.
+        """
+        return shape
+
+    @abstractmethod
+    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform an image whose shape has been checked."""
+
+
+def _with_schedules(value: Any, change: Callable[[Schedule], Any]) -> Any:
+    """A transform, or a field of one, with `change` of each schedule in it in its place."""
+    if isinstance(value, Schedule):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_with_schedules(one, change) for one in value)
+    if not isinstance(value, Transform):
+        return value
+    changed = copy.copy(value)
+    for field in dataclasses.fields(value):
+        # Not checked again: at a step it is an array.
+        new = _with_schedules(getattr(value, field.name), change)
+        checks.set_fields(changed, **{field.name: new})
+    return changed
+
+
+@dataclass(frozen=True)
+class Compose(Transform):
+    """Several transforms one after the other, each with a key of its own.
+
+    Args:
+        transforms: the transforms in the order they are applied; none at all is the identity.
+
+    Raises:
+        InputError: at construction, if an element is not a Transform.
+    """
+
+    transforms: tuple[Transform, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that every element is a transform."""
+        if not isinstance(self.transforms, (tuple, list)):
+            raise checks.error(self, "transforms", "a tuple of transforms", self.transforms)
+        for transform in self.transforms:
+            if not isinstance(transform, Transform):
+                raise checks.error(self, "transforms", "a tuple of transforms", transform)
+        checks.set_fields(self, transforms=tuple(self.transforms))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the last transform's output shape for an input (h, w, c) of this shape."""
+        for transform in self.transforms:
+            shape = transform.output_shape(shape)
+        return shape
+
+    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        if not self.transforms:
+            return image
+        keys = jax.random.split(key, len(self.transforms))
+        for transform, subkey in zip(self.transforms, keys, strict=True):
+            image = transform(subkey, image)
+        return image
+
+
+def uniform(key: jax.Array, bounds: tuple[float, float], shape: tuple[int, ...] = ()) -> jax.Array:
+    """Uniform float32 numbers within `bounds`."""
+    return jax.random.uniform(key, shape, jnp.float32, bounds[0], bounds[1])
