@@ -16,8 +16,9 @@ from flax import nnx
 from featvis import zoo
 from featvis.errors import FeatvisError, InputError, UnknownModel, printable
 from featvis.models import Model, from_nnx
-from featvis.weights import download as fetching
+from featvis.weights import download
 from featvis.weights.files import split_part
+from featvis.weights.watch import Limits
 from featvis.zoo.entry import ModelEntry
 
 
@@ -139,7 +140,10 @@ def fetch(name: str, *, progress: bool = True) -> Path:
         FetchError: They cannot be downloaded; the message says which file to put where.
         OutputError: The folder cannot be written, or its disk is full.
     """
-    return fetching.fetch(entry(name), progress=progress)
+    one = entry(name)
+    # Four times what float32 needs.
+    limits = Limits(size=16 * one.parameters + 2**24)
+    return download.fetch(one.name, one.sources, limits=limits, progress=progress)
 
 
 def outline(name: str) -> Model:

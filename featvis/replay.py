@@ -16,10 +16,11 @@ from featvis.models.leaky import with_leak
 from featvis.results import Result
 from featvis.results.checks import check_manifest
 from featvis.results.format import last_run
-from featvis.results.manifest import versions
+from featvis.results.manifest import Done, versions
 from featvis.results.packing import array_of, unpack_init
 from featvis.results.reading import read_manifest
-from featvis.synthesis.run import attempt
+from featvis.results.run import Run, options_of_runs
+from featvis.synthesis.run import again
 from objectives import Objective, parse
 
 
@@ -128,30 +129,25 @@ def replay(
         raise InputError(
             "the manifest has its optimizer: optimizer= is for one that was not given as text"
         )
-    result = None
-    for run in runs:
-        result = _again(manifest, run, network, optimizer, result, progress)
-        if run["member"] is not None:
-            if run["member"] >= len(result):
-                raise InputError(
-                    f"the manifest is damaged: member is {run['member']} of {len(result)} images"
-                )
-            result = result[run["member"]]
-        if "interrupt" in result.stopped:
-            break
-    assert result is not None
+    done = [_done(manifest, run, network, optimizer, first=run is runs[0]) for run in runs]
+    try:
+        result = again(done, progress=progress)
+    except InputError as error:
+        if str(error).startswith("member is"):
+            raise InputError(f"the manifest is damaged: {error}") from error
+        raise
     return result.or_raise().or_warn()
 
 
-def _again(
+def _done(
     manifest: Mapping[str, Any],
     run: Mapping[str, Any],
     network: Model,
     optimizer: optax.GradientTransformation | None,
-    before: Result | None,
-    progress: bool,
-) -> Result:
-    """A run of a manifest, on from the result of the one before it."""
+    *,
+    first: bool,
+) -> Done:
+    """A run of a manifest, with objects in the place of its texts."""
     if not run["steps"]:
         raise InputError(
             "the run of the picture failed at its first step: there is nothing to make"
@@ -166,18 +162,18 @@ def _again(
     parameterization = text.parameterization(
         run["parameterization"], network.input.size, network.input.channels
     )
-    return attempt(
-        with_leak(network, run["model"]["leak"]),
-        objective_of(manifest, run, network),
-        parameterization,
-        seed=run["seed"],
-        batch=run["batch"],
+    options = {name: run[name] for name in options_of_runs() if name in run}
+    return Done(
+        Run(
+            with_leak(network, run["model"]["leak"]),
+            objective_of(manifest, run, network),
+            parameterization,
+            **{**options, "optimizer": chosen, "init": None},
+        ),
+        images=run["batch"],
         steps=run["steps"],
-        optimizer=chosen,
-        transform=run["transform"],
-        draws=run["draws"],
-        init=unpack_init(manifest, run, parameterization) if before is None else before,
-        patience=run["patience"],
-        snapshots=run["snapshots"],
-        progress=progress,
+        snapshots=tuple(run["snapshots"]),
+        start=unpack_init(manifest, run, parameterization) if first else None,
+        versions=run["versions"],
+        member=run["member"],
     )

@@ -43,6 +43,7 @@ def leaf_fields(objective: Objective) -> Iterator[dataclasses.Field[Any] | None]
 
 
 def reads_the_batch(objective: Objective) -> bool:
+    """Whether an image's score depends on the other images of the batch, or on its place."""
     return any(o.couples_images or isinstance(o, OnImages) for o in objective.walk())
 
 

@@ -73,14 +73,17 @@ def leaf(*, default: Any = dataclasses.MISSING, ndim: int | None = None) -> Any:
 
 
 def is_traced(value: Any) -> bool:
+    """Whether a value is JAX's stand-in for one that is not known yet."""
     return isinstance(value, jax.core.Tracer)
 
 
 def array_name(value: Any) -> str | None:
+    """The name of a named array; None of anything else."""
     return value.name if isinstance(value, NamedArray) else None
 
 
 def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy or JAX."""
     return isinstance(value, (np.ndarray, jax.Array))
 
 
@@ -138,6 +141,7 @@ def check_number(
 
 
 def fields_of(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The declared fields of an objective's class, in order."""
     return dataclasses.fields(cls)
 
 
@@ -151,12 +155,14 @@ def leaf_value(leaf_: Any) -> np.ndarray:
 
 
 def same_value(value: Any, default: Any) -> bool:
+    """Whether a leaf has the value of its default."""
     if value is None or default is None:
         return value is default
     return not is_array(value) and bool(value == default)
 
 
 def leaf_text(value: Any) -> str:
+    """A leaf as the text form writes it."""
     name = array_name(value)
     if name is not None:
         return name
@@ -179,6 +185,7 @@ def shorten(value: Any) -> str:
 
 
 def checked_static(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """A value of a static field, in its plain form."""
     if isinstance(value, np.generic):
         value = value.item()
     try:
@@ -194,6 +201,7 @@ def checked_static(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def check_rank(name: str, ndim: int | None, value: Any) -> None:
+    """Checks the rank of a leaf: one image's, or one axis more."""
     if value is None:
         return
     rank = np.ndim(value)
@@ -206,6 +214,7 @@ def check_rank(name: str, ndim: int | None, value: Any) -> None:
 
 
 def image_count(field: dataclasses.Field[Any], value: Any) -> int | None:
+    """The number of images that a leaf has values for; None where one is shared."""
     if value is None or not field.metadata.get("leaf"):
         return None
     ndim, shape = field.metadata["ndim"], np.shape(value)

@@ -52,6 +52,7 @@ from objectives.literals import format_literal
 
 
 def is_objective(value: Any) -> bool:
+    """Whether a value is an objective."""
     return isinstance(value, Objective)
 
 
@@ -358,6 +359,7 @@ def _unflatten(cls: Any, aux: tuple[Any, ...], values: Iterable[Any]) -> Any:
 
 
 def holds_objectives(value: Any) -> bool:
+    """Whether a value is a list or tuple of objectives."""
     return isinstance(value, (tuple, list)) and bool(value) and all(map(is_objective, value))
 
 

@@ -165,13 +165,13 @@ def test_metrics_take_levels_of_uint8(files):
 
 def test_natural_images_may_be_given_themselves(toy, files):
     result = fv.synthesize(toy, "conv:1", steps=1, progress=False)
-    truth = fv.compare_with_natural(result, files[0].parent, toy).evidence
+    truth = fv.compare_with_natural(result, files[0].parent).evidence
     for images in (LEVELS, files, TRUTH):
-        found = fv.compare_with_natural(result, images, toy).evidence
+        found = fv.compare_with_natural(result, images).evidence
         for name, values in truth.items():
             np.testing.assert_allclose(found[name], values, rtol=1e-5)
     with pytest.raises(fv.InputError, match="the pictures are 12x16"):
-        fv.compare_with_natural(result, LEVELS[:, :10], toy)
+        fv.compare_with_natural(result, LEVELS[:, :10])
 
 
 def test_grey_and_other_channels():

@@ -61,7 +61,9 @@ def test_one_name_of_two_classes_names_both():
         for text in ("fourier", "Fourier(decay=1.0)", "Fourier()"):
             with pytest.raises(fv.InputError, match=r"featvis.*\.Fourier and .*test_components"):
                 components.parameterization(text, (8, 8))
-        with pytest.raises(fv.InputError, match=r"featvis\.transforms\.Jitter and .*test_comp"):
+        with pytest.raises(
+            fv.InputError, match=r"featvis\.transforms\.geometry\.Jitter and .*test_comp"
+        ):
             components.transform("Jitter(8)", (8, 8))
         assert components.parameterization("pixels", (8, 8)) == fv.Pixels((8, 8))
         assert components.transform("none", (8, 8)) == fv.transforms.Compose(())

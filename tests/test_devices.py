@@ -10,6 +10,7 @@ import networks
 import numpy as np
 
 import featvis as fv
+from featvis.results.run import Run
 from featvis.synthesis import loop
 from featvis.synthesis import run as synthesis_run
 
@@ -52,7 +53,7 @@ def findings():
         before = advance._cache_size()
         options = {"transform": "none", "progress": False, **options}
         size = fv.Pixels(networks.TOY_SIZE)
-        result = synthesis_run.attempt(model, objective, size, **options)
+        result = synthesis_run.attempt(Run(model, objective, size, **options))
         programs = advance._cache_size() - before
         moved = any(call["moved"] for call in calls)
         return result, {**calls[-1], "moved": moved, "programs": programs}
@@ -63,7 +64,7 @@ def findings():
         pairs += [(a.params["pixels"], b.params["pixels"]), (a.snapshots[5], b.snapshots[5])]
         return max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
 
-    loop.take_steps = watched
+    loop.take_steps = synthesis_run.take_steps = watched
     first = jax.devices()[0]
     # Parameters of a result are numpy; those of one's own may be on a device.
     start = {"pixels": np.random.default_rng(0).normal(0, 0.1, (4, *networks.TOY_SIZE, 3))}

@@ -13,6 +13,7 @@ from PIL import Image
 import featvis as fv
 from featvis import methods, synthesis
 from featvis.evidence import metrics
+from featvis.methods import recipe as recipes
 from featvis.results.format import last_run, runs_of
 from featvis.synthesis import loop
 
@@ -392,7 +393,7 @@ def test_plug_in_replays_over_all_its_sizes(toy, tmp_path, monkeypatch):
         recipe = whole(at)
         return dataclasses.replace(recipe, stages=recipe.stages[::3])
 
-    monkeypatch.setitem(methods.INVERSIONS, "plug_in", short)
+    monkeypatch.setitem(recipes._PRESETS["inversion"], "plug_in", short)
     result = drive(fv.invert, toy, "relu", PHOTOGRAPHS[0], preset="plug_in", steps=14)
     monkeypatch.undo()
     assert len(result.scores) == 6

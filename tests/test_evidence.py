@@ -29,7 +29,7 @@ def natural(folder):
 
 def test_percentile_is_the_share_of_natural_images_below(toy, folder):
     result = run(toy, "conv:[0, 4] - 3*tv")
-    found = fv.compare_with_natural(result, folder, model=toy).evidence
+    found = fv.compare_with_natural(result, folder).evidence
     units = fv.Channel("conv", [0, 4])
     own = np.asarray(units(toy(result.images), result.images))
     images = natural(folder)
@@ -46,7 +46,7 @@ def test_percentile_is_the_share_of_natural_images_below(toy, folder):
 def test_a_natural_image_among_itself_is_in_the_middle_of_its_ties(toy, folder):
     image = natural(folder)[0]
     result = run(toy, "conv:2", steps=1, init=image, optimizer="sgd(0.0)")
-    found = fv.compare_with_natural(result, folder, model=toy).evidence
+    found = fv.compare_with_natural(result, folder).evidence
     ranks = np.asarray(fv.Channel("conv", 2)(toy(natural(folder)), natural(folder)))
     np.testing.assert_allclose(
         found["percentile"][0], 100 * (ranks < ranks[0]).mean(), atol=100 / 11 + 1e-6
@@ -55,21 +55,21 @@ def test_a_natural_image_among_itself_is_in_the_middle_of_its_ties(toy, folder):
 
 def test_one_member_of_a_batch_is_compared_with_its_own_unit(toy, folder):
     result = run(toy, "conv:[0, 4]")
-    both = fv.compare_with_natural(result, folder, model=toy)
-    alone = fv.compare_with_natural(result[1], folder, model=toy)
+    both = fv.compare_with_natural(result, folder)
+    alone = fv.compare_with_natural(result[1], folder)
     np.testing.assert_allclose(alone.evidence["natural_max"], both.evidence["natural_max"][1:])
     np.testing.assert_allclose(alone.evidence["unit_score"], both.evidence["unit_score"][1:])
 
 
 def test_spread_over_seeds_is_that_of_the_runs(toy):
     result = run(toy, "conv:1", seed=3)
-    found = fv.vary_seed(result, 3, model=toy, progress=False).evidence
+    found = fv.vary_seed(result, 3, progress=False).evidence
     scores = [run(toy, "conv:1", seed=s).clean_scores for s in (3, 4, 5)]
     np.testing.assert_allclose(found["seed_mean"], np.mean(scores, 0), rtol=1e-6)
     np.testing.assert_allclose(found["seed_std"], np.std(scores, 0, ddof=1), rtol=1e-4)
     pair = run(toy, "conv:[1, 2]")
-    whole = fv.vary_seed(pair, 2, model=toy, progress=False).evidence["seed_std"]
-    part = fv.vary_seed(pair[1], 2, model=toy, progress=False).evidence["seed_std"]
+    whole = fv.vary_seed(pair, 2, progress=False).evidence["seed_std"]
+    part = fv.vary_seed(pair[1], 2, progress=False).evidence["seed_std"]
     np.testing.assert_allclose(part, whole[1:])
 
 
@@ -93,8 +93,8 @@ def test_units_of(text, wanted):
 
 def test_evidence_needs_no_text_of_the_optimizer(toy, folder):
     result = run(toy, "conv:1", optimizer=optax.sgd(0.1))
-    assert fv.compare_with_natural(result, folder, model=toy).evidence["percentile"].shape == (1,)
-    varied = fv.vary_seed(result, 2, model=toy, optimizer=optax.sgd(0.1), progress=False)
+    assert fv.compare_with_natural(result, folder).evidence["percentile"].shape == (1,)
+    varied = fv.vary_seed(result, 2, progress=False)
     assert varied.evidence["seed_std"][0] > 0
 
 
@@ -103,21 +103,21 @@ def test_evidence_needs_no_text_of_the_optimizer(toy, folder):
 def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
     result = run(toy, "conv:1")
     with pytest.raises(fv.InputError, match="there is no folder"):
-        fv.compare_with_natural(result, tmp_path / "none", model=toy)
+        fv.compare_with_natural(result, tmp_path / "none")
     with pytest.raises(fv.InputError, match="no picture in"):
-        fv.compare_with_natural(result, tmp_path, model=toy)
+        fv.compare_with_natural(result, tmp_path)
     (tmp_path / "bad.png").write_bytes(b"nothing")
     with (
         pytest.warns(UserWarning, match="left out"),
         pytest.raises(fv.InputError, match="can be read"),
     ):
-        fv.compare_with_natural(result, tmp_path, model=toy)
+        fv.compare_with_natural(result, tmp_path)
     with pytest.raises(fv.InputError, match="reads no activation"):
-        fv.compare_with_natural(run(toy, "-tv"), folder, model=toy)
+        fv.compare_with_natural(run(toy, "-tv"), folder)
     with pytest.raises(fv.InputError, match="a natural image is alone"):
-        fv.compare_with_natural(run(toy, "conv:1.on([0])", batch=2), folder, model=toy)
+        fv.compare_with_natural(run(toy, "conv:1.on([0])", batch=2), folder)
     with pytest.raises(fv.InputError, match="at least 2; got 1"):
-        fv.vary_seed(result, 1, model=toy)
+        fv.vary_seed(result, 1)
     started = run(toy, "conv:1", init=np.full((*TOY_SIZE, 3), 0.5, np.float32))
     with pytest.raises(fv.InputError, match="no other start"):
-        fv.vary_seed(started, 2, model=toy)
+        fv.vary_seed(started, 2)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from featvis import zoo
+from featvis import loading, zoo
 from featvis.errors import FeatvisError, FetchError, OutputError
 from featvis.weights import download as fetching
 from featvis.weights import hub as weights_hub
@@ -119,16 +119,12 @@ def names(folder):
     return sorted(path.name for path in found if path.suffix != ".lock")
 
 
-def entry(*sources):
-    return dataclasses.replace(zoo.entries()["efficientnet_lite0"], name="toy", sources=sources)
-
-
 def download(server, digest=SHA256):
     return Download(server.url, digest, licence="MIT")
 
 
 def get(server, digest=SHA256, transport=HTTP, limits=None):
-    return fetch(entry(download(server, digest)), transport=transport, limits=limits)
+    return fetch("toy", [download(server, digest)], transport=transport, limits=limits)
 
 
 def interrupted(after, error=KeyboardInterrupt):
@@ -306,7 +302,7 @@ def test_an_error_of_the_server_keeps_the_part(server, folder, status):
 def test_no_network(folder):
     source = Download("https://127.0.0.1:9/weights.pth", SHA256, licence="MIT")
     with pytest.raises(FeatvisError) as caught:
-        fetch(entry(source))
+        fetch("toy", [source])
     assert re.fullmatch(
         r"cannot fetch 127\.0\.0\.1:9/weights\.pth: no connection \(Connection refused\); "
         rf"try again, or put https://127\.0\.0\.1:9/weights\.pth into {re.escape(str(folder))}",
@@ -320,7 +316,7 @@ def test_no_network(folder):
 
 def test_only_https_by_default(server):
     with pytest.raises(FetchError, match="only https is allowed"):
-        fetch(entry(download(server)))
+        fetch("toy", [download(server)])
     assert server.requests == []
 
 
@@ -474,10 +470,15 @@ def test_a_body_without_end(server, folder):
     assert names(folder) == []
 
 
-def test_the_size_expected_of_a_model(server, folder):
+def test_the_size_expected_of_a_model(server, folder, monkeypatch):
     # 4.65 million parameters, of 16 bytes at most.
+    ours = dataclasses.replace(
+        zoo.entries()["efficientnet_lite0"], name="toy", sources=(download(server),)
+    )
+    monkeypatch.setattr(loading, "entry", lambda name: ours)
+    monkeypatch.setitem(fetching.fetch.__kwdefaults__, "transport", endless(bytes(2**22)))
     with pytest.raises(FetchError, match="larger than the 91 MB that are expected"):
-        get(server, transport=endless(bytes(2**22)))
+        loading.fetch("toy")
     assert names(folder) == []
 
 
@@ -535,7 +536,7 @@ def test_a_header_byte_by_byte(folder):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/weights.pth"
         source = Download(url, SHA256, licence="MIT")
         with pytest.raises(FetchError, match="did not answer within"):
-            fetch(entry(source), transport=HTTP, limits=Limits(silence=0.2))
+            fetch("toy", [source], transport=HTTP, limits=Limits(silence=0.2))
         enough.set()
         thread.join()
     assert names(folder) == []
@@ -566,10 +567,11 @@ def test_a_process_that_is_killed_leaves_what_it_has(server, folder, tmp_path, n
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from featvis import fetching, sources
+from featvis.weights import download, sources
+from featvis.weights.http import UrlTransport
 sources.cache_folder = lambda: Path({str(tmp_path)!r})
 source = sources.Download({server.url!r}, {SHA256!r}, licence="MIT")
-fetching.fetch_source(source, "toy", transport=fetching.UrlTransport(schemes=("http",)))
+download.fetch_source(source, "toy", transport=UrlTransport(schemes=("http",)))
 """
     server.pause = 0.05
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
@@ -595,7 +597,7 @@ fetching.fetch_source(source, "toy", transport=fetching.UrlTransport(schemes=("h
 def test_the_first_source_that_has_it(server, folder):
     package = Package("absent", "absent_module", "x.pth", licence="MIT")
     gone = Download(server.url.replace(str(server.server_port), "9"), "0" * 8, licence="MIT")
-    assert fetch(entry(package, gone, download(server)), transport=HTTP).read_bytes() == BODY
+    assert fetch("toy", [package, gone, download(server)], transport=HTTP).read_bytes() == BODY
 
 
 def test_what_is_here_is_not_downloaded(server, folder):
@@ -603,7 +605,7 @@ def test_what_is_here_is_not_downloaded(server, folder):
     mine = folder / "mine.npz"
     mine.write_bytes(b"something")
     local = Local("mine.npz", "made by hand", licence="MIT")
-    assert fetch(entry(download(server), local), transport=HTTP) == mine
+    assert fetch("toy", [download(server), local], transport=HTTP) == mine
     assert server.requests == []
 
 
@@ -611,7 +613,7 @@ def test_every_failure_is_told(server, folder):
     server.status = 404
     other = Download(server.url.replace("weights", "more"), SHA256, licence="MIT")
     with pytest.raises(FetchError) as caught:
-        fetch(entry(download(server), other), transport=HTTP)
+        fetch("toy", [download(server), other], transport=HTTP)
     assert str(caught.value).count("answers 404") == 2
     assert "more.pth into" in str(caught.value)
 
@@ -620,7 +622,7 @@ def test_nothing_to_download(folder):
     package = Package("absent", "absent_module", "x.pth", licence="MIT")
     local = Local("mine.npz", "made by hand", licence="MIT")
     with pytest.raises(FetchError, match=r"pip install absent; or put mine.npz \(made by"):
-        fetch(entry(package, local))
+        fetch("toy", [package, local])
 
 
 # ---- the hub -------------------------------------------------------------------------------
@@ -734,14 +736,14 @@ def test_a_damaged_copy_in_the_hub_s_cache(server, folder, tmp_path):
 
 
 def test_fetch_of_a_hub_model(server):
-    path = fetch(entry(HUB), transport=HTTP, hub=hub_of(server))
+    path = fetch("toy", [HUB], transport=HTTP, hub=hub_of(server))
     assert path.read_bytes() == BODY
 
 
 def test_the_hub_s_library_is_not_installed(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FetchError) as caught:
-        fetch(entry(HUB))
+        fetch("toy", [HUB])
     assert "pip install 'featvis[hub]'" in str(caught.value)
     assert (
         "put https://huggingface.co/someone/net/resolve/main/model.safetensors "
@@ -791,7 +793,7 @@ def hub(server, monkeypatch, tmp_path):
 
 
 def test_the_real_client(hub):
-    path = fetch(entry(HUB), transport=HTTP)
+    path = fetch("toy", [HUB], transport=HTTP)
     assert path.read_bytes() == BODY
     assert HUB.at(path).origin == f"hf://someone/net@{COMMIT}/model.safetensors"
     (asked, sent), (_, later) = hub.requests
@@ -821,13 +823,13 @@ def test_the_real_client_takes_what_is_in_the_hub_s_cache(hub, tmp_path, monkeyp
     blob = folder / "blobs" / SHA256
     blob.write_bytes(BODY)
     (folder / "snapshots" / COMMIT / "model.safetensors").symlink_to(blob)
-    assert fetch(entry(HUB), transport=HTTP).read_bytes() == BODY
+    assert fetch("toy", [HUB], transport=HTTP).read_bytes() == BODY
     assert [path for path, _ in hub.requests] == ["/someone/net/resolve/main/model.safetensors"]
     HUB.find("toy").unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     close_session()
     try:
-        path = fetch(entry(HUB), transport=HTTP)
+        path = fetch("toy", [HUB], transport=HTTP)
     finally:
         monkeypatch.undo()
         close_session()
@@ -849,7 +851,7 @@ def test_what_the_real_client_reports(hub, folder, status, code, message):
     hub.status = status
     hub.about = {"X-Error-Code": code} if code else {}
     with pytest.raises(FetchError) as caught:
-        fetch(entry(HUB), transport=HTTP)
+        fetch("toy", [HUB], transport=HTTP)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert f"into {folder} as someone--net@main--model.safetensors" in str(caught.value)
@@ -863,13 +865,13 @@ def test_the_real_client_without_a_network(hub, monkeypatch):
         "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
     )
     with pytest.raises(FetchError, match="the Hugging Face hub cannot be reached"):
-        fetch(entry(HUB), transport=HTTP)
+        fetch("toy", [HUB], transport=HTTP)
 
 
 def test_a_mirror_that_names_no_commit(hub):
     del hub.about["X-Repo-Commit"]
     with pytest.raises(FetchError, match="does not say of which commit"):
-        fetch(entry(HUB), transport=HTTP)
+        fetch("toy", [HUB], transport=HTTP)
 
 
 # ---- a user's own file of the hub ----------------------------------------------------------

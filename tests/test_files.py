@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,6 @@ import featvis as fv
 from featvis import files
 from featvis.errors import printable
 from featvis.files import open_file, output_path, shorten_name, write_file
-from featvis.results.format import FORMAT
 
 
 def result_of(number):
@@ -33,7 +33,7 @@ def result_of(number):
         params=image,
         sensitivity=np.ones((1, 4, 4)),
         snapshots={1: image, 2: image},
-        manifest={"format": FORMAT, "runs": [{"objective": f"unit:{number}"}], "arrays": {}},
+        runs=networks.done(f"unit:{number}"),
         steps=np.ones(1, int),
         stopped=("steps",),
         failures=(None,),

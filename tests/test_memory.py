@@ -146,7 +146,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(toy, small, monkeypatch, ki
     def started(*_):
         raise AssertionError("it started")
 
-    monkeypatch.setattr(fv.synthesis, "describe_run", started)
+    monkeypatch.setattr("featvis.synthesis.run.start_state", started)
     with pytest.raises(fv.TooLargeError, match=message) as caught:
         fv.synthesize(toy, **options)
     assert "MB" in str(caught.value) or "GB" in str(caught.value) or kind == "more hidden"

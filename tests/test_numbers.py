@@ -165,7 +165,7 @@ def test_what_is_measured_on_a_network_in_half_precision(half, tmp_path) -> None
     )
     for place, image in enumerate(given):
         Image.fromarray((255 * image).astype(np.uint8)).save(tmp_path / f"{place}.png")
-    natural = fv.compare_with_natural(classes, tmp_path, model).evidence
+    natural = fv.compare_with_natural(classes, tmp_path).evidence
     read = np.stack([fv.read_image(tmp_path / f"{place}.png") for place in range(2)])
     expected = np.asarray(copy(read)["logits"])[:, [1, 2]].mean(0)
     np.testing.assert_allclose(natural["natural_mean"], expected, **near)
@@ -378,7 +378,7 @@ def test_all_drivers_under_all_checks(tmp_path) -> None:
             fv.caricature(model, "relu", given, **QUICK),
             fv.class_model(model, [1, 2], **QUICK),
             fv.accentuate(model, "logits:1", given, layer="relu", **QUICK),
-            fv.compare_with_natural(first, tmp_path, model),
+            fv.compare_with_natural(first, tmp_path),
         ]
     assert all(result.images.dtype == np.float32 for result in [first, *made])
     assert all(np.isfinite(value).all() for result in made for value in result.evidence.values())

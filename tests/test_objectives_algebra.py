@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import objectives as ob
+from objectives import fields
 from objectives import objective as core
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -175,8 +176,8 @@ def test_a_stack_scores_like_its_members() -> None:
     np.testing.assert_allclose(ob.stack(some)(ACTS, IMAGE), alone, rtol=1e-5)
 
 
-def test_what_stacks_has_one_signature() -> None:
-    assert ob.signature(ob.Channel("late", 3)) == ob.signature(ob.Channel("late", [7, 1]))
+def test_what_stacks_has_one_key() -> None:
+    assert ob.stack_key(ob.Channel("late", 3)) == ob.stack_key(ob.Channel("late", [7, 1]))
     different = [
         ob.Channel("late", 3),
         ob.Channel("early", 3),
@@ -192,7 +193,7 @@ def test_what_stacks_has_one_signature() -> None:
         ob.Diversity("late"),
         A.on(0),
     ]
-    assert len({ob.signature(o) for o in different}) == len(different)
+    assert len({ob.stack_key(o) for o in different}) == len(different)
     with pytest.raises(ob.ObjectiveError, match="of one kind"):
         ob.stack(different[:2])
     with pytest.raises(ob.ObjectiveError, match="looks at the whole batch"):
@@ -216,7 +217,7 @@ def test_the_example_of_the_documentation() -> None:
     indented = re.search(r"takes::\n\n(.*?)\n\n?It prints", core.__doc__ or "", re.DOTALL)
     assert indented is not None
     lines = [line[4:] for line in indented[1].splitlines()]
-    scope = {"jnp": jnp, "__name__": "example", **vars(core)}
+    scope = {"jnp": jnp, "__name__": "example", **vars(core), **vars(fields)}
     exec("\n".join(lines), scope)  # our own documentation
     own = scope["Projection"]
     vectors = np.arange(24.0).reshape(3, 8)

@@ -15,7 +15,8 @@ from skimage.data import astronaut
 import featvis as fv
 from featvis import methods, text
 from featvis.evidence import metrics
-from featvis.methods import CARICATURES, CLASS_MODELS, INVERSIONS, Setting
+from featvis.methods import Setting
+from featvis.methods import recipe as recipes
 from featvis.results.format import last_run
 from featvis.transforms import ColorShift, Compose, Roll
 from featvis.zoo.networks.vit import VisionTransformer
@@ -109,9 +110,9 @@ def images(size, channels, spread=0.15):
     return (0.5 + offsets).astype(np.float32)
 
 
-def recipe_of(name, model, layer="layer10", steps=None, among=INVERSIONS):
+def recipe_of(name, model, layer="layer10", steps=None, kind="inversion"):
     at = methods.setting_of(model, layer, model.input.size, steps)
-    return methods.preset_of(name, among)(at)
+    return methods.chosen("a test", kind, name, {})(at)
 
 
 def energy(recipe, model, layer, start, aim):
@@ -252,7 +253,7 @@ def test_steps_of_cvpr2015_are_the_papers(channels, learned):
         weak * rates,
         lambda g, rate, squares: rate * SIGMA**2 * g,
     )
-    own = recipe_of("cvpr2015", model, "layer5", 20).stages[0].optimizer
+    own = recipe_of("cvpr2015", model, "layer5", 20).stages[0].options["optimizer"]
     falling = tuple(0.004 / 10**fall for fall in range(3 if learned else 4))
     assert str(falling) in own
     result = fv.invert(
@@ -267,9 +268,7 @@ def test_steps_of_cvpr2015_are_the_papers(channels, learned):
 
 
 def first_images(recipe, model, count=4):
-    image = text.parameterization(
-        recipe.stages[0].parameterization, model.input.size, model.input.channels
-    )
+    image = recipe.stages[0].parameterization
     keys = jax.random.split(jax.random.key(0), count)
     return image, levels(jax.vmap(lambda key: image.decode(image.init(key)))(keys))
 
@@ -314,7 +313,7 @@ def test_ijcv2016_keeps_the_norm_of_a_pixels_colours():
 def test_jitter_has_a_quarter_of_the_strides_places(stride):
     size = (45, 61)
     stage, still = methods.ijcv2016(Setting(size, 1, stride, 0.5, True, None)).stages
-    transform = text.transform(stage.transform, size)
+    transform = stage.options["transform"]
     # A picture of its own places.
     places = jnp.stack(jnp.meshgrid(jnp.arange(45.0), jnp.arange(61.0), indexing="ij"), -1)
     keys = jax.random.split(jax.random.key(1), 300)
@@ -325,15 +324,15 @@ def test_jitter_has_a_quarter_of_the_strides_places(stride):
     expected = set(range(-((count - 1) // 2), count - (count - 1) // 2))
     for axis in (0, 1):
         assert set(moved[:, 22, 30, axis] - [22, 30][axis]) == expected
-    assert (count == 1) == (stage.transform == "none")
-    assert still.transform == "none"
+    assert (count == 1) == (transform == Compose())
+    assert still.options["transform"] == Compose()
 
 
 def test_ijcv2016_on_a_network_without_weights_is_one_stage_without_jitter():
     # exp_inversion_hog.m: `learningRate = fastLR`, jitter of 1.
     model, w = linear((12, 16), 1, learned=False)
     (stage,) = methods.ijcv2016(Setting((12, 16), 1, 8.0, 1.0, False, None)).stages
-    assert (stage.transform, stage.steps) == ("none", 300)
+    assert (stage.options["transform"], stage.steps) == (Compose(), 300)
     start, aim = images((12, 16), 1)
     target = (levels(aim).ravel() / 255) @ w[9]
     rate = 12 * 16 * 0.05 * B**2 / 6
@@ -372,7 +371,7 @@ def test_metamer_steps_have_a_length_that_halves_seven_times():
     descent = -(w[9] @ error).reshape(start.shape)
     cosine = np.sum(steps[0] * descent) / np.linalg.norm(steps[0]) / np.linalg.norm(descent)
     assert cosine > 0.99999
-    lengths = recipe_of("metamer", linear((224, 224), 3)[0]).stages[0].optimizer
+    lengths = recipe_of("metamer", linear((224, 224), 3)[0]).stages[0].options["optimizer"]
     assert "exponential_decay(1, 3000, 0.5" in lengths
 
 
@@ -399,7 +398,7 @@ def test_metamer_passes_the_gradient_whole_at_the_layers_own_rectifier():
 def test_plug_in_has_the_papers_stages(small):
     at = Setting((224, 160), 3, 1.0, 1.0, True, None, lambda size: small)
     stages = methods.plug_in(at).stages
-    parts = [text.parameterization(s.parameterization, (224, 160)) for s in stages]
+    parts = [stage.parameterization for stage in stages]
     sizes = [(28 * k, 20 * k) for k in range(2, 9)]
     assert [p.size for p in parts] == (sizes if small else [(224, 160)] * 7)
     written = parts if small else [*(p.of for p in parts[:-1]), parts[-1]]
@@ -422,15 +421,17 @@ def test_plug_in_has_the_papers_stages(small):
     rate = optax.cosine_decay_schedule(0.01, 400)
     theirs = path(optax.adam(rate, b1=0.5, b2=0.99))
     for stage in stages:
-        assert (stage.steps, stage.draws) == (400, 8)
-        assert text.transform(stage.transform, (224, 160)) == Compose((Roll(32), ColorShift(1.0)))
-    np.testing.assert_allclose(path(text.optimizer(stages[0].optimizer)), theirs, rtol=1e-6)
+        assert (stage.steps, stage.options["draws"]) == (400, 8)
+        assert stage.options["transform"] == Compose((Roll(32), ColorShift(1.0)))
+    np.testing.assert_allclose(
+        path(text.optimizer(stages[0].options["optimizer"])), theirs, rtol=1e-6
+    )
 
 
 def test_plug_in_shows_small_images_to_a_network_that_takes_them(grey, tokens):
     def sizes(model, layer):
         stages = recipe_of("plug_in", model, layer).stages
-        return [text.parameterization(s.parameterization, (1, 1), 1).size for s in stages]
+        return [stage.parameterization.size for stage in stages]
 
     whole = [grey.input.size] * 7
     assert sizes(grey, "logits")[0] == (3, 4)
@@ -502,7 +503,7 @@ def test_caricature_of_ijcv2016_is_the_plain_inner_product():
     # exp_enhance.m of the authors' code: max(Φ₀, 0) / ‖max(Φ₀, 0)‖², and C = 1.
     model, w = linear((12, 16), 3)
     start, aim = images((12, 16), 3)
-    recipe = recipe_of("ijcv2016", model, among=CARICATURES)
+    recipe = recipe_of("ijcv2016", model, kind="caricature")
     result = fv.caricature(
         model, "layer10", aim, preset="ijcv2016", strength=2.0, steps=1, init=start,
         optimizer="sgd(0.0)", progress=False,
@@ -518,11 +519,11 @@ def test_caricature_of_ijcv2016_is_the_plain_inner_product():
 
 def test_an_unknown_preset_says_the_nearest_and_all():
     with pytest.raises(fv.InputError, match="unknown preset 'ijcv'; nearest: ijcv2016; known: mod"):
-        methods.preset_of("ijcv", INVERSIONS)
+        methods.chosen("invert", "inversion", "ijcv", {})
     with pytest.raises(fv.InputError, match=r"preset 'zzz'; known: modern, ijcv2016$"):
-        methods.preset_of("zzz", CARICATURES)
+        methods.chosen("caricature", "caricature", "zzz", {})
     with pytest.raises(fv.InputError, match="nearest: simonyan2013"):
-        methods.preset_of("simonyan", CLASS_MODELS)
+        methods.chosen("class_model", "class model", "simonyan", {})
 
 
 # ---- every recipe on every kind of network -------------------------------------------------
@@ -558,8 +559,8 @@ def short_plug_in(monkeypatch):
         recipe = methods.plug_in(at)
         return dataclasses.replace(recipe, stages=recipe.stages[::6])
 
-    monkeypatch.setitem(INVERSIONS, "plug_in", short)
-    monkeypatch.setitem(CLASS_MODELS, "plug_in", short)
+    for kind in ("inversion", "class model"):
+        monkeypatch.setitem(recipes._PRESETS[kind], "plug_in", short)
 
 
 def check(result, model):
@@ -578,7 +579,7 @@ MAP, TOKENS = ("grey", "half"), ("tokens", "block0")
     [
         *(
             (preset, *where)
-            for preset in INVERSIONS
+            for preset in methods.presets("inversion")
             for where in (MAP, TOKENS)
             if (preset, where) != ("plug_in", MAP)
         ),
@@ -593,7 +594,7 @@ def test_every_inversion_works_everywhere(preset, network, layer, request, short
     assert result.evidence["relative_error"].shape == (1,)
 
 
-@pytest.mark.parametrize("preset", sorted(CLASS_MODELS.keys() - {"maco"}))
+@pytest.mark.parametrize("preset", sorted(methods.presets("class model").keys() - {"maco"}))
 def test_every_class_model_works_on_a_grey_network(preset, grey, short_plug_in):
     check(fv.class_model(grey, 1, preset=preset, steps=7, progress=False), grey)
 

@@ -124,18 +124,18 @@ PHOTOGRAPH = np.random.default_rng(1).uniform(size=(*SIZE, 3)).astype(np.float32
 
 
 # Seven stages take as many compilations: once, as class model.
-@pytest.mark.parametrize("preset", sorted({*fv.methods.INVERSIONS} - {"plug_in"}))
+@pytest.mark.parametrize("preset", sorted({*fv.methods.presets("inversion")} - {"plug_in"}))
 def test_of_every_inversion(preset):
     steps = {**SMALL, "steps": 8}
     assert_one_picture(lambda: fv.invert(model(), "maps", PHOTOGRAPH, preset=preset, **steps))
 
 
-@pytest.mark.parametrize("preset", fv.methods.CARICATURES)
+@pytest.mark.parametrize("preset", fv.methods.presets("caricature"))
 def test_of_every_caricature(preset):
     assert_one_picture(lambda: fv.caricature(model(), "maps", PHOTOGRAPH, preset=preset, **SMALL))
 
 
-@pytest.mark.parametrize("preset", fv.methods.CLASS_MODELS)
+@pytest.mark.parametrize("preset", fv.methods.presets("class model"))
 def test_of_every_class_model(preset):
     steps = {**SMALL, "steps": 8}
     assert_one_picture(lambda: fv.class_model(model(), 3, preset=preset, **steps))

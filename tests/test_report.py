@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,8 +56,14 @@ class Page(HTMLParser):
         return [element.text for element in self.all(tag)]
 
 
-def manifest_of(objective):
-    return {"format": FORMAT, "runs": [{"objective": objective}], "arrays": {}}
+class Nasty(fv.Objective):
+    """An objective whose text is another's."""
+
+    def __call__(self, acts, image):
+        return image.mean((1, 2, 3))
+
+    def __str__(self):
+        return NASTY
 
 
 def result_of(images, **changes):
@@ -69,7 +76,7 @@ def result_of(images, **changes):
         "params": images,
         "sensitivity": np.ones(images.shape[:3]),
         "snapshots": {},
-        "manifest": manifest_of("block4:[1, 2] - 0.1 * tv<2>"),
+        "runs": networks.done("block4:[1, 2] - 0.1*tv", count),
         "steps": np.full(count, 3),
         "stopped": ("steps",) * count,
         "failures": (None,) * count,
@@ -104,7 +111,7 @@ def test_text_is_never_markup(tmp_path):
     report.text(NASTY)
     report.table([NASTY, "x"], [[NASTY, NASTY]], NASTY)
     report.pictures("p", IMAGES, [NASTY, "b"], caption=NASTY)
-    report.result("r", result_of(IMAGES, manifest=manifest_of(NASTY)), caption=NASTY)
+    report.result("r", result_of(IMAGES, runs=networks.done(Nasty(), 2)), caption=NASTY)
     page = Page(report.write(**{NASTY: NASTY}, nested={NASTY: [NASTY]}))
     assert not page.all("script")
     for tag in ("title", "h1", "h2", "p", "th", "td", "figcaption", "code", "dt", "dd"):

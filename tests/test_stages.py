@@ -1,7 +1,6 @@
 """Runs that go on from an earlier one, and making them all again."""
 
 import dataclasses
-import importlib
 
 import jax
 import numpy as np
@@ -206,10 +205,10 @@ def test_a_leaky_run_after_a_plain_one(toy):
 
 
 def test_an_earlier_run_of_another_network_is_not_made_with_this_one(toy, plain):
-    (only,) = plain.manifest["runs"]
-    other = {**only, "model": {**only["model"], "name": "other", "digest": "1"}}
-    manifest = {**plain.manifest, "runs": [other]}
-    both = run(toy, init=dataclasses.replace(plain, manifest=manifest))
+    (only,) = plain.runs
+    other = dataclasses.replace(toy, name="other", digest="1")
+    runs = (only._replace(run=dataclasses.replace(only.run, model=other)),)
+    both = run(toy, init=dataclasses.replace(plain, runs=runs))
     with pytest.raises(fv.UnknownModel, match="a model called 'other'"):
         fv.replay(both.manifest, model=toy, progress=False)
 
@@ -217,11 +216,11 @@ def test_an_earlier_run_of_another_network_is_not_made_with_this_one(toy, plain)
 def test_an_interrupt_of_an_earlier_run_is_the_end(toy, large, monkeypatch):
     made = []
 
-    def interrupted(*args, **options):
-        made.append(options["steps"])
+    def interrupted(run):
+        made.append(run.steps)
         return dataclasses.replace(large, stopped=("interrupt", "interrupt"))
 
-    monkeypatch.setattr(importlib.import_module("featvis.replay"), "attempt", interrupted)
+    monkeypatch.setattr("featvis.synthesis.run.attempt", interrupted)
     assert fv.replay(large.manifest, model=toy, progress=False).stopped[0] == "interrupt"
     assert made == [4]
 
@@ -269,8 +268,8 @@ def test_hundreds_of_runs_are_saved_and_replayed(toy, tmp_path):
         result = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), init=result, **options)
     same(fv.replay(result.save(tmp_path / "six"), model=toy, progress=False), result)
     # As many more without the time that compiled steps take.
-    *runs, last = result.manifest["runs"]
-    long = dataclasses.replace(one, manifest={**one.manifest, "runs": [*runs, *[last] * 3000]})
+    *runs, last = result.runs
+    long = dataclasses.replace(one, runs=(*runs, *[last] * 3000))
     path = long.save(tmp_path / "thousands")
     assert read_manifest(path) == long.manifest
     with Image.open(path) as picture:
@@ -288,7 +287,7 @@ def test_other_seeds_are_of_all_runs(toy):
 
     for first, second in ((3, 3), (3, 9)):
         result = both(first, second)
-        found = fv.vary_seed(result, 3, model=toy, progress=False).evidence
+        found = fv.vary_seed(result, 3, progress=False).evidence
         scores = [result.clean_scores]
         scores += [both(first + k, second + k).clean_scores for k in (1, 2)]
         np.testing.assert_allclose(found["seed_mean"], np.mean(scores, axis=0), rtol=1e-6)
@@ -300,7 +299,7 @@ def test_runs_begun_from_an_image_have_no_other_seeds(toy):
     first = run(toy, init=np.full((*TOY_SIZE, 3), 0.5, np.float32))
     for result in (first, run(toy, init=first)):
         with pytest.raises(fv.InputError, match="another seed is no other start"):
-            fv.vary_seed(result, 2, model=toy, progress=False)
+            fv.vary_seed(result, 2, progress=False)
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".gif"])

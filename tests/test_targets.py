@@ -157,7 +157,7 @@ def test_values_by_name_are_kept_as_they_are(toy, tmp_path):
 def test_two_arrays_of_one_name_are_refused_at_once(toy, seen, monkeypatch):
     other = fv.target(toy, "conv", photographs(1, 5))
     objective = fv.FeatureMatch("conv", seen) + fv.Caricature("conv", other)
-    monkeypatch.setattr("featvis.synthesis.loop.take_steps", None)
+    monkeypatch.setattr("featvis.synthesis.run.take_steps", None)
     with pytest.raises(fv.InputError, match="two arrays of the objective are called 'target'"):
         run(toy, objective)
     # One array in two places is one.
@@ -302,7 +302,7 @@ def test_a_match_of_a_target_is_compared_with_natural_images(toy, tmp_path):
         Image.fromarray(np.round(image * 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
     targets = fv.target(toy, "conv", photographs(2, 3))
     result = run(toy, fv.FeatureMatch("conv", targets) - fv.TotalVariation())
-    found = fv.compare_with_natural(result, tmp_path, model=toy).evidence
+    found = fv.compare_with_natural(result, tmp_path).evidence
     acts = np.asarray(toy(jnp.asarray(natural))["conv"])[:, None]
     squares = np.sum(np.square(targets), axis=(1, 2, 3))
     errors = np.sum((acts - np.asarray(targets)) ** 2, axis=(2, 3, 4)) / squares
@@ -310,5 +310,5 @@ def test_a_match_of_a_target_is_compared_with_natural_images(toy, tmp_path):
     np.testing.assert_allclose(found["natural_mean"], -errors.mean(axis=0), rtol=1e-4)
     own = fv.FeatureMatch("conv", targets)(toy(result.images), result.images)
     np.testing.assert_allclose(found["unit_score"], own, rtol=1e-4)
-    alone = fv.compare_with_natural(result[1], tmp_path, model=toy).evidence
+    alone = fv.compare_with_natural(result[1], tmp_path).evidence
     np.testing.assert_allclose(alone["natural_max"], found["natural_max"][1:], rtol=1e-5)

@@ -16,7 +16,7 @@ from featvis.gradients.silence import asked, reasons, warn_of_silence
 from featvis.images import Images
 from featvis.jaxprs.liveness import pruned
 from featvis.models import Model
-from featvis.synthesis.arguments import as_objective
+from featvis.results.run import as_objective
 from objectives import Activations, Objective
 
 

@@ -18,9 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from featvis import limits, loading
-from featvis import methods as drivers
-from featvis import methods as presets
+from featvis import limits, loading, methods
 from featvis import text as components
 from featvis.cache import enable_cache
 from featvis.checks import LONGEST_SIDE
@@ -239,22 +237,21 @@ def render(
             return False
         return True
 
-    seen = presets.Setting(wanted or takes.size, takes.channels, 1.0, 1.0, True, steps, accepts)
-    (stage,) = presets.preset_of(preset, presets.VISUALIZATIONS)(seen).stages
+    seen = methods.Setting(wanted or takes.size, takes.channels, 1.0, 1.0, True, steps, accepts)
+    (stage,) = methods.chosen("render", "visualization", preset, {})(seen).stages
+    asked = {"transform": transform, "draws": draws, "optimizer": optimizer}
+    own = {name: value for name, value in asked.items() if value is not None}
     found = synthesize_many(
         network,
         parsed,
-        components.parameterization(
-            stage.parameterization if param is None else param,
-            seen.size,
-            takes.channels,
-            fixed_size=wanted is not None,
+        stage.parameterization
+        if param is None
+        else components.parameterization(
+            param, seen.size, takes.channels, fixed_size=wanted is not None
         ),
         seed=seed,
         steps=stage.steps,
-        transform=stage.transform if transform is None else transform,
-        draws=stage.draws if draws is None else draws,
-        optimizer=stage.optimizer if optimizer is None else optimizer,
+        **{**stage.options, **own},
         batch=batch,
         patience=patience,
         snapshots=min(stage.steps, _FRAMES) if animate else 0,
@@ -288,9 +285,9 @@ def render(
         cut_short = False
         try:
             if evidence is not None and whole:
-                result = compare_with_natural(result, evidence, network)
+                result = compare_with_natural(result, evidence)
             if seeds is not None and whole:
-                result = vary_seed(result, seeds, network, progress=not quiet)
+                result = vary_seed(result, seeds, progress=not quiet)
         except KeyboardInterrupt:
             # The pictures are there: they are reported with what is known of them.
             cut_short = True
@@ -344,7 +341,7 @@ def invert(
     network, layer, images = _layer_and_images(model_layer_images, place, weights, "invert")
 
     def make(options: dict[str, Any]) -> Result:
-        return drivers.invert(network, layer, images, preset=preset, **options)
+        return methods.invert(network, layer, images, preset=preset, **options)
 
     options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
     files = _Files(output, animate, force, quiet, as_json)
@@ -384,7 +381,7 @@ def caricature(
     network, layer, images = _layer_and_images(model_layer_images, place, weights, "caricature")
 
     def make(options: dict[str, Any]) -> Result:
-        return drivers.caricature(
+        return methods.caricature(
             network, layer, images, preset=preset, strength=strength, **options
         )
 
@@ -429,7 +426,7 @@ def class_model(
         raise InputError("class-model takes a network and a class, as: efficientnet_lite0 tiger")
 
     def make(options: dict[str, Any]) -> Result:
-        return drivers.class_model(network, classes, preset=preset, of=of, **options)
+        return methods.class_model(network, classes, preset=preset, of=of, **options)
 
     options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
     files = _Files(output, animate, force, quiet, as_json)
@@ -474,7 +471,7 @@ def accentuate(
         raise InputError("accentuate takes --layer, at which the picture is to stay as it is")
 
     def make(options: dict[str, Any]) -> Result:
-        return drivers.accentuate(network, text, images, layer=layer, weight=weight, **options)
+        return methods.accentuate(network, text, images, layer=layer, weight=weight, **options)
 
     options = _options(network, size, steps, seed, param, transform, draws, optimizer, patience)
     files = _Files(output, animate, force, quiet, as_json)
@@ -801,8 +798,7 @@ def _plain(values: Any) -> Any:
 
 
 def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **more: Any) -> None:
-    run = last_run(result.manifest)
-    shared = run["batch"] // len(result)
+    shared = result.runs[-1].images // len(result)
     record = {
         "objective": text,
         "image": str(path),
@@ -811,7 +807,7 @@ def _report(result: Result, text: str, path: Path, seed: Any, as_json: bool, **m
         "seconds": round(result.seconds / shared, 3),
         "steps": int(max(result.steps)),
         "seed": seed,
-        "model": run["model"]["name"],
+        "model": result.run.parts.model.name,
         "stopped": result.stopped[0] if len(result) == 1 else list(result.stopped),
         "silent": result.silent[0] if len(result) == 1 else list(result.silent),
         **{name: _plain(values) for name, values in result.evidence.items()},

@@ -14,18 +14,13 @@ import numpy as np
 from featvis import kernels
 from featvis.errors import InputError
 from featvis.images import Images, as_images, image_files, read_batches
-from featvis.models import Model
-from featvis.replay import model_of, objective_of
 from featvis.results import Result
-from featvis.results.format import last_run
 from objectives import Activations, Objective, OnImages, units_of
 
 _BATCH = 8
 
 
-def compare_with_natural(
-    result: Result, folder: str | Path | Images, model: Model | None = None
-) -> Result:
+def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
     """Where each picture's clean score lies among natural images.
 
     The images are scaled and cropped to the pictures' size. Image priors and comparisons among
@@ -35,7 +30,6 @@ def compare_with_natural(
         result: of `synthesize` or `replay`.
         folder: pictures, in it or its subfolders; or the images themselves, files, arrays in [0, 1]
             or of uint8 at the pictures' size, or a list of them.
-        model: the model, where it is not one that `featvis.loading.load` knows.
 
     Returns:
         The result with, in `evidence`, for each image: `unit_score` (the clean score without
@@ -45,12 +39,11 @@ def compare_with_natural(
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
     """
-    run = last_run(result.manifest)
-    model = model_of(run, model)
-    units = comparable(objective_of(result.manifest, run, model))
-    count = run["batch"]
+    model, objective, *_ = result.run.parts
+    units = comparable(objective)
+    count = result.runs[-1].images
     height, width, channels = result.images.shape[1:]
-    members = members_of(result)
+    members = result.members
     natural = []
     for images in _natural(folder, (height, width), channels):
         padding = _BATCH - len(images)
@@ -88,11 +81,6 @@ def _natural(
             f"are {images.shape[1]}x{images.shape[2]}"
         )
     yield from np.split(images, range(_BATCH, len(images), _BATCH))
-
-
-def members_of(result: Result) -> np.ndarray:
-    """The places of the result's images in the batch of its run."""
-    return np.arange(len(result)) + result.manifest.get("member", 0)
 
 
 @functools.partial(kernels.compiled, static=("apply", "count"))

@@ -21,12 +21,12 @@ def redirected(function: Callable[..., Any], dead: jax.Array) -> Callable[..., A
     """`function` with redirected gradients for some images at every max(x, 0) and min(x, 6) in it.
 
     It is a transformation of the traced program, so that any network has it without edits.
-    Rectifiers are those that `featvis.jaxprs.rectifiers` finds: `jax.nn.relu`, `relu6`, `hard_tanh`,
-    `jnp.maximum`, `jnp.clip`, `lax.clamp`, `where(x > 0, x, 0)`, `x * (x > 0)`, and functions with
-    a gradient of their own that do only this, also in `jit`, `remat`, `scan` and `cond`. The two
-    bounds of one are redirected one by one. Left as they are: a rectifier whose bound is no number
-    of the program (a weight, say), one in a `while_loop`, and one whose input's first axis is not
-    as long as `dead`.
+    Rectifiers are those that `featvis.jaxprs.rectifiers` finds: `jax.nn.relu`, `relu6`,
+    `hard_tanh`, `jnp.maximum`, `jnp.clip`, `lax.clamp`, `where(x > 0, x, 0)`, `x * (x > 0)`, and
+    functions with a gradient of their own that do only this, also in `jit`, `remat`, `scan` and
+    `cond`. The two bounds of one are redirected one by one. Left as they are: a rectifier whose
+    bound is no number of the program (a weight, say), one in a `while_loop`, and one whose input's
+    first axis is not as long as `dead`.
 
     Args:
         function: of arrays to arrays; the first axis of its rectifiers' inputs is the images'.

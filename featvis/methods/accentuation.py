@@ -19,14 +19,17 @@ from featvis.methods.recipe import (
     altered,
     class_kept,
     given_images,
+    rounded,
     run_recipe,
     setting_of,
     with_measures,
 )
 from featvis.models import Model
+from featvis.parameterizations import Fourier
 from featvis.results import Result
-from featvis.synthesis.arguments import as_objective
+from featvis.results.run import as_objective, check_options, options_of_runs
 from featvis.synthesis.run import gradient_sizes
+from featvis.transforms import Compose, Noise, RandomResizedCrop
 from objectives import FeatureMatch, NamedArray, Objective, check_number
 
 
@@ -73,12 +76,14 @@ def accentuate(
         UnknownLayer: no such layer.
     """
     check_number("weight", weight, at_least=0)
+    shared = [option for option in options_of_runs() if option not in ("seed", "batch")]
+    check_options("accentuate", options, ["parameterization", *shared])
     model, images = given_images(model, images, size)
     wanted = as_objective(objective, model)
     aim = aim_of(model, layer, images)
     at = setting_of(model, layer, images.shape[1:3], options.pop("steps", None))
     own = {name: options.pop(name, None) for name in OF_STAGES}
-    recipe = altered(accentuation(at, weight), model, **own)
+    recipe = altered(accentuation(at, weight), **own)
     kept = FeatureMatch(layer, aim, metric="norm", images=NamedArray(images, "original"))
     ratio = _balance(model, wanted, kept, recipe, images, seed)
     # Without it, the original need not be seen at every step.
@@ -117,7 +122,8 @@ def _balance(
     pull, hold = (
         gradient_sizes(
             model, part, first.parameterization, images,
-            transform=first.transform, draws=first.draws, seed=seed, noise=_NUDGE,
+            transform=first.options["transform"], draws=first.options["draws"], seed=seed,
+            noise=_NUDGE,
         )
         for part in (wanted, kept)
     )  # fmt: skip
@@ -140,7 +146,7 @@ def accentuation(at: Setting, weight: float = 1.0) -> Recipe:
     picture is shaken to 28 to 31 dB from the image, whatever the weight (3 or 10⁶).
     """
     (steps,) = at.shares(100)
-    image = f"Fourier({at.size}, {at.channels}, decay=1.0)"
-    rate = f"adam({0.05 / max(1.0, weight):.6g})"
-    seen = f"Compose((RandomResizedCrop(0.05, 0.99, None), Noise({_ACCENTUATED_NOISE:.4g})))"
-    return Recipe((Stage(image, rate, seen, steps, draws=16),))
+    image = Fourier(at.size, at.channels, decay=1.0)
+    rule = f"adam({0.05 / max(1.0, weight):.6g})"
+    seen = Compose((RandomResizedCrop(0.05, 0.99, None), Noise(rounded(_ACCENTUATED_NOISE))))
+    return Recipe((Stage(image, steps, optimizer=rule, transform=seen, draws=16),))

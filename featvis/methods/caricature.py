@@ -14,20 +14,22 @@ from featvis.evidence import metrics
 from featvis.images import Images
 from featvis.methods.inversion import ijcv2016
 from featvis.methods.recipe import (
-    Presets,
     Recipe,
     Setting,
     Stage,
     aim_of,
+    chosen,
     class_kept,
     given_images,
-    preset_of,
+    preset,
     run_recipe,
     setting_of,
     with_measures,
 )
 from featvis.models import Model
+from featvis.parameterizations import Fourier
 from featvis.results import Result
+from featvis.transforms import Compose
 from objectives import L2, Caricature, Change, NamedArray, Objective, Tone, TotalVariation
 
 
@@ -58,7 +60,7 @@ def caricature(
             (experiments/changed_photographs.py).
             With "ijcv2016" it is the paper's C, 1 in the authors' code, against a prior that is
             best at grey and not at the original: less is no nearer to it.
-        preset: "modern" or "ijcv2016".
+        preset: a recipe by name: `featvis.methods.presets("caricature")` has them.
         seed: as for `synthesize`.
         size: of files, (height, width).
         **options: as for `invert`.
@@ -75,10 +77,11 @@ def caricature(
     number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
     if not (number and 0 <= strength < math.inf):
         raise InputError(f"strength must be a number of at least 0; got {strength!r}")
+    rule = chosen("caricature", "caricature", preset, options)
     model, images = given_images(model, images, size)
     aim = aim_of(model, layer, images)
     at = setting_of(model, layer, images.shape[1:3], options.pop("steps", None))
-    recipe = preset_of(preset, CARICATURES)(at)
+    recipe = rule(at)
     wanted = Caricature(layer, aim, recipe.power, recipe.positive)
     objective = strength * recipe.weight * wanted
     if recipe.held is not None:
@@ -103,6 +106,7 @@ def caricature(
     return with_measures(result, measure)
 
 
+@preset("ijcv2016", "caricature")
 def ijcv2016_caricature(at: Setting) -> Recipe:
     """Mahendran & Vedaldi, IJCV 2016, section 6: as their inversion, for the plain inner product.
 
@@ -110,10 +114,12 @@ def ijcv2016_caricature(at: Setting) -> Recipe:
     """
     (steps,) = at.shares(300)
     recipe = ijcv2016(replace(at, steps=None))
-    moving = replace(recipe.stages[0], steps=steps)
+    first = recipe.stages[0]
+    moving = Stage(first.parameterization, steps, **first.options)
     return replace(recipe, stages=(moving,), weight=1.0, positive=True, power=0.0)
 
 
+@preset("modern", "caricature")
 def exaggeration(at: Setting) -> Recipe:
     """Agreement against change: Fourier coefficients of the original, and Adam.
 
@@ -124,16 +130,13 @@ def exaggeration(at: Setting) -> Recipe:
     where there is 1.19 to 1.31 without, at the same distance.
     """
     (steps,) = at.shares(200)
-    image = f"Fourier({at.size}, {at.channels}, decay=1.1)"
-    rate = f"cosine_decay_schedule(0.05, {steps})"
-    return Recipe((Stage(image, f"adam({rate})", "none", steps),), held=_likeness)
+    image = Fourier(at.size, at.channels, decay=1.1)
+    rule = f"adam(cosine_decay_schedule(0.05, {steps}))"
+    stage = Stage(image, steps, optimizer=rule, transform=Compose())
+    return Recipe((stage,), held=_likeness)
 
 
 def _likeness(images: np.ndarray) -> Objective:
     original = NamedArray(images, "original")
     change = 0.5 * Change(L2(0.0), original) + 50.0 * Change(TotalVariation(), original)
     return change + 5000.0 * Tone(images.mean(axis=(1, 2)), images.std(axis=(1, 2)))
-
-
-CARICATURES: Presets = {"modern": exaggeration, "ijcv2016": ijcv2016_caricature}
-"""Recipes of `caricature` by name."""

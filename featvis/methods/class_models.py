@@ -9,20 +9,20 @@ import numpy as np
 
 from featvis import loading
 from featvis.errors import InputError
-from featvis.methods.inversion import plug_in
 from featvis.methods.recipe import (
-    Presets,
     Recipe,
     Setting,
     Stage,
-    preset_of,
+    chosen,
+    preset,
     run_recipe,
     setting_of,
     with_measures,
 )
 from featvis.models import Model
+from featvis.parameterizations import BoundedPixels, Fourier, MaCo
 from featvis.results import Result
-from featvis.synthesis.arguments import DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM
+from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop
 from objectives import L2, Logit, LogProbability, Objective, Probability
 
 #: What a class model can maximise, by name.
@@ -52,8 +52,7 @@ def class_model(
         classes: numbers or names of classes (`Model.class_index`).
         of: "score", "probability" (Nguyen et al. 2015) or "log_probability"; by default what the
             preset's paper maximises.
-        preset: "modern" (Fourier, the defaults of `synthesize`), "simonyan2013" (pixels from the
-            zero image less λ‖I‖²) or "plug_in".
+        preset: a recipe by name: `featvis.methods.presets("class model")` has them.
         seed: as for `synthesize`.
         size: of the pictures, (height, width); by default the model's own.
         **options: as for `invert`.
@@ -66,6 +65,7 @@ def class_model(
         InputError: no such class, several of that name (it lists them), no such preset, or a model
             without class scores.
     """
+    rule = chosen("class_model", "class model", preset, options)
     model = loading.load(model) if isinstance(model, str) else model
     several = [classes] if isinstance(classes, (int, np.integer, str)) else classes
     wanted = np.array([model.class_index(one) for one in several])
@@ -73,7 +73,7 @@ def class_model(
         raise InputError("class_model takes at least one class; got none")
     model.check_scores()
     at = setting_of(model, "logits", size or model.input.size, options.pop("steps", None))
-    recipe = preset_of(preset, CLASS_MODELS)(at)
+    recipe = rule(at)
     of = of or recipe.of
     if of not in CLASS_OBJECTIVES:
         raise InputError(f"of must be one of {', '.join(CLASS_OBJECTIVES)}; got {of!r}")
@@ -93,13 +93,14 @@ def class_model(
     return with_measures(result, measure)
 
 
+@preset("modern", "class model", "visualization")
 def visualization(at: Setting) -> Recipe:
     """The defaults of `synthesize`: Fourier coefficients, NAdam, scale, rotation and shifts."""
     (steps,) = at.shares(512)
-    image = f"Fourier({at.size}, {at.channels})"
-    return Recipe((Stage(image, DEFAULT_OPTIMIZER, DEFAULT_TRANSFORM, steps),))
+    return Recipe((Stage(Fourier(at.size, at.channels), steps),))
 
 
+@preset("maco", "class model", "visualization")
 def maco(at: Setting) -> Recipe:
     """Fel et al. 2023, MaCo: phases under the magnitudes of natural images, seen in crops.
 
@@ -115,22 +116,19 @@ def maco(at: Setting) -> Recipe:
     """
     (steps,) = at.shares(256)
     height, width = (-(-side // 2) for side in at.size)
-    size = f", size=({height}, {width})" if at.at_size((height, width)) else ""
-    crop = f"NormalCrop(LinearSchedule(0.5, 0.05), centre_sd=0.3{size})"
-    rate = f"polynomial_schedule(1.0, 0.0, 8, {steps})"
-    return Recipe(
-        (
-            Stage(
-                f"MaCo({at.size}, {at.channels})",
-                f"nadam({rate})",
-                f"Compose(({crop}, Noise(0.04)))",
-                steps,
-                draws=8,
-            ),
-        )
+    size = (height, width) if at.at_size((height, width)) else None
+    crop = NormalCrop(LinearSchedule(0.5, 0.05), centre_sd=0.3, size=size)
+    stage = Stage(
+        MaCo(at.size, at.channels),
+        steps,
+        optimizer=f"nadam(polynomial_schedule(1.0, 0.0, 8, {steps}))",
+        transform=Compose((crop, Noise(0.04))),
+        draws=8,
     )
+    return Recipe((stage,))
 
 
+@preset("simonyan2013", "class model")
 def simonyan2013(at: Setting) -> Recipe:
     """Simonyan et al. 2013: pixels from the zero image (mid-grey), less λ‖I‖², no transform.
 
@@ -138,18 +136,11 @@ def simonyan2013(at: Setting) -> Recipe:
     square, and 300 steps of momentum.
     """
     (steps,) = at.shares(300)
-    image = f"BoundedPixels({at.size}, {at.channels}, sd=0.0)"
     rate = f"cosine_decay_schedule({1.3e-6 * at.numbers:.4g}, {steps})"
-    return Recipe((Stage(image, f"sgd({rate}, momentum=0.9)", "none", steps),), prior=1000.0 * L2())
-
-
-VISUALIZATIONS: Presets = {"modern": visualization, "maco": maco}
-"""Recipes of `featvis render` by name, of one stage and whatever the layer."""
-
-CLASS_MODELS: Presets = {
-    "modern": visualization,
-    "maco": maco,
-    "simonyan2013": simonyan2013,
-    "plug_in": plug_in,
-}
-"""Recipes of `class_model` by name."""
+    stage = Stage(
+        BoundedPixels(at.size, at.channels, sd=0.0),
+        steps,
+        optimizer=f"sgd({rate}, momentum=0.9)",
+        transform=Compose(),
+    )
+    return Recipe((stage,), prior=1000.0 * L2())

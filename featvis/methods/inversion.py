@@ -18,20 +18,29 @@ from featvis.errors import InputError
 from featvis.evidence import metrics
 from featvis.images import Images
 from featvis.methods.recipe import (
-    Presets,
     Recipe,
     Setting,
     Stage,
     aim_of,
+    chosen,
     class_kept,
     given_images,
-    preset_of,
+    preset,
+    rounded,
     run_recipe,
     setting_of,
     with_measures,
 )
 from featvis.models import Model
+from featvis.parameterizations import (
+    BoundedPixels,
+    Fourier,
+    Framed,
+    Parameterization,
+    Upsampled,
+)
 from featvis.results import Result
+from featvis.transforms import ColorShift, Compose, Jitter, Pad, Roll, Transform
 from objectives import AlphaNorm, FeatureMatch, Objective, TotalVariation
 
 
@@ -56,15 +65,14 @@ def invert(
         layer: a layer of it.
         images: arrays (n, h, w, c) or (h, w, c) in [0, 1] or of uint8, at their own size; or
             picture files or Pillow pictures, scaled and cropped to `size`.
-        preset: of `featvis.methods.INVERSIONS`: "modern", "ijcv2016", "cvpr2015", "plug_in",
-            "metamer".
+        preset: a paper's recipe by name: `featvis.methods.presets("inversion")` has them.
         mask: weights in [0, 1] over the layer's positions, (1, h, w) or (n, h, w): invert those
             alone, as the paper's figures of receptive fields do with the central 5 x 5.
         seed: as for `synthesize`.
         size: of files, (height, width); by default the model's own.
         **options: `steps`, in proportion by stage; `parameterization`, `optimizer`, `transform`,
             `draws`, in place of every stage's; `init`, `patience`, `snapshots`, `progress` as for
-            `synthesize`.
+            `synthesize`; and what the preset has arguments of its own for.
 
     Returns:
         The pre-images. In `evidence`: `relative_error` √(‖y−y₀‖²/‖y₀‖²), `psnr` to the original in
@@ -73,14 +81,15 @@ def invert(
         same), and for different images `pairwise_error` (CVPR 2015). See `featvis.metrics`.
 
     Raises:
-        InputError: no such preset, images that the network does not take, or what `synthesize`
-            raises of its arguments.
+        InputError: no such preset, an option that neither it nor `synthesize` has, images that the
+            network does not take, or what `synthesize` raises of its arguments.
         UnknownLayer: no such layer.
     """
+    rule = chosen("invert", "inversion", preset, options)
     model, images = given_images(model, images, size)
     aim = aim_of(model, layer, images)
     at = setting_of(model, layer, images.shape[1:3], options.pop("steps", None))
-    recipe = preset_of(preset, INVERSIONS)(at)
+    recipe = rule(at)
     if mask is not None and not (np.min(mask) >= 0 and np.max(mask) <= 1):
         raise InputError(f"mask is of weights in [0, 1]; got {np.min(mask)} to {np.max(mask)}")
     objective = recipe.weight * FeatureMatch(layer, aim, mask, recipe.metric)
@@ -122,6 +131,7 @@ _SIGMA = 27098.1 / _LEVELS
 _PIXEL_NORM = 80 / _LEVELS
 
 
+@preset("cvpr2015", "inversion")
 def cvpr2015(at: Setting) -> Recipe:
     """Mahendran & Vedaldi, CVPR 2015: α-norm, total variation, momentum that forgets at each rate.
 
@@ -147,10 +157,10 @@ def cvpr2015(at: Setting) -> Recipe:
     return Recipe(
         (
             Stage(
-                f"BoundedPixels({at.size}, {at.channels}, sd={_SIGMA / math.sqrt(at.numbers):.4g})",
-                f"preimage_momentum({rates}, {_SIGMA:.6g})",
-                "none",
+                BoundedPixels(at.size, at.channels, sd=rounded(_SIGMA / math.sqrt(at.numbers))),
                 sum(steps),
+                optimizer=f"preimage_momentum({rates}, {_SIGMA:.6g})",
+                transform=Compose(),
             ),
         ),
         prior=alpha * AlphaNorm(6.0, joint=False)
@@ -158,6 +168,7 @@ def cvpr2015(at: Setting) -> Recipe:
     )
 
 
+@preset("ijcv2016", "inversion")
 def ijcv2016(at: Setting) -> Recipe:
     """Mahendran & Vedaldi, IJCV 2016: C = 100, hard bound on a pixel's norm, jitter, AdaGrad.
 
@@ -178,27 +189,27 @@ def ijcv2016(at: Setting) -> Recipe:
     rate = pixels * 0.05 * 80**2 / 6
     # Uniform within ±a, whose 95th percentile 0.9 a is B/√3, has the standard deviation a/√3.
     sd = _PIXEL_NORM / 3 / 0.9
-    image = (
-        f"BoundedPixels({at.size}, {at.channels}, ball='pixel', radius={2 * _PIXEL_NORM:.6g}, "
-        f"sd={sd:.4g}, noise='uniform')"
-    )
+    image = BoundedPixels(
+        at.size, at.channels, ball="pixel", radius=rounded(2 * _PIXEL_NORM, 6), sd=rounded(sd),
+        noise="uniform",
+    )  # fmt: skip
 
-    def stage(rate: float, transform: str, steps: int) -> Stage:
-        return Stage(image, f"preimage_adagrad({rate:.6g})", transform, steps)
+    def stage(rate: float, transform: Transform, steps: int) -> Stage:
+        return Stage(image, steps, optimizer=f"preimage_adagrad({rate:.6g})", transform=transform)
 
     if at.learned:
         moving, still = at.shares(300, 50)
-        stages = [stage(rate, _jitter(at.stride), moving), stage(0.1 * rate, "none", still)]
+        stages = [stage(rate, _jitter(at.stride), moving), stage(0.1 * rate, Compose(), still)]
     else:
-        stages = [stage(rate, "none", *at.shares(300))]
+        stages = [stage(rate, Compose(), *at.shares(300))]
     return Recipe(tuple(stages), weight=100.0, prior=_ijcv_prior(at.channels))
 
 
-def _jitter(stride: float) -> str:
+def _jitter(stride: float) -> Transform:
     """Shifts over a quarter of the stride, that many places on each axis, about the middle."""
     shift = max(round(stride / 4), 1) - 1
     before, after = shift // 2, shift - shift // 2
-    return f"Compose((Pad(({before}, {after}), 'edge'), Jitter({shift})))" if shift else "none"
+    return Compose((Pad((before, after), "edge"), Jitter(shift)) if shift else ())
 
 
 def _ijcv_prior(channels: int) -> Objective:
@@ -207,6 +218,7 @@ def _ijcv_prior(channels: int) -> Objective:
     return _PIXEL_NORM**-6 * AlphaNorm(6.0) + variation * TotalVariation(2.0)
 
 
+@preset("modern", "inversion")
 def modern(at: Setting) -> Recipe:
     """Fourier coefficients, Adam in one cycle, the logarithm of the error, leaky rectifiers.
 
@@ -221,10 +233,11 @@ def modern(at: Setting) -> Recipe:
     return Recipe(
         (
             Stage(
-                f"Fourier({at.size}, {at.channels}, decay=1.1, sd=0.0002)",
-                f"adam(cosine_onecycle_schedule({steps}, 0.2), eps={min(floor, 0.02):.3g})",
-                "none",
+                Fourier(at.size, at.channels, decay=1.1, sd=0.0002),
                 steps,
+                optimizer=f"adam(cosine_onecycle_schedule({steps}, 0.2), "
+                f"eps={min(floor, 0.02):.3g})",
+                transform=Compose(),
             ),
         ),
         metric="log",
@@ -235,6 +248,7 @@ def modern(at: Setting) -> Recipe:
     )
 
 
+@preset("plug_in", "inversion", "class model")
 def plug_in(at: Setting) -> Recipe:
     """Ghiasi et al. 2022, "Plug-In Inversion": no prior, but zoom, centring and an ensemble.
 
@@ -245,23 +259,26 @@ def plug_in(at: Setting) -> Recipe:
     fixed size, as a transformer, sees it magnified. Their method is of classes; an inversion of a
     map, which has its positions at the whole size, sees it magnified too.
     """
-    sizes = [tuple(max(1, round(side * part / 8)) for side in at.size) for part in range(2, 9)]
-    frame = tuple(round(side / 16) for side in at.size)
-    small = all(at.at_size((height, width)) for height, width in sizes[:-1])
-    moved = "Compose((Roll(32), ColorShift(1.0)))"
+    (height, width), parts = at.size, range(2, 9)
+    sizes = [(max(1, round(height * p / 8)), max(1, round(width * p / 8))) for p in parts]
+    frame = round(height / 16), round(width / 16)
+    small = all(at.at_size(size) for size in sizes[:-1])
+    moved = Compose((Roll(32), ColorShift(1.0)))
     stages: list[Stage] = []
     for size, steps in zip(sizes, at.shares(*[400] * 7), strict=True):
         # Uniform in [0, 1].
-        image = f"BoundedPixels({size}, {at.channels}, sd={1 / math.sqrt(12):.6g}, noise='uniform')"
+        sd = rounded(1 / math.sqrt(12), 6)
+        image: Parameterization = BoundedPixels(size, at.channels, sd=sd, noise="uniform")
         if stages:
-            image = f"Framed({size}, {at.channels}, of={image}, frame={frame})"
+            image = Framed(size, at.channels, of=image, frame=frame)
         if size != at.size and not small:
-            image = f"Upsampled(of={image}, size={at.size}, channels={at.channels})"
-        rate = f"cosine_decay_schedule(0.01, {steps})"
-        stages.append(Stage(image, f"adam({rate}, b1=0.5, b2=0.99)", moved, steps, draws=8))
+            image = Upsampled(at.size, at.channels, of=image)
+        rule = f"adam(cosine_decay_schedule(0.01, {steps}), b1=0.5, b2=0.99)"
+        stages.append(Stage(image, steps, optimizer=rule, transform=moved, draws=8))
     return Recipe(tuple(stages), of="log_probability")
 
 
+@preset("metamer", "inversion")
 def metamer(at: Setting) -> Recipe:
     """Feather et al. 2023, "Model metamers": normalised steps, halved seven times, no prior.
 
@@ -276,21 +293,11 @@ def metamer(at: Setting) -> Recipe:
     return Recipe(
         (
             Stage(
-                f"BoundedPixels({at.size}, {at.channels}, sd=0.05)",
-                f"chain(normalize_by_update_norm(eps=1e-12), sgd({rate}))",
-                "none",
+                BoundedPixels(at.size, at.channels, sd=0.05),
                 steps,
+                optimizer=f"chain(normalize_by_update_norm(eps=1e-12), sgd({rate}))",
+                transform=Compose(),
             ),
         ),
         unrectified=True,
     )
-
-
-INVERSIONS: Presets = {
-    "modern": modern,
-    "ijcv2016": ijcv2016,
-    "cvpr2015": cvpr2015,
-    "plug_in": plug_in,
-    "metamer": metamer,
-}
-"""Recipes of `invert` by name."""

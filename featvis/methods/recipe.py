@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from featvis import loading
-from featvis import text as components
+from featvis import text as texts
 from featvis.errors import InputError, NonFiniteError
 from featvis.evidence import metrics
 from featvis.gradients.differentiability import check_gradient
@@ -23,21 +24,28 @@ from featvis.images import Images, of_files
 from featvis.models import Model, Target, leaky, target, unrectified
 from featvis.parameterizations import Parameterization
 from featvis.results import Result
-from featvis.synthesis.arguments import check_positive, snapshot_steps
+from featvis.results.run import Run, check_options, check_positive, options_of_runs
+from featvis.synthesis.arguments import snapshot_steps
 from featvis.synthesis.run import attempt
-from featvis.transforms import Transform
 from objectives import Activations, Layer, Objective
 
 
-@dataclass(frozen=True)
 class Stage:
-    """One run of `synthesize`, in its arguments' text forms."""
+    """One run of a recipe.
 
-    parameterization: str
-    optimizer: str
-    transform: str
-    steps: int
-    draws: int = 1
+    Attributes:
+        parameterization: how its images are written.
+        steps: how many.
+        options: of the run, by name, as `synthesize` takes them; optimizers as text, which the
+            manifest can keep.
+
+    Raises:
+        InputError: an option that runs do not have.
+    """
+
+    def __init__(self, parameterization: Parameterization, steps: int, **options: Any) -> None:
+        check_options("a stage", options, options_of_runs())
+        self.parameterization, self.steps, self.options = parameterization, steps, options
 
 
 @dataclass(frozen=True)
@@ -149,21 +157,68 @@ def setting_of(model: Model, layer: str, size: tuple[int, int], steps: int | Non
     )
 
 
-Presets = Mapping[str, Callable[[Setting], Recipe]]
-"""Recipes by the names that drivers take."""
+Rule = Callable[..., Recipe]
+"""A recipe for a `Setting`, and for arguments of its own, which are keyword-only."""
+
+_PRESETS: dict[str, dict[str, Rule]] = {}
 
 
-def preset_of(name: str, among: Presets) -> Callable[[Setting], Recipe]:
-    """A recipe's function by its name.
+def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
+    """Marks a function that makes a recipe for a `Setting` as a preset.
+
+    A driver finds it by the name, passes on what is given of its keyword-only arguments, and
+    refuses all others; the command line lists it.
+
+    Args:
+        name: what drivers call it, as their `preset`.
+        *kinds: what it is a recipe of: "inversion", "caricature", "class model" or
+            "visualization".
+    """
+
+    def mark(rule: Rule) -> Rule:
+        for kind in kinds:
+            _PRESETS.setdefault(kind, {})[name] = rule
+        return rule
+
+    return mark
+
+
+def presets(kind: str) -> Mapping[str, Rule]:
+    """The presets of a kind by name, ours first."""
+    found = _PRESETS[kind]
+    return {name: found[name] for name in sorted(found, key=lambda name: name != "modern")}
+
+
+def chosen(
+    caller: str, kind: str, name: str, options: dict[str, Any]
+) -> Callable[[Setting], Recipe]:
+    """A preset with what `options` have of its own arguments, which are taken out of them.
+
+    Args:
+        caller: the driver.
+        kind: of its presets.
+        name: of one.
+        options: what else the driver was given.
 
     Raises:
-        InputError: none of that name; says the nearest and all there are.
+        InputError: no preset of that name, or an option that neither it nor a run has; says the
+            nearest and all there are.
     """
-    if name not in among:
-        near = difflib.get_close_matches(str(name), among, n=1, cutoff=0.3)
+    known = presets(kind)
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
         hint = f"nearest: {near[0]}; " if near else ""
-        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(among)}")
-    return among[name]
+        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(known)}")
+    rule = known[name]
+    own = [p.name for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shared = [option for option in options_of_runs() if option not in ("seed", "batch")]
+    check_options(f"{caller} with the preset {name}", options, ["parameterization", *shared, *own])
+    return functools.partial(rule, **{one: options.pop(one) for one in own if one in options})
+
+
+def rounded(number: float, digits: int = 4) -> float:
+    """A number of few significant digits, as manifests show it."""
+    return float(f"{number:.{digits}g}")
 
 
 #: Options that take the place of every stage's.
@@ -171,52 +226,32 @@ OF_STAGES = ("parameterization", "optimizer", "transform", "draws")
 
 
 def altered(
-    recipe: Recipe,
-    model: Model,
-    *,
-    parameterization: Parameterization | str | None = None,
-    optimizer: str | optax.GradientTransformation | None = None,
-    transform: Transform | str | None = None,
-    draws: int | None = None,
+    recipe: Recipe, *, parameterization: Parameterization | str | None = None, **options: Any
 ) -> Recipe:
     """The recipe with what is given in place of all its stages'.
 
     Args:
         recipe: the stages.
-        model: the network.
         parameterization: of the recipe's size, or its text.
-        optimizer: any, or its text.
-        transform: any, or its text.
-        draws: of the transform at each step.
+        **options: of runs; None for those of the stages.
 
     Raises:
         InputError: a parameterization of another shape.
     """
-    own = written_as(recipe.stages[-1], model)
+    own = recipe.stages[-1].parameterization
     if isinstance(parameterization, str):
         # At the recipe's size, which is not always the one that the network was trained at.
-        parameterization = components.parameterization(
+        parameterization = texts.parameterization(
             parameterization, own.size, own.channels, fixed_size=True
         )
-    elif isinstance(parameterization, Parameterization) and parameterization.shape != own.shape:
+    elif parameterization is not None and parameterization.shape != own.shape:
         raise InputError(f"the pictures are {own.shape}; {parameterization} is of another shape")
-    instead: dict[str, Any] = {
-        "parameterization": parameterization,
-        "optimizer": optimizer,
-        "transform": transform,
-        "draws": draws,
-    }
-    instead = {name: value for name, value in instead.items() if value is not None}
-    stages = tuple(dataclasses.replace(stage, **instead) for stage in recipe.stages)
+    given = {name: value for name, value in options.items() if value is not None}
+    stages = tuple(
+        Stage(parameterization or stage.parameterization, stage.steps, **{**stage.options, **given})
+        for stage in recipe.stages
+    )
     return dataclasses.replace(recipe, stages=stages)
-
-
-def written_as(stage: Stage, model: Model) -> Parameterization:
-    """How a stage's images are written."""
-    text: Any = stage.parameterization
-    if isinstance(text, Parameterization):
-        return text
-    return components.parameterization(text, model.input.size, model.input.channels)
 
 
 def run_recipe(
@@ -225,16 +260,10 @@ def run_recipe(
     recipe: Recipe,
     layer: str,
     *,
-    seed: int | Sequence[int],
-    batch: int,
     init: Any = None,
     parameterization: Parameterization | str | None = None,
-    optimizer: str | optax.GradientTransformation | None = None,
-    transform: Transform | str | None = None,
-    draws: int | None = None,
-    patience: int | None = None,
     snapshots: int | Sequence[int] = 0,
-    progress: bool = True,
+    **options: Any,
 ) -> Result:
     """Synthesizes along a recipe, each stage going on from the one before.
 
@@ -243,16 +272,10 @@ def run_recipe(
         objective: what is wanted, without the recipe's prior.
         recipe: the stages, with what the rest of the arguments put in place of all of theirs.
         layer: the last one that the objective reads.
-        seed: as for `synthesize`.
-        batch: number of images.
         init: what the first stage starts from.
         parameterization: in place of every stage's.
-        optimizer: in place of every stage's.
-        transform: in place of every stage's.
-        draws: in place of every stage's.
-        patience: of each stage.
         snapshots: steps of all stages together after which to keep the images, or their number.
-        progress: show a progress bar on a terminal.
+        **options: of `synthesize`, in place of every stage's.
 
     Returns:
         The result of the last stage, with the way there; after an interrupt, what there is. A NaN
@@ -264,18 +287,12 @@ def run_recipe(
     Warns:
         SilenceWarning: as `synthesize`, of all stages together.
     """
-    first, last = (written_as(recipe.stages[place], model) for place in (0, -1))
+    first, last = (recipe.stages[place].parameterization for place in (0, -1))
     if parameterization is None and np.shape(init)[-3:] == last.shape != first.shape:
         # A recipe that starts small starts from a small one of what is given.
         shape = (*np.shape(init)[:-3], *first.shape)
         init = np.clip(jax.image.resize(jnp.asarray(init), shape, "cubic"), 0, 1)
-    own = {
-        "parameterization": parameterization,
-        "optimizer": optimizer,
-        "transform": transform,
-        "draws": draws,
-    }
-    stages = altered(recipe, model, **own).stages  # type: ignore[arg-type]
+    stages = altered(recipe, parameterization=parameterization, **options).stages
     if recipe.prior is not None:
         objective = objective - recipe.prior
     network = leaky(model, layer) if recipe.leaky else model
@@ -284,21 +301,16 @@ def run_recipe(
     marks, begun = snapshot_steps(snapshots, total), 0
     result = None
     for stage in stages:
-        result = attempt(
+        run = Run(
             network,
             objective,
             stage.parameterization,
-            seed=seed,
-            batch=batch,
             steps=stage.steps,
-            optimizer=stage.optimizer,
-            transform=stage.transform,
-            draws=stage.draws,
             init=init if result is None else result,
-            patience=patience,
             snapshots=[m - begun for m in marks if begun < m <= begun + stage.steps],
-            progress=progress,
+            **stage.options,
         )
+        result = attempt(run)
         begun += stage.steps
         # An image that failed keeps what it was before; the others go on.
         if "interrupt" in result.stopped or all(result.failures):

@@ -17,6 +17,15 @@ from featvis.models.input import Input
 
 @contextmanager
 def explained_call(name: str, input: Input) -> Iterator[None]:
+    """Makes what a network raises when it is first called an error that says what to do.
+
+    Args:
+        name: of the network.
+        input: the images that it takes.
+
+    Raises:
+        InputError: the network cannot be called so.
+    """
     height, width = input.size
     image = f"images (n, {height}, {width}, {input.channels})"
     if input.layout == "NCHW":
@@ -55,6 +64,7 @@ def explained_call(name: str, input: Input) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
     return (str(error).strip().splitlines() or [""])[0].split(" (https://")[0]
 
 

@@ -153,6 +153,7 @@ class Leaky:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def leaking(plain: Function, slope: float, x: jax.Array) -> jax.Array:
+    """The rectifier, whose gradient is the slope where nothing of it passes."""
     return plain(x)
 
 

@@ -101,8 +101,8 @@ class Network:
         except Exception as error:
             raise InputError(
                 f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
-                f"the size of its input: {said_of(error)}; where it takes one size only, declare so "
-                "with fixed_size=True"
+                f"the size of its input: {said_of(error)}; where it takes one size only, declare "
+                "so with fixed_size=True"
             ) from error
         layers = {}
         for name in self.names:

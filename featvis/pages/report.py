@@ -24,7 +24,6 @@ from featvis.errors import InputError, OutputError
 from featvis.files import output_path, write_file
 from featvis.pictures import grid, to_picture
 from featvis.results import Result
-from featvis.results.format import last_run
 from featvis.results.manifest import versions
 
 if TYPE_CHECKING:
@@ -292,7 +291,7 @@ class Report:
             columns = checks.integer(self, "columns", columns, 1)
         path = result.save(self._claim(name), labels=labels, columns=columns, force=True)
         record = path.with_suffix(".json")
-        objective = str(last_run(result.manifest)["objective"])
+        objective = str(result.run.objective)
         note = (
             f"<br><code>{html.escape(objective)}</code>, "
             f'<a href="{quote(record.name)}">how it was made</a>'

@@ -25,7 +25,8 @@ class Fourier(Parameterization):
     The standard choice for feature visualization: a step of Adam moves all frequencies alike, so
     low frequencies are not starved. `logit(image) = colours(irfft2(scale * coefficients)) / 4`,
     with `scale = sqrt(h * w) / max(f, 1 / max(h, w)) ** decay` and f in cycles per pixel. Three
-    channels are decorrelated (`featvis.parameterizations.color`); any other number is used as it is.
+    channels are decorrelated (`featvis.parameterizations.color`); any other number is used as it
+    is.
 
     The parameters are `real` and `imag`, each (c, h, w // 2 + 1) float32: the bins that a real
     image needs. `irfft2` ignores the

@@ -10,6 +10,7 @@ from typing import Any
 from featvis.errors import InputError, printable
 from featvis.results.format import FORMAT, LARGEST, is_whole, runs_of
 from featvis.results.packing import array_of
+from featvis.results.run import options_of_runs
 
 MOST_TARGETS = 256
 
@@ -82,6 +83,7 @@ def named_digests(run: Mapping[str, Any]) -> list[str]:
 
 
 def damaged(name: str, expected: str, value: Any) -> InputError:
+    """The error of a field that holds something else than is expected."""
     shown = printable(reprlib.repr(value), 60)
     return InputError(f"the manifest is damaged: {name} is {expected}, not {shown}")
 
@@ -99,6 +101,7 @@ def _is_text(value: Any) -> bool:
 
 
 def is_digest(value: Any) -> bool:
+    """Whether a value is a SHA-256 in hexadecimal digits."""
     return isinstance(value, str) and DIGEST.fullmatch(value) is not None
 
 
@@ -139,18 +142,6 @@ def _is_init(value: Any) -> bool:
     return _is_dict(value["params"]) and all(map(is_digest, value["params"].values()))
 
 
-def _are_seeds(value: Any) -> bool:
-    seeds = value if isinstance(value, list) else [value]
-    return 1 <= len(seeds) <= LARGEST["batch"] and all(
-        is_whole(seed, 0, LARGEST["seed"]) for seed in seeds
-    )
-
-
-def _whole(name: str, low: int = 1) -> tuple[str, Callable[[Any], bool]]:
-    high = LARGEST[name]
-    return f"a whole number from {low} to {high}", lambda value: is_whole(value, low, high)
-
-
 #: What each field of a run is in words, and whether a value is that.
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("a name, a digest, an origin and a leak", _is_model),
@@ -160,20 +151,11 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: _is_dict(v) and len(v) <= MOST_TARGETS and all(map(_is_target, v.values())),
     ),
     "parameterization": ("a text", _is_text),
-    "transform": ("a text", _is_text),
-    "optimizer": ("a text", lambda v: v is None or _is_text(v)),
-    "seed": (f"whole numbers from 0 to {LARGEST['seed']}", _are_seeds),
-    "batch": _whole("batch"),
-    "steps": _whole("steps", 0),
-    "draws": _whole("draws"),
-    "patience": (
-        f"a whole number from 1 to {LARGEST['patience']}",
-        lambda v: v is None or is_whole(v, 1, LARGEST["patience"]),
-    ),
-    "snapshots": (
-        "a list of steps",
-        lambda v: isinstance(v, list) and all(is_whole(s, 1, LARGEST["steps"]) for s in v),
-    ),
+    **{
+        name: field.metadata["kept"]
+        for name, field in options_of_runs().items()
+        if field.metadata["kept"] is not None
+    },
     "init": ("an image or parameters, by digest", _is_init),
     "member": ("the place of an image", _is_member),
     "versions": (

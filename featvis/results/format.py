@@ -35,4 +35,5 @@ def last_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_whole(value: Any, low: int, high: int) -> bool:
+    """Whether a value is an integer of a range, both ends included."""
     return type(value) is int and low <= value <= high

@@ -18,22 +18,22 @@ checked before it is used.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from featvis.models import Model, Target
+from featvis.models import Target
 from featvis.models.leaky import leak_of
 from featvis.models.targets import named_arrays
-from featvis.parameterizations import Parameterization
-from featvis.results.format import FORMAT, runs_of
+from featvis.results.format import FORMAT
 from featvis.results.packing import key_of_path, pack_array
-from featvis.transforms import Transform
-from objectives import NamedArray, Objective
+from featvis.results.run import Run, recorded
+from objectives import NamedArray
 
 _PACKAGES = ("featvis", "jax", "jaxlib", "optax", "flax", "numpy", "pillow")
 
@@ -61,34 +61,54 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def describe_run(
-    *,
-    model: Model,
-    objective: Objective,
-    parameterization: Parameterization,
-    transform: Transform,
-    optimizer: Any,
-    seed: int | Sequence[int],
-    batch: int,
-    steps: int,
-    draws: int,
-    patience: int | None,
-    init: Any,
-    before: Mapping[str, Any] | None,
-    snapshots: Sequence[int],
-) -> dict[str, Any]:
-    """The manifest of a run, plain data that `json` writes.
+class Done(NamedTuple):
+    """A run as it was done.
 
-    `steps` are those taken: a run stopped early is made again by as many steps. What has no text
-    form (an optax transformation that was not given as text) is None, and `replay` asks for it.
-    `before` is the manifest of the run that this one goes on from.
+    Attributes:
+        run: its options.
+        images: their number.
+        steps: those taken; a run that was stopped early is made again by as many.
+        snapshots: the steps after which images were kept.
+        start: what it started from, an array or parameters; None: the seed, or the run before.
+        versions: of what its pictures depend on to the bit.
+        member: the one image of it that the next run goes on from, or that a result holds.
     """
-    arrays: dict[str, Any] = {} if before is None else dict(before["arrays"])
+
+    run: Run
+    images: int
+    steps: int
+    snapshots: tuple[int, ...]
+    start: Any
+    versions: Mapping[str, str]
+    member: int | None = None
+
+
+def describe(runs: Sequence[Done]) -> dict[str, Any]:
+    """The manifest of runs, each going on from the one before: plain data that `json` writes."""
+    arrays: dict[str, Any] = {}
+    digests: dict[int, str] = {}
 
     def keep(array: Any) -> str:
-        digest, packed = pack_array(array)
-        arrays.setdefault(digest, packed)
-        return digest
+        # Many runs have the same targets.
+        if id(array) not in digests:
+            digests[id(array)], packed = pack_array(array)
+            arrays.setdefault(digests[id(array)], packed)
+        return digests[id(array)]
+
+    whole = [_described(done, keep) for done in runs]
+    member = whole[-1].pop("member")
+    whole[-1]["member"] = None
+    differing = [
+        {name: value for name, value in run.items() if before[name] != value}
+        for before, run in itertools.pairwise(whole)
+    ]
+    manifest: dict[str, Any] = {"format": FORMAT, "runs": [whole[0], *differing], "arrays": arrays}
+    return manifest if member is None else {**manifest, "member": member}
+
+
+def _described(done: Done, keep: Callable[[Any], str]) -> dict[str, Any]:
+    """A run as plain data; `keep` puts an array among those of the manifest, by its digest."""
+    model, objective, parameterization, _ = done.run.parts
 
     def keep_named(array: NamedArray) -> dict[str, Any]:
         # Of another network than the run's, it cannot be computed anew.
@@ -96,7 +116,13 @@ def describe_run(
             return {"layer": array.layer, "images": keep(array.images)}
         return {"values": keep(array)}
 
-    run: dict[str, Any] = {
+    start: dict[str, Any] | None = None
+    if isinstance(done.start, (np.ndarray, jax.Array)):
+        start = {"image": keep(done.start)}
+    elif done.start is not None:
+        leaves = jax.tree_util.tree_leaves_with_path(done.start)
+        start = {"params": {key_of_path(path): keep(leaf) for path, leaf in leaves}}
+    return {
         "model": {
             "name": model.name,
             "digest": model.digest,
@@ -106,28 +132,11 @@ def describe_run(
         "objective": str(objective),
         "targets": {name: keep_named(array) for name, array in named_arrays(objective).items()},
         "parameterization": repr(parameterization),
-        "transform": repr(transform),
-        "optimizer": optimizer if isinstance(optimizer, str) else None,
-        "seed": int(seed) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed],
-        "batch": batch,
-        "steps": steps,
-        "draws": int(draws),
-        "patience": None if patience is None else int(patience),
-        "snapshots": list(snapshots),
-        "init": None,
-        "member": None,  # the one image of this run that the next one goes on from
-        "versions": versions(),
+        **recorded(done.run),
+        "batch": done.images,
+        "steps": done.steps,
+        "snapshots": list(done.snapshots),
+        "init": start,
+        "member": done.member,
+        "versions": dict(done.versions),
     }
-    if isinstance(init, (np.ndarray, jax.Array)):
-        run["init"] = {"image": keep(init)}
-    elif init is not None:
-        leaves = jax.tree_util.tree_leaves_with_path(init)
-        run["init"] = {"params": {key_of_path(path): keep(leaf) for path, leaf in leaves}}
-    runs = [run]
-    if before is not None:
-        *others, last = before["runs"]
-        earlier = [*others, {**last, "member": before.get("member")}]
-        whole = runs_of({"runs": earlier})[-1]
-        differs = {name: value for name, value in run.items() if whole[name] != value}
-        runs = [*earlier, differs]
-    return {"format": FORMAT, "runs": runs, "arrays": arrays}

@@ -23,6 +23,7 @@ _RUNS_INSIDE = 2**16
 
 
 def key_of_path(path: Any) -> str:
+    """The path of a leaf in a pytree, as text."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -36,17 +37,20 @@ def pack_array(array: Any) -> tuple[str, dict[str, Any]]:
 
 
 def pack(array: np.ndarray) -> tuple[str, dict[str, Any]]:
+    """The digest of an array and its plain data."""
     data = base64.b64encode(array.tobytes()).decode("ascii")
     return digest_of(array), {"shape": list(array.shape), str(array.dtype): data}
 
 
 def digest_of(array: np.ndarray) -> str:
+    """The SHA-256 of an array, its type and shape included."""
     seal = hashlib.sha256(f"{array.dtype} {list(array.shape)} ".encode())
     seal.update(array.tobytes())
     return seal.hexdigest()
 
 
 def from_levels(levels: np.ndarray) -> np.ndarray:
+    """Levels of 8 bits as float32 in [0, 1]."""
     return levels.astype(np.float32) / 255
 
 
@@ -131,6 +135,7 @@ def record_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def shared_name(record: Mapping[str, Any]) -> str:
+    """The name of the file that the pictures of the same arrays share."""
     return f"featvis-{record['shared'][:32]}.safetensors"
 
 

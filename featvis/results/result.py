@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 import json
@@ -22,6 +23,8 @@ from featvis.files import output_path, write_file
 from featvis.gradients.silence import warn_of_silence
 from featvis.pictures import grid, to_picture
 from featvis.results import format, packing
+from featvis.results.manifest import Done, describe
+from featvis.results.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class Result:
         sensitivity: how much the objective depended on each pixel on the way, (n, h, w): the sum
             over steps of |d score / d image| (Fel et al. 2023, the transparency of MaCo).
         snapshots: images (n, h, w, c) by the number of steps after which they were kept.
-        manifest: all that makes the images again, plain data (`featvis.results.manifest`).
+        runs: what made the images, each run going on from the one before.
         steps: steps taken by each image, (n,).
         stopped: why each image ended: "steps", "plateau", "interrupt" or "non-finite".
         failures: for each image None, or the step and the term that were not finite.
@@ -58,7 +61,7 @@ class Result:
     params: Any
     sensitivity: np.ndarray
     snapshots: Mapping[int, np.ndarray]
-    manifest: Mapping[str, Any]
+    runs: tuple[Done, ...]
     steps: np.ndarray
     stopped: tuple[str, ...]
     failures: tuple[str | None, ...]
@@ -72,7 +75,7 @@ class Result:
     def __getitem__(self, index: int) -> Result:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        one = slice(index % len(self), index % len(self) + 1)
+        one, last = slice(index % len(self), index % len(self) + 1), self.runs[-1]
         return dataclasses.replace(
             self,
             images=self.images[one],
@@ -86,7 +89,7 @@ class Result:
             failures=self.failures[one],
             silent=self.silent[one],
             snapshots={step: images[one] for step, images in self.snapshots.items()},
-            manifest={**self.manifest, "member": self.manifest.get("member", 0) + one.start},
+            runs=(*self.runs[:-1], last._replace(member=(last.member or 0) + one.start)),
             evidence={name: values[one] for name, values in self.evidence.items()},
         )
 
@@ -121,6 +124,7 @@ class Result:
         same = self._objective == later._objective
         return dataclasses.replace(
             later,
+            runs=(*self.runs, *later.runs),
             scores=np.concatenate([self.scores, later.scores]),
             snapshots={
                 **self.snapshots,
@@ -265,8 +269,23 @@ class Result:
         }
 
     @property
+    def run(self) -> Run:
+        """The run that made the images, after those that it went on from."""
+        return self.runs[-1].run
+
+    @property
+    def members(self) -> np.ndarray:
+        """The places of the images in the batch of their run, (n,)."""
+        return np.arange(len(self)) + (self.runs[-1].member or 0)
+
+    @functools.cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """All that makes the images again, plain data (`featvis.results.manifest`)."""
+        return describe(self.runs)
+
+    @property
     def _objective(self) -> str:
-        return str(format.last_run(self.manifest)["objective"])
+        return str(self.run.objective)
 
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)

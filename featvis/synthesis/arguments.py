@@ -20,48 +20,11 @@ from featvis.gradients.differentiability import (
 )
 from featvis.images import image_array
 from featvis.models import Model
-from featvis.parameterizations import Fourier, Parameterization
+from featvis.parameterizations import Parameterization
 from featvis.results import Result
-from featvis.results.format import LARGEST, last_run
+from featvis.results.run import check_positive
 from featvis.transforms import Transform
-from objectives import Objective, ObjectiveError, parse
-
-#: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
-DEFAULT_OPTIMIZER = "nadam(0.035)"
-
-#: Keeps the picture's size and has no frame: the clean scores are above those of lucid's preset.
-DEFAULT_TRANSFORM = "affine"
-
-
-def as_objective(objective: Any, model: Model | None = None) -> Objective:
-    """An objective from itself or its text, which may be about a model (`"block8:*"`).
-
-    Raises:
-        InputError: neither.
-        ParseError: a text that describes none.
-    """
-    if isinstance(objective, str):
-        return parse(objective) if model is None else parse(objective, model.layers)
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
-    return objective
-
-
-def as_parameterization(value: Any, model: Model) -> Parameterization:
-    if value is None:
-        return Fourier(size=model.input.size, channels=model.input.channels)
-    if isinstance(value, str):
-        return components.parameterization(value, model.input.size, model.input.channels)
-    if not isinstance(value, Parameterization):
-        raise InputError(f"parameterization must be one, or its text; got {value!r}")
-    return value
-
-
-def check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name} must be an integer of at least 1; got {value!r}")
-    if value > LARGEST.get(name, 2**31 - 1):
-        raise InputError(f"{name} must be at most {LARGEST.get(name, 2**31 - 1)}; got {value}")
+from objectives import Objective, ObjectiveError
 
 
 def agreed_batch_size(
@@ -238,7 +201,7 @@ class Pictures(NamedTuple):
 
 def pictures_of(result: Result, parameterization: Parameterization) -> Any:
     """What a run starts from that goes on from a result: its parameters, or its images."""
-    if last_run(result.manifest)["parameterization"] == repr(parameterization):
+    if result.run.parameterization == parameterization:
         return result.params
     if result.images.shape[-1] != parameterization.channels:
         raise InputError(
@@ -257,6 +220,7 @@ def resized_init(init: Any, parameterization: Parameterization) -> Any:
 
 
 def initial_params(init: Any, parameterization: Parameterization, count: int) -> tuple[Any, str]:
+    """What the compiled start takes, and which kind of start it is."""
     if init is None:
         return None, "random"
     if isinstance(init, Pictures):

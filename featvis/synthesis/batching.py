@@ -92,5 +92,6 @@ def footprint(
 def traced_scores(
     apply: Any, params: Any, objective: Objective, image: jax.Array, seen: jax.Array
 ) -> tuple[jax.Array, list[jax.Array]]:
+    """The scores, and all layers: to be traced, never run."""
     layers = apply(params, seen)
     return objective(Activations(layers), image), list(layers.values())

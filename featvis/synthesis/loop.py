@@ -16,7 +16,6 @@ from featvis import text as components
 from featvis.jaxprs.liveness import pruned
 from featvis.jaxprs.redirection import redirected
 from featvis.parameterizations import Parameterization
-from featvis.results import Result
 from featvis.transforms import Transform
 from objectives import Activations, Objective, slice_images
 
@@ -69,13 +68,12 @@ def image_keys(seed: int | Sequence[int], count: int) -> jax.Array:
     return jnp.stack(keys)
 
 
-def run_keys(keys: jax.Array, before: Result | None) -> jax.Array:
-    """Keys of a run's own: the first run's, and others for each that goes on from one."""
+def run_keys(keys: jax.Array, before: int | None) -> jax.Array:
+    """Keys of a run's own: the first run's, and others for each that goes on from so many."""
     if before is None:
         return keys
     # 0 to 2 are the purposes below.
-    number = 2 + len(before.manifest["runs"])
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + before)
 
 
 def purpose_key(key: jax.Array, purpose: int) -> jax.Array:
@@ -91,6 +89,7 @@ def start_state(
     init: Any,
     kind: str,
 ) -> State:
+    """The state before the first step."""
     if kind == "params":
         params = init
     elif kind == "image":

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from featvis import loading
-from featvis import text as components
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.results import Result
+from featvis.results.run import (
+    Run,
+    as_parameterization,
+    check_options,
+    check_positive,
+    options_of_runs,
+)
 from featvis.synthesis import memory
 from featvis.synthesis.arguments import (
-    DEFAULT_OPTIMIZER,
-    DEFAULT_TRANSFORM,
     agreed_batch_size,
     as_init,
-    as_objective,
-    as_parameterization,
     check_fit,
     check_optimizer,
-    check_positive,
     snapshot_steps,
 )
-from featvis.synthesis.run import attempt
+from featvis.synthesis.run import Progress, attempt
+from featvis.synthesis.terminal import progress_bar
 from objectives import Objective, stack, stack_key
 
 
@@ -66,28 +69,28 @@ def synthesize_many(
     """
     if isinstance(objectives, str) or not isinstance(objectives, Sequence):
         raise InputError(f"objectives must be a list of objectives or texts; got {objectives!r}")
-    model = loading.load(model) if isinstance(model, str) else model
-    parsed = [as_objective(objective, model) for objective in objectives]
-    parameterization = as_parameterization(parameterization, model)
+    check_options("synthesize_many", options, [*options_of_runs(), "batch_limit"])
     check_positive("batch_limit", batch_limit)
     if not isinstance(seed, (int, np.integer)):
         raise InputError(f"seed must be one integer for all objectives; got {seed!r}")
     if isinstance(options.get("init"), Result):
         raise InputError("init is an image or parameters here; synthesize goes on from a result")
-    transform = components.transform(
-        options.get("transform", DEFAULT_TRANSFORM), parameterization.size
-    )
-    init = options["init"] = as_init(options.get("init"), parameterization)
-    steps, draws = options.get("steps", 512), options.get("draws", 1)
-    check_positive("steps", steps)
-    check_positive("draws", draws)
-    marks = snapshot_steps(options.get("snapshots", ()), steps)
-    state = check_optimizer(options.get("optimizer", DEFAULT_OPTIMIZER), parameterization)
-    transform = transform.over(int(steps))
+    model = loading.load(model) if isinstance(model, str) else model
+    parameterization = as_parameterization(parameterization, model)
+    options["init"] = as_init(options.get("init"), parameterization)
+    runs = [Run(model, one, parameterization, seed=seed, **options) for one in objectives]
+    if not runs:
+        return iter(())
+    first = runs[0]
+    marks = snapshot_steps(first.snapshots, first.steps)
+    kept = {"steps": first.steps, "snapshots": len(marks)}
+    state = check_optimizer(first.optimizer, parameterization)
+    parsed = [run.parts.objective for run in runs]
+    transform = first.parts.transform
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
-        count = agreed_batch_size(objective, seed, options.get("batch"), init, parameterization)
-        memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
+        count = agreed_batch_size(objective, seed, first.batch, first.init, parameterization)
+        memory.check_pictures(parameterization, count, **kept)
         check_fit(model, objective, parameterization, transform, count)
         key = stack_key(objective) if count == 1 else place
         groups.setdefault(key, []).append(place)
@@ -95,17 +98,8 @@ def synthesize_many(
     batches: list[list[int]] = []
     for places in groups.values():
         joint = stack([parsed[place] for place in places[:batch_limit]])
-        count = joint.batch_size or options.get("batch") or len(places[:batch_limit])
-        need = memory.estimate(
-            model,
-            joint,
-            parameterization,
-            transform,
-            count,
-            state,
-            steps=steps,
-            snapshots=len(marks),
-        )
+        count = joint.batch_size or first.batch or len(places[:batch_limit])
+        need = memory.estimate(model, joint, parameterization, transform, count, state, **kept)
         # As many objectives of one image each as fit; an image's picture is its own.
         together = need.fitting(count) if len(places) > 1 else 0
         if not together:
@@ -114,13 +108,23 @@ def synthesize_many(
         batches += [places[start : start + size] for start in range(0, len(places), size)]
 
     def results() -> Iterator[tuple[tuple[int, ...], Result]]:
-        for some in batches:
-            joint = stack([parsed[place] for place in some])
-            seeds = seed if len(some) == 1 else [seed] * len(some)
-            result = attempt(model, joint, parameterization, seed=seeds, **options)
-            result.or_warn()
-            yield tuple(some), result
-            if "interrupt" in result.stopped:
-                return
+        total, done = first.steps * len(batches), 0
+        with progress_bar(total, first.progress is True) as bar:
+
+            def tell(reached: Progress) -> None:
+                bar.update(done + reached.step - bar.n)
+                if callable(first.progress):
+                    first.progress(reached)
+
+            for number, some in enumerate(batches):
+                done = number * first.steps
+                joint = stack([parsed[place] for place in some])
+                seeds = seed if len(some) == 1 else [seed] * len(some)
+                run = dataclasses.replace(first, objective=joint, seed=seeds, progress=tell)
+                result = attempt(run)
+                result.or_warn()
+                yield tuple(some), result
+                if "interrupt" in result.stopped:
+                    return
 
     return results()

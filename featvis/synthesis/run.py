@@ -1,7 +1,7 @@
-"""The loop: optimises the parameters of images until an objective is as high as it goes.
+"""A run: its options checked, its loop, and what it gives.
 
-One compiled program holds a step and its loop. It is called in chunks, between which progress is
-shown, snapshots are taken and an interrupt is obeyed; how the steps are cut into chunks does not
+One compiled program holds a step and its loop. It is called in chunks, between which whoever runs
+the loop may show progress, look at the images or leave; how the steps are cut into chunks does not
 change the picture. The weights, the objective's indices and the number of steps are arguments, so
 another unit of the same layer, or another number of steps, compiles nothing (a schedule of the
 optimizer that is written for a number of steps does).
@@ -11,37 +11,32 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
-from featvis import limits, loading
-from featvis import text as components
+from featvis import limits
+from featvis import text as texts
+from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.targets import named_arrays
 from featvis.parameterizations import Parameterization
 from featvis.results import Result
-from featvis.results.format import last_run
-from featvis.results.manifest import describe_run
+from featvis.results.manifest import Done, versions
+from featvis.results.run import Run, as_parameterization, check_positive, takes
 from featvis.synthesis import batching, memory
 from featvis.synthesis.arguments import (
-    DEFAULT_OPTIMIZER,
-    DEFAULT_TRANSFORM,
     agreed_batch_size,
     as_arrays,
     as_init,
-    as_objective,
-    as_parameterization,
     check_fit,
     check_optimizer,
-    check_positive,
     initial_params,
     pictures_of,
     resized_init,
@@ -69,7 +64,7 @@ from featvis.synthesis.loop import (
     take_steps,
 )
 from featvis.synthesis.placement import placement_of
-from featvis.synthesis.terminal import interruptible, progress_bar
+from featvis.synthesis.terminal import watched
 from featvis.transforms import Transform
 from objectives import Objective, units_of
 
@@ -77,59 +72,21 @@ from objectives import Objective, units_of
 _CHUNK_SECONDS = 0.5
 
 
-def synthesize(
-    model: Model | str,
-    objective: Objective | str,
-    parameterization: Parameterization | str | None = None,
-    *,
-    seed: int | Sequence[int] = 0,
-    batch: int | None = None,
-    steps: int = 512,
-    optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
-    transform: Transform | str = DEFAULT_TRANSFORM,
-    draws: int = 1,
-    init: Any = None,
-    patience: int | None = None,
-    snapshots: int | Sequence[int] = (),
-    progress: bool = True,
-) -> Result:
+@takes(Run)
+def synthesize(run: Run) -> Result:
     """Synthesizes images that maximise an objective.
 
     Each image has its own key, derived from the seed and its place in the batch, which drives its
     first parameters and all its transforms: its neighbours do not change it, beyond rounding.
 
-    Args:
-        model: a model, or the name of one (`featvis.loading.available()`).
-        objective: what to maximise, an objective or its text (`"block8:3"`).
-        parameterization: how images are written, or its text (`"pixels"`, at the model's own
-            size); by default `Fourier` at the model's own size.
-        seed: an integer from 0 to 2^32 - 1; or one an image, and then image i is the first image
-            of a run with seed i's number alone.
-        batch: number of images; by default what the objective or the seeds ask for, or 1.
-        steps: optimisation steps, at least 1.
-        optimizer: any optax transformation, or its text (`"chain(clip(1.0), adam(0.05))"`), which
-            the manifest can keep. Each image has its own state, so that nothing in it mixes images;
-            noise that an optimizer adds is drawn from that optimizer's own seed.
-        transform: what an image goes through before the model at each step, drawn anew for each
-            image and step; a name of `featvis.transforms.PRESETS`, or a transform. Schedules in
-            it run over the steps of this run, unless they have their own.
-        draws: of the transform at each step, over which an image's score is averaged.
-        init: what to start from: one image (h, w, c) in [0, 1] for all or (n, h, w, c); the
-            parameters of an earlier result (`result.params`); uint8 and picture files mean the
-            same, as everywhere; or an earlier result, to go on
-            from, of any size or parameterization: its scores, steps, snapshots and seconds then
-            come first, and the manifest makes both. None: drawn from the seed.
-        patience: an image stops when for this many steps it has not raised the moving average
-            (0.9) of its score (Cadena et al. 2018). None: never.
-        snapshots: steps after which to keep the images, or a number of them, evenly spread.
-        progress: show a progress bar on a terminal.
+    Args: those of `Run`.
 
     Returns:
         The images, their scores by step, on the clean picture and under transforms, their
         parameters, the snapshots and the manifest. An interrupt (Ctrl-C) returns what there is.
 
     Raises:
-        InputError: an argument out of range or of the wrong shape.
+        InputError: an argument out of range or of the wrong shape, or an option that there is not.
         UnknownModel: no model of that name.
         ObjectiveError: an objective that does not fit the model (UnknownLayer, ParseError too).
         GradientError: an objective, transform or parameterization that JAX cannot differentiate;
@@ -140,22 +97,7 @@ def synthesize(
     Warns:
         SilenceWarning: the unit of an image never gave a gradient: see `Result.silent`.
     """
-    result = attempt(
-        model,
-        objective,
-        parameterization,
-        seed=seed,
-        batch=batch,
-        steps=steps,
-        optimizer=optimizer,
-        transform=transform,
-        draws=draws,
-        init=init,
-        patience=patience,
-        snapshots=snapshots,
-        progress=progress,
-    )
-    return result.or_raise().or_warn()
+    return attempt(run).or_raise().or_warn()
 
 
 @contextmanager
@@ -170,174 +112,233 @@ def _unchecked() -> Iterator[None]:
 
 @limits.explained("the images of a run")
 @_unchecked()
-def attempt(
-    model: Model | str,
-    objective: Objective | str,
-    parameterization: Parameterization | str | None = None,
-    *,
-    seed: int | Sequence[int] = 0,
-    batch: int | None = None,
-    steps: int = 512,
-    optimizer: str | optax.GradientTransformation = DEFAULT_OPTIMIZER,
-    transform: Transform | str = DEFAULT_TRANSFORM,
-    draws: int = 1,
-    init: Any = None,
-    patience: int | None = None,
-    snapshots: int | Sequence[int] = (),
-    progress: bool = True,
-) -> Result:
+def attempt(run: Run) -> Result:
     """As `synthesize`, but a NaN is in the result's `failures` and stops its own image alone."""
-    model = loading.load(model) if isinstance(model, str) else model
-    objective = as_objective(objective, model)
-    named_arrays(objective)  # raises where two have one name
-    parameterization = as_parameterization(parameterization, model)
-    transform = components.transform(transform, parameterization.size)
-    check_positive("steps", steps)
-    transform = transform.over(int(steps))
-    check_positive("draws", draws)
-    if patience is not None:
-        check_positive("patience", patience)
-    before = init if isinstance(init, Result) else None
-    if before is not None:
-        init = pictures_of(before, parameterization)
-        if not last_run(before.manifest)["steps"]:
-            # A run that failed at once has no steps to make again: what it holds is a start.
-            before, init = None, resized_init(init, parameterization)
-    init = as_init(init, parameterization)
-    count = agreed_batch_size(objective, seed, batch, init, parameterization)
-    marks = snapshot_steps(snapshots, steps)
-    memory.check_pictures(parameterization, count, steps=steps, snapshots=len(marks))
-    state_bytes = check_optimizer(optimizer, parameterization)
-    seen, prune = check_fit(model, objective, parameterization, transform, count)
-    layout = placement_of(model.params, count)
-    memory.estimate(
-        model,
-        objective,
-        parameterization,
-        transform,
-        count,
-        state_bytes,
-        steps=steps,
-        snapshots=len(marks),
-        devices=layout.devices,
-    ).check(count)
+    loop = Loop(run)
+    return loop.result(interrupted=watched(loop, run.progress))
 
-    # Each of several devices has a part of the batch already.
-    alone = not isinstance(layout.parts, NamedSharding)
-    shape = (count, *parameterization.shape)
-    together = batching.images_at_a_time(model, objective, shape, seen) if alone else None
-    plain = Program(
-        model.apply, parameterization, transform, optimizer, draws, together, prune=prune
-    )
-    program = plain
-    model = dataclasses.replace(model, params=layout.shared(model.params))
-    leaves = layout.shared(as_arrays(objective))
-    keys = layout.images(run_keys(image_keys(seed, count), before))
-    started = time.perf_counter()
-    start, kind = initial_params(init, parameterization, count)
-    first = layout.state(start_state(parameterization, optimizer, keys, layout.images(start), kind))
-    state, dead = first, layout.images(jnp.zeros(count, bool))
-    # A dead unit is one whose network gives no gradient; priors alone have no unit.
-    redirects = REDIRECTED_STEPS if units_of(objective) is not None else 0
-    scores: list[np.ndarray] = []
-    frames: dict[int, np.ndarray] = {}
-    limit = jnp.int32(patience or FOREVER)
-    done, length = 0, REDIRECTED_STEPS
-    lived = np.zeros(count, bool)  # whose unit gave a gradient of its own
-    with progress_bar(steps, progress) as bar, interruptible() as interrupted:
-        while done < steps:
-            stop = min([done + length, steps, *(mark for mark in marks if mark > done)])
-            began, earlier = time.perf_counter(), state
-            state, rows, alive = take_steps(
-                program, model.params, leaves, keys, state, dead, jnp.int32(stop), limit
+
+def again(runs: Sequence[Done], *, progress: bool = True) -> Result:
+    """Does runs again, each going on from the one before; after an interrupt no more of them.
+
+    Args:
+        runs: at least one, as they were done.
+        progress: as for `synthesize`.
+
+    Raises:
+        InputError: a member of a run that has fewer images.
+    """
+    result: Result | None = None
+    for done in runs:
+        result = attempt(
+            dataclasses.replace(
+                done.run,
+                batch=done.images,
+                steps=done.steps,
+                snapshots=done.snapshots,
+                init=done.start if result is None else result,
+                progress=progress,
             )
+        )
+        if done.member is not None:
+            if done.member >= len(result):
+                raise InputError(f"member is {done.member} of {len(result)} images")
+            result = result[done.member]
+        if "interrupt" in result.stopped:
+            break
+    assert result is not None
+    return result
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, between two chunks of its steps.
+
+    Attributes:
+        step: how many are taken; fewer than before where the run began again, as it does once
+            where a unit gives no gradient.
+        steps: how many there are.
+        scores: of the step before, (n,); NaN for an image that took none.
+        images: makes the images as they are now, (n, h, w, c).
+    """
+
+    step: int
+    steps: int
+    scores: np.ndarray
+    images: Callable[[], np.ndarray]
+
+
+class Loop:
+    """The steps of a run: iterate over its `Progress`, or leave, and take the `result`.
+
+    It knows nothing of terminals and signals. A picture does not depend on who looks at it.
+
+    Args:
+        run: what is to be made.
+
+    Raises:
+        What `synthesize` raises of its arguments.
+    """
+
+    def __init__(self, run: Run) -> None:
+        model, objective, way, transform = run.parts
+        named_arrays(objective)  # raises where two have one name
+        self._before = run.init if isinstance(run.init, Result) else None
+        init = run.init
+        if self._before is not None:
+            init = pictures_of(self._before, way)
+            if not self._before.runs[-1].steps:
+                # A run that failed at once has no steps to make again: what it holds is a start.
+                self._before, init = None, resized_init(init, way)
+        self._run = run if self._before is None else dataclasses.replace(run, init=None)
+        self._init = init = as_init(init, way)
+        self._count = count = agreed_batch_size(objective, run.seed, run.batch, init, way)
+        self._marks = snapshot_steps(run.snapshots, run.steps)
+        kept = {"steps": run.steps, "snapshots": len(self._marks)}
+        memory.check_pictures(way, count, **kept)
+        state_bytes = check_optimizer(run.optimizer, way)
+        seen, prune = check_fit(model, objective, way, transform, count)
+        self._layout = layout = placement_of(model.params, count)
+        memory.estimate(
+            model, objective, way, transform, count, state_bytes, devices=layout.devices, **kept
+        ).check(count)
+
+        # Each of several devices has a part of the batch already.
+        alone = not isinstance(layout.parts, NamedSharding)
+        shape = (count, *way.shape)
+        together = batching.images_at_a_time(model, objective, shape, seen) if alone else None
+        self._plain = self._program = Program(
+            model.apply, way, transform, run.optimizer, run.draws, together, prune=prune
+        )
+        self._model = dataclasses.replace(model, params=layout.shared(model.params))
+        self._leaves = layout.shared(as_arrays(objective))
+        number = None if self._before is None else len(self._before.runs)
+        self._keys = layout.images(run_keys(image_keys(run.seed, count), number))
+        self._started = time.perf_counter()
+        start, kind = initial_params(init, way, count)
+        self._first = self._state = layout.state(
+            start_state(way, run.optimizer, self._keys, layout.images(start), kind)
+        )
+        self._dead = layout.images(jnp.zeros(count, bool))
+        self._scores: list[np.ndarray] = []
+        self._frames: dict[int, np.ndarray] = {}
+        self._lived = np.zeros(count, bool)  # whose unit gave a gradient of its own
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return self._run.steps
+
+    def images(self) -> np.ndarray:
+        """The images as they are now, (n, h, w, c)."""
+        return np.asarray(decode_images(self._program.parameterization, self._state.params))
+
+    def __iter__(self) -> Iterator[Progress]:
+        steps, plain = self.steps, self._plain
+        # A dead unit is one whose network gives no gradient; priors alone have no unit.
+        redirects = REDIRECTED_STEPS if units_of(self._run.parts.objective) is not None else 0
+        limit = jnp.int32(self._run.patience or FOREVER)
+        done, length = 0, REDIRECTED_STEPS
+        while done < steps:
+            stop = min([done + length, steps, *(mark for mark in self._marks if mark > done)])
+            began, earlier = time.perf_counter(), self._state
+            state, rows, alive = take_steps(
+                self._program, self._model.params, self._leaves, self._keys, earlier, self._dead,
+                jnp.int32(stop), limit,
+            )  # fmt: skip
             rows = scores_taken(rows, earlier, state)
-            state = layout.state(state)
+            self._state = state = self._layout.state(state)
             reached = int(state.step)
             taken = reached - done
-            lived |= gave_gradients(program, rows, alive, dead)
-            if program is plain and done < redirects and not np.all(alive):
+            self._lived |= gave_gradients(self._program, rows, alive, self._dead)
+            if self._program is plain and done < redirects and not np.all(alive):
                 # Start again, with redirected gradients for the images that got none.
-                program = plain._replace(redirect=True)
-                dead = layout.images(~jnp.all(alive, axis=0))
-                state, done, scores, frames = first, 0, [], {}
-                redirects = min(redirects, steps)
-                bar.reset()
+                self._program = plain._replace(redirect=True)
+                self._dead = self._layout.images(~jnp.all(alive, axis=0))
+                self._state, self._scores, self._frames = self._first, [], {}
+                done, redirects = 0, min(redirects, steps)
                 continue
-            scores.append(rows[:taken])
-            bar.update(taken)
+            self._scores.append(rows[:taken])
             done = reached
-            if done in marks:
-                frames[done] = np.asarray(decode_images(parameterization, state.params))
-            if done < stop or interrupted():
-                break
+            if done in self._marks:
+                self._frames[done] = self.images()
+            if taken:
+                yield Progress(done, steps, rows[taken - 1], self.images)
+            if done < stop:
+                return
             if done >= REDIRECTED_STEPS:
-                program = plain
+                self._program = plain
             pace = _CHUNK_SECONDS / (time.perf_counter() - began)
             length = int(min(CHUNK, max(1, taken * pace)))
             if done < REDIRECTED_STEPS:
                 length = min(length, REDIRECTED_STEPS - done)
 
-        images = decode_images(parameterization, state.params)
+    def result(self, *, interrupted: bool = False) -> Result:
+        """What there is after the steps that were taken.
+
+        Args:
+            interrupted: whether somebody asked to stop.
+        """
+        state, plain, weights = self._state, self._plain, self._model.params
+        leaves, keys, dead = self._leaves, self._keys, self._dead
+        images = decode_images(plain.parameterization, state.params)
         # Of the steps taken, which a replay has.
         last = jnp.int32(np.max(state.taken) - 1)
-        clean, transformed = evaluate_images(plain, model.params, leaves, keys, last, images)
+        clean, transformed = evaluate_images(plain, weights, leaves, keys, last, images)
         finite, since = np.asarray(state.finite), np.asarray(state.since)
+        objective, patience = self._run.parts.objective, self._run.patience
         failures = [
-            None if fine else failure_of(program, model, objective, keys, state, dead, image)
+            None
+            if fine
+            else failure_of(self._program, self._model, objective, keys, state, dead, image)
             for image, fine in enumerate(finite)
         ]
-        taken_by = np.asarray(state.taken)
-        if not lived.all() and np.any(dead):
+        if not self._lived.all() and np.any(dead):
             # Of steps that were all redirected: one more, which goes nowhere.
             again, stop = going_again(state), jnp.int32(int(state.step) + 1)
             after, rows, alive = take_steps(
-                plain, model.params, leaves, keys, again, dead, stop, jnp.int32(FOREVER)
+                plain, weights, leaves, keys, again, dead, stop, jnp.int32(FOREVER)
             )
             rows = scores_taken(rows, again, after)
-            lived |= gave_gradients(plain, rows, alive, dead)
+            self._lived |= gave_gradients(plain, rows, alive, dead)
+        heard = self._lived | ~finite
         silent = silent_images(
-            plain, model, objective, first, state, images, lived | ~finite, bool(np.any(dead))
+            plain, self._model, objective, self._first, state, images, heard, bool(np.any(dead))
+        )
+        taken = np.asarray(state.taken)
+        done = Done(
+            self._run,
+            images=self._count,
+            steps=int(max(taken)),
+            snapshots=tuple(sorted(self._frames)),
+            start=self._init if self._before is None else None,
+            versions=versions(),
         )
         result = Result(
             images=np.asarray(images),
-            scores=np.concatenate(scores)[: max(taken_by)],
+            scores=np.concatenate(self._scores)[: max(taken)],
             clean_scores=np.asarray(clean),
             transformed_scores=np.asarray(transformed),
             params=jax.tree.map(np.asarray, state.params),
             sensitivity=np.asarray(state.sensitivity),
-            snapshots=frames,
-            manifest=describe_run(
-                model=model,
-                objective=objective,
-                parameterization=parameterization,
-                transform=transform,
-                optimizer=optimizer,
-                seed=seed,
-                batch=count,
-                steps=int(max(taken_by)),
-                draws=draws,
-                patience=patience,
-                init=init if before is None else None,
-                before=None if before is None else before.manifest,
-                snapshots=sorted(frames),
-            ),
-            steps=taken_by,
+            snapshots=self._frames,
+            runs=(done,),
+            steps=taken,
             stopped=tuple(
                 "non-finite"
                 if not finite[i]
                 else "interrupt"
-                if interrupted()
+                if interrupted
                 else "plateau"
                 if patience is not None and since[i] >= patience
                 else "steps"
-                for i in range(count)
+                for i in range(self._count)
             ),
             failures=tuple(failures),
             silent=silent,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - self._started,
         )
-        return result if before is None else before.followed_by(result)
+        return result if self._before is None else self._before.followed_by(result)
 
 
 @_unchecked()
@@ -374,7 +375,7 @@ def gradient_sizes(
     parameterization = as_parameterization(parameterization, model)
     given_images = as_init(images, parameterization)
     # At its first step, a schedule over the steps of any run is where it starts.
-    transform = components.transform(transform, parameterization.size).over(1)
+    transform = texts.transform(transform, parameterization.size).over(1)
     check_positive("draws", draws)
     count = agreed_batch_size(objective, seed, None, given_images, parameterization)
     images = jnp.asarray(given_images, jnp.float32)

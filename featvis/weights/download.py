@@ -13,10 +13,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
@@ -35,9 +35,6 @@ from featvis.weights.watch import (
     writing,
 )
 
-if TYPE_CHECKING:
-    from featvis.zoo.entry import ModelEntry
-
 #: Of one download: each but the last was broken off after it had brought something.
 _MOST_CONNECTIONS = 50
 
@@ -47,7 +44,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(
-    entry: ModelEntry,
+    model: str,
+    sources: Sequence[Source],
     *,
     transport: Transport = HTTPS,
     hub: Callable[[Hub], HubFile] = hugging_face,
@@ -59,10 +57,11 @@ def fetch(
     Weights that are here and have the SHA-256 expected of them are not downloaded again.
 
     Args:
-        entry: The model.
+        model: Name of the model, whose folder they go into.
+        sources: Where they may come from, the first that has them being taken.
         transport: Makes the requests.
         hub: Finds a file of the Hugging Face hub.
-        limits: Where a download ends; by default those of `Limits`, and the size by the model's.
+        limits: Where a download ends; by default those of `Limits`.
         progress: Show a progress bar on a terminal.
 
     Returns:
@@ -72,17 +71,16 @@ def fetch(
         FetchError: No source can be downloaded; says which file to put where.
         OutputError: The cache folder cannot be written, or its disk is full.
     """
-    for source in entry.sources:
-        if (path := _good(source, source.find(entry.name))) is not None:
+    for source in sources:
+        if (path := _good(source, source.find(model))) is not None:
             return path
     failures: list[FetchError] = []
-    limits = limits or Limits(size=16 * entry.parameters + 2**24)
-    for source in entry.sources:
+    for source in sources:
         if isinstance(source, Download | Hub):
             try:
                 return fetch_source(
                     source,
-                    entry.name,
+                    model,
                     transport=transport,
                     hub=hub,
                     limits=limits,
@@ -92,8 +90,8 @@ def fetch(
                 failures.append(error)
     if failures:
         raise FetchError("; ".join(map(str, failures))) from failures[-1].__cause__
-    ways = "; or ".join(source.by_hand(entry.name) for source in entry.sources)
-    raise FetchError(f"the weights of {entry.name} are not to be downloaded: {ways}")
+    ways = "; or ".join(source.by_hand(model) for source in sources)
+    raise FetchError(f"the weights of {model} are not to be downloaded: {ways}")
 
 
 def fetch_source(

@@ -45,8 +45,8 @@ def read_file(path: str | Path, sha256: str | None = None) -> WeightsFile:
         digest = hashlib.sha256(data).hexdigest()
         if sha256 is not None and not digest.startswith(sha256):
             raise CheckpointError(
-                f"{shown_key(path)}: damaged or another file: its SHA-256 is {digest[: len(sha256)]}, "
-                f"expected {sha256}"
+                f"{shown_key(path)}: damaged or another file: its SHA-256 is "
+                f"{digest[: len(sha256)]}, expected {sha256}"
             )
         parts = _parts(path, data)
     file = WeightsFile(path, digest, tuple(parts), asked)
@@ -78,6 +78,7 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def arrays_of(file: WeightsFile) -> dict[str, np.ndarray]:
+    """The arrays of the part of a file that is meant."""
     part = choose_part(file, {part.key: part for part in file.meant()})
     with named_file(file):
         return dict(part.arrays)

@@ -1,8 +1,8 @@
 """The formats of files of weights, read from memory without running anything.
 
 Safetensors, NumPy's archives and Flax's MessagePack hold arrays and nothing else. A `.pth` file is
-a pickle, which is a program: `featvis.weights.pickles` reads it as data. Both of PyTorch's formats are
-read, the zip archive of PyTorch ≥ 1.6 and the earlier stream of pickles.
+a pickle, which is a program: `featvis.weights.pickles` reads it as data. Both of PyTorch's formats
+are read, the zip archive of PyTorch ≥ 1.6 and the earlier stream of pickles.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def shown_key(text: object) -> str:
 
 
 def listed_keys(keys: Iterable[str]) -> str:
+    """Keys as a message lists them."""
     shown = [shown_key(key) if key else "the file itself" for key in keys]
     more = f" and {len(shown) - _KEYS_SHOWN} more" if shown[_KEYS_SHOWN:] else ""
     return ", ".join(shown[:_KEYS_SHOWN]) + more

@@ -70,10 +70,12 @@ class _Tensor(NamedTuple):
 
 
 def is_whole(value: object) -> bool:
+    """Whether a value is an integer of at least 0."""
     return type(value) is int and 0 <= value < 2**62
 
 
 def all_whole(values: object) -> bool:
+    """Whether a value is a tuple of such integers."""
     return type(values) is tuple and len(values) <= 32 and all(map(is_whole, values))
 
 

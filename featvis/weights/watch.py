@@ -25,8 +25,7 @@ class Limits:
     """Where a download ends that a server would not end.
 
     Attributes:
-        size: Bytes that a file may have. `fetch` takes 16 a parameter and 16 MiB, four times what
-            float32 needs.
+        size: Bytes that a file may have.
         seconds: That a download may take in all.
         silence: Seconds without an answer, or without another byte.
         slowest: Bytes a second that have to come, on average over `window` seconds.
@@ -154,6 +153,7 @@ class Watch:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
+    """Makes what the system says of a path an `OutputError`."""
     try:
         yield
     except OSError as error:
@@ -161,6 +161,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_space(folder: Path, needed: int) -> None:
+    """Checks that the disk has room for so many bytes, and some more."""
     with writing(folder):
         free = shutil.disk_usage(folder).free
     if needed > free - _KEPT_FREE:
