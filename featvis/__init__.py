@@ -11,6 +11,8 @@ result.save("unit.png")
 Transforms are in `featvis.transforms`: some have the names of objectives (`Blur`).
 """
 
+from importlib.metadata import version
+
 from featvis import methods, transforms
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
@@ -57,8 +59,10 @@ from featvis.parameterizations import (
     Pyramid,
     Upsampled,
 )
+from featvis.pictures import grid
 from featvis.replay import VersionWarning, replay
 from featvis.results import Result
+from featvis.results.run import Run
 from featvis.synthesis import synthesize, synthesize_many
 from featvis.weights.files import read_weights
 from featvis.weights.layouts import Rule, convert, from_oihw
@@ -106,6 +110,8 @@ from objectives import (
     static,
     units_of,
 )
+
+__version__ = version("featvis")
 
 __all__ = [
     "CPPN",
@@ -158,6 +164,7 @@ __all__ = [
     "Report",
     "Result",
     "Rule",
+    "Run",
     "Scaled",
     "SilenceWarning",
     "Style",
@@ -187,6 +194,7 @@ __all__ = [
     "from_nnx",
     "from_oihw",
     "gram",
+    "grid",
     "invert",
     "leaf",
     "leaky",

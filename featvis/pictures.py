@@ -28,7 +28,9 @@ _LABEL = 255
 
 
 def grid(
-    pictures: Sequence[Image.Image], labels: Sequence[str] = (), columns: int | None = None
+    pictures: Sequence[Image.Image | np.ndarray],
+    labels: Sequence[str] = (),
+    columns: int | None = None,
 ) -> Image.Image:
     """Pictures of one size side by side, with text under each.
 
@@ -37,13 +39,16 @@ def grid(
     left out.
 
     Args:
-        pictures: at least one.
+        pictures: at least one; or images (h, w, c) in [0, 1].
         labels: as many as pictures, or none.
         columns: at least 1; by default as square as it goes.
 
     Raises:
-        InputError: another number of labels.
+        InputError: another number of labels, or no pictures.
     """
+    if not len(pictures):
+        raise InputError("a grid is of at least one picture; got none")
+    pictures = [one if isinstance(one, Image.Image) else to_picture(one) for one in pictures]
     if labels and len(labels) != len(pictures):
         raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
     columns = columns or int(np.ceil(np.sqrt(len(pictures))))

@@ -28,14 +28,14 @@ def main() -> int:
 
         print(f"featvis {version('featvis')}")
         return 0
-    from featvis.cli import app
+    from featvis import cli
 
     try:
         try:
             if signal.getsignal(signal.SIGINT) is _leave:
                 sys.unraisablehook = _raise_again
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-            return app.main()
+            return cli.main()
         finally:
             # All is written: what Python and JAX close now may be left as it is.
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -1,7 +1,7 @@
 """The objective language: what a picture is to maximise, as immutable, printable pytrees."""
 
 from objectives.activations import Activations
-from objectives.batches import separable, slice_images, stack, stack_key, units_of
+from objectives.batches import alone, separable, slice_images, stack, stack_key, units_of
 from objectives.comparisons import (
     Alignment,
     BatchStatistics,
@@ -75,6 +75,7 @@ __all__ = [
     "Tone",
     "TotalVariation",
     "UnknownLayer",
+    "alone",
     "check_number",
     "gram",
     "leaf",

@@ -90,6 +90,29 @@ def slice_images(objective: Objective, start: jax.Array | int, count: int) -> Ob
     return sliced
 
 
+def alone(objective: Objective, place: int) -> Objective:
+    """The objective of one image of a batch, as one writes it for that image: `stack` undone.
+
+    `alone(Channel("block8", [3, 7]), 1)` is `Channel("block8", 7)`.
+
+    Args:
+        objective: whose images do not depend on each other: see `separable`.
+        place: of the image in the batch.
+    """
+
+    def part(value: Any, field: dataclasses.Field[Any] | None) -> Any:
+        if field is None or image_count(field, value) is None:
+            return value
+        own = np.asarray(value)[place]
+        return own[None] if field.metadata["ndim"] is None else own[()]
+
+    leaves, structure = jax.tree_util.tree_flatten(objective)
+    parts = [part(v, f) for v, f in zip(leaves, leaf_fields(objective), strict=True)]
+    plain = [canonical("a leaf", one) for one in parts]
+    single: Objective = jax.tree_util.tree_unflatten(structure, plain)
+    return single
+
+
 def separable(objective: Objective) -> bool:
     """Whether each image's score depends on that image alone, wherever it is in the batch.
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import featvis as fv
-from featvis.cli import app
+from featvis import loading
+from featvis.cli import app, render
 from featvis.results import result
 from featvis.results.format import last_run
 from featvis.results.reading import read_manifest
@@ -29,7 +30,7 @@ SMALL = [*WHOLE, "--transform", "none"]
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("featvis.cli.app.enable_cache", lambda: None)
+    monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)
 
 
 def call(capsys, *arguments):
@@ -256,6 +257,7 @@ def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, mo
 OWN = """
 import numpy as np
 import featvis as fv
+from featvis import loading
 
 def apply(params, image):
     kernel = params["kernel"]
@@ -331,7 +333,7 @@ def test_render_and_replay_of_ones_own_network(capsys, own):
 
 
 def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
-    entry = fv.models.entry("darknet_tiny")
+    entry = loading.entry("darknet_tiny")
     (layout,) = entry.layouts
     rng = np.random.default_rng(0)
     tensors = {}
@@ -402,6 +404,7 @@ DRIVEN = """
 import jax.numpy as jnp
 import numpy as np
 import featvis as fv
+from featvis import loading
 
 LABELS = ["tiger cat", "tabby cat", "dog", "fox", "crab"]
 
@@ -575,7 +578,7 @@ def test_caricature_and_accentuate(capsys, driven):
     # After the weight of the preset, which strength multiplies.
     assert last_run(read_manifest(record["image"]))["objective"].startswith("2.0*caricature(")
     code, lines, errors = call(
-        capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--weight", "0.5",
+        capsys, "accentuate", "logits:1", "a.png", *driven, "--layer", "map", "--keep", "0.5",
         "--transform", "Roll(1)", "--draws", "2", "--json",
     )  # fmt: skip
     assert (code, errors) == (0, "")
@@ -640,7 +643,7 @@ def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
         (["accentuate", "logits:1", "a.png"], "accentuate takes --layer"),
         (["accentuate", "logits:1", "a.png", "--layer", "mop"], "nearest: map"),
         (["accentuate", "logits:7", "a.png", "--layer", "map"], "logits has units 0 to 4"),
-        (["accentuate", "logits:1", "a.png", "--layer", "map", "--weight", "-1"], "at least 0"),
+        (["accentuate", "logits:1", "a.png", "--layer", "map", "--keep", "-1"], "at least 0"),
         (["accentuate", "a.png"], "accentuate takes a network, an objective and pictures"),
     ],
 )
@@ -709,13 +712,13 @@ def test_no_number_or_name_is_too_long_for_one_line(
 
 
 def test_pictures_before_the_memory_ran_out_are_there(capsys, own, monkeypatch):
-    real = app.synthesize_many
+    real = render.synthesize_many
 
     def running_out(*args, **options):
         yield next(iter(real(*args, **options)))
         raise fv.TooLargeError("the memory ran out")
 
-    monkeypatch.setattr(app, "synthesize_many", running_out)
+    monkeypatch.setattr(render, "synthesize_many", running_out)
     arguments = ["map:1", "tokens:1", "-o", "all", "--steps", "1", "--transform", "none"]
     code, lines, errors = call(capsys, "render", own, *arguments, "--quiet", "--json")
     assert (code, errors) == (2, "error: the memory ran out\n")

@@ -11,7 +11,7 @@ from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis import methods, synthesis
+from featvis import methods
 from featvis.evidence import metrics
 from featvis.methods import recipe as recipes
 from featvis.results.format import last_run, runs_of
@@ -423,7 +423,9 @@ def test_others_replay_to_the_bit(toy, tmp_path):
 
 def test_an_interrupt_ends_the_run_and_not_its_stage_alone(toy, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(synthesis, "_interruptible", lambda: contextlib.nullcontext(lambda: True))
+        patched.setattr(
+            "featvis.synthesis.terminal.interruptible", lambda: contextlib.nullcontext(lambda: True)
+        )
         result = drive(fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", snapshots=[3, 340])
     assert result.stopped == ("interrupt", "interrupt")
     assert 0 < len(result.scores) < 300
@@ -540,7 +542,7 @@ def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
     ],
 )
 def test_mistakes_are_one_line_before_anything_runs(toy, monkeypatch, call, error, message):
-    monkeypatch.setattr(synthesis, "_advance", None)
+    monkeypatch.setattr("featvis.synthesis.run.take_steps", None)
     with pytest.raises(error, match=message) as caught:
         call(toy, PHOTOGRAPHS)
     assert "\n" not in str(caught.value)

@@ -21,6 +21,18 @@ FORBIDDEN = {
 }
 
 
+#: The rooms of featvis, from the ground up: each imports from those before it alone.
+ROOMS = (
+    *("errors", "cache", "checks", "files", "images", "limits", "pictures"),
+    *("optimizers", "kernels", "weights", "jaxprs", "parameterizations", "transforms"),
+    *("models", "zoo", "loading", "text", "gradients", "results", "synthesis", "replay"),
+    *("evidence", "methods", "attribution", "pages", "cli"),
+)
+#: Lines of a file, but for one whole algebra and one whole family of networks.
+MOST_LINES = 500
+LONG = {"objectives/objective.py", "featvis/zoo/networks/vit.py"}
+
+
 def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -34,6 +46,44 @@ def imported(path: Path) -> Iterator[str]:
             yield (
                 path.relative_to(ROOT).parts[0] if node.level else (node.module or "").split(".")[0]
             )
+
+
+def rooms(path: Path) -> Iterator[str]:
+    """The rooms of featvis that a file of it imports from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "featvis":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("featvis."):
+            yield (node.module or "").split(".")[1]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "featvis"]
+            yield from (name.partition(".")[2].partition(".")[0] for name in names)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "featvis").parts[0].removesuffix(".py")
+
+
+def test_rooms_are_built_from_the_ground_up() -> None:
+    inside = [path for path in files("featvis") if room_of(path) != "__init__"]
+    assert {room_of(path) for path in inside} == {*ROOMS}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports from {room or 'featvis itself'}"
+        for path in inside
+        for room in rooms(path)
+        if room != room_of(path) and room not in ROOMS[: ROOMS.index(room_of(path))]
+    ]
+    assert not wrong
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("objectives", "featvis", "featvis_command")
+        for path in files(package)
+        if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES
+    }
+    assert long == LONG
 
 
 @pytest.mark.parametrize("package", PACKAGES)

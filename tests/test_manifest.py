@@ -200,7 +200,7 @@ def saved(model, tmp_path_factory):
 def test_nothing_of_a_manifest_reaches_the_terminal_raw(
     capsys, model, saved, tmp_path, monkeypatch, change
 ):
-    monkeypatch.setattr("featvis.cli.app.enable_cache", lambda: None)
+    monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)
     monkeypatch.setattr("featvis.loading.load", lambda *names: model)
     record = json.loads(saved.with_suffix(".json").read_text())
     (run,) = record["runs"]
@@ -259,7 +259,7 @@ def test_any_part_of_a_manifest_can_be_anything(model, saved, tmp_path, monkeypa
     inside[path[-1]] = data.draw(_VALUES)
     (tmp_path / "a.json").write_text(json.dumps(record))
     replaying = importlib.import_module("featvis.replay")
-    monkeypatch.setattr(replaying, "attempt", lambda *given, **options: _stop())
+    monkeypatch.setattr(replaying, "again", lambda *given, **options: _stop())
     said = ""
     try:
         fv.replay(tmp_path / "a.json", model=model, progress=False)

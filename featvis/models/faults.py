@@ -10,7 +10,6 @@ from pathlib import Path
 
 import flax.errors
 
-import featvis
 from featvis.errors import InputError
 from featvis.models.input import Input
 
@@ -86,7 +85,7 @@ _LIBRARIES = frozenset(
 
 def _is_library(file: str) -> bool:
     path = Path(file)
-    if path.is_relative_to(Path(featvis.__file__).parent):
+    if path.is_relative_to(Path(__file__).parents[1]):
         return True
     parts = path.parts
     if "site-packages" in parts:

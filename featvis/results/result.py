@@ -25,6 +25,7 @@ from featvis.pictures import grid, to_picture
 from featvis.results import format, packing
 from featvis.results.manifest import Done, describe
 from featvis.results.run import Run
+from objectives import Objective, alone, separable
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +76,23 @@ class Result:
     def __getitem__(self, index: int) -> Result:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
-        one, last = slice(index % len(self), index % len(self) + 1), self.runs[-1]
+        some, last = slice(index % len(self), index % len(self) + 1), self.runs[-1]
+        first = (last.member or 0) + some.start
         return dataclasses.replace(
             self,
-            images=self.images[one],
-            scores=self.scores[:, one],
-            clean_scores=self.clean_scores[one],
-            transformed_scores=self.transformed_scores[one],
-            params=jax.tree.map(lambda a: a[one], self.params),
-            sensitivity=self.sensitivity[one],
-            steps=self.steps[one],
-            stopped=self.stopped[one],
-            failures=self.failures[one],
-            silent=self.silent[one],
-            snapshots={step: images[one] for step, images in self.snapshots.items()},
-            runs=(*self.runs[:-1], last._replace(member=(last.member or 0) + one.start)),
-            evidence={name: values[one] for name, values in self.evidence.items()},
+            images=self.images[some],
+            scores=self.scores[:, some],
+            clean_scores=self.clean_scores[some],
+            transformed_scores=self.transformed_scores[some],
+            params=jax.tree.map(lambda a: a[some], self.params),
+            sensitivity=self.sensitivity[some],
+            steps=self.steps[some],
+            stopped=self.stopped[some],
+            failures=self.failures[some],
+            silent=self.silent[some],
+            snapshots={step: images[some] for step, images in self.snapshots.items()},
+            runs=(*self.runs[:-1], last._replace(member=first)),
+            evidence={name: values[some] for name, values in self.evidence.items()},
         )
 
     def __iter__(self) -> Iterator[Result]:
@@ -121,7 +123,7 @@ class Result:
 
         Sensitivities, which may be of another size, and transformed scores are the later run's.
         """
-        same = self._objective == later._objective
+        same = str(self.run.objective) == str(later.run.objective)
         return dataclasses.replace(
             later,
             runs=(*self.runs, *later.runs),
@@ -284,8 +286,16 @@ class Result:
         return describe(self.runs)
 
     @property
+    def objective(self) -> Objective:
+        """What was maximised; of one image of a batch, what was for that one alone."""
+        whole, last = self.run.parts.objective, self.runs[-1]
+        if last.member is None or last.images == 1 or not separable(whole):
+            return whole
+        return alone(whole, last.member)
+
+    @property
     def _objective(self) -> str:
-        return str(self.run.objective)
+        return str(self.objective)
 
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)

@@ -39,15 +39,17 @@ Kept = tuple[str, Callable[[Any], bool]]
 """What the manifest holds of an option, in words, and whether a value is that."""
 
 
-def _option(default: Any, help: str, kept: Kept | None = None) -> Any:
+def _option(default: Any, help: str, kept: Kept | None = None, typed: type | None = None) -> Any:
     """An option of a run.
 
     Args:
         default: its value where none is given.
         help: what the command line says of it.
         kept: what the manifest holds of it; None where it has no part in the picture.
+        typed: what it is on every command line; None where it is on none, or on some.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "kept": kept})
+    metadata = {"help": help, "kept": kept, "typed": typed}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _is_text(value: Any) -> bool:
@@ -125,23 +127,31 @@ class Run:
     parameterization: Parameterization | str | None = None
     _: KW_ONLY
     seed: int | Sequence[int] = _option(
-        0, "Drives everything random.", (f"whole numbers from 0 to {LARGEST['seed']}", _are_seeds)
+        0,
+        "Drives everything random.",
+        (f"whole numbers from 0 to {LARGEST['seed']}", _are_seeds),
+        int,
     )
     batch: int | None = _option(None, "Images an objective, as diversity needs.", _whole("batch"))
-    steps: int = _option(512, "Optimisation steps.", _whole("steps", 0))
+    steps: int = _option(512, "Optimisation steps in all.", _whole("steps", 0), int)
     optimizer: str | optax.GradientTransformation = _option(
-        DEFAULT_OPTIMIZER, "An optax transformation.", _or_none(("a text", _is_text))
+        DEFAULT_OPTIMIZER,
+        "An optax transformation, as 'adam(0.05)'.",
+        _or_none(("a text", _is_text)),
+        str,
     )
     transform: Transform | str = _option(
-        DEFAULT_TRANSFORM, "Preset (affine, standard, maco, none) or expression, as 'Jitter(8)'.",
+        DEFAULT_TRANSFORM,
+        "Preset or expression: affine, standard, maco, none, 'Jitter(8)'.",
         ("a text", _is_text),
-    )  # fmt: skip
+        str,
+    )
     draws: int = _option(
-        1, "Draws of the transform a step, over which scores are averaged.", _whole("draws")
+        1, "Draws of the transform a step, over which scores are averaged.", _whole("draws"), int
     )
     init: Any = _option(None, "What to start from.")
     patience: int | None = _option(
-        None, "Stop after so many steps without progress.", _or_none(_whole("patience"))
+        None, "Stop after so many steps without progress.", _or_none(_whole("patience")), int
     )
     snapshots: int | Sequence[int] = _option(
         (), "Images kept on the way.", ("a list of steps", _are_steps)
