@@ -48,12 +48,12 @@ def grid(
     """
     if not len(pictures):
         raise InputError("a grid is of at least one picture; got none")
-    pictures = [one if isinstance(one, Image.Image) else to_picture(one) for one in pictures]
+    drawn = [one if isinstance(one, Image.Image) else to_picture(one) for one in pictures]
     if labels and len(labels) != len(pictures):
         raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
     columns = columns or int(np.ceil(np.sqrt(len(pictures))))
     rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
+    width, height = drawn[0].size
     gap = 4
     font = _font(max(11, min(16, width // 10)))
     line = int(font.size * 1.5)
@@ -66,7 +66,7 @@ def grid(
         "RGB", (columns * (width + gap) + gap, rows * (height + gap) + sum(tall) + gap), "white"
     )
     draw = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
+    for i, picture in enumerate(drawn):
         row, column = divmod(i, columns)
         x = gap + column * (width + gap)
         y = gap + row * (height + gap) + sum(tall[:row])

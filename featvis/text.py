@@ -214,8 +214,8 @@ def optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from itself or its text (`chain(clip(1.0), adam(0.05))`).
 
-    Its update takes any keyword arguments, `value` and `grad` for those that use them
-    (`polyak_sgd`); a text gives the same object each time.
+    Its update takes any keyword arguments, `value`, `grad` and `key` for those that use them
+    (`polyak_sgd`, `gaussian_noise`); a text gives the same object each time.
 
     Raises:
         InputError: no such transformation, or arguments that it does not take.

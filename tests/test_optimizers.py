@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import optax
 import pytest
 
 import featvis as fv
+from featvis import optimizers
 from featvis import text as components
 from featvis.optimizers import preimage_adagrad, preimage_momentum, stepwise_schedule
 
@@ -246,3 +248,27 @@ def test_a_rule_drives_the_loop():
 def test_bad_arguments_are_input_errors(make, message):
     with pytest.raises(fv.InputError, match=message):
         make()
+
+
+# ---- noise ---------------------------------------------------------------------------------
+
+
+def test_noise_is_of_each_image_and_step_and_of_the_seed(toy):
+    """With a gradient of nothing an image walks at random: the steps are normal, and its own."""
+    options = {"optimizer": "chain(scale(0.0), gaussian_noise(0.001))", "transform": "none"}
+    options |= {"progress": False, "init": np.full((*networks.TOY_SIZE, 3), 0.5, np.float32)}
+    walked = fv.synthesize(toy, "conv:1", fv.BoundedPixels(networks.TOY_SIZE), steps=4,
+                           batch=2, snapshots=[1, 2, 3, 4], **options)  # fmt: skip
+    path = np.stack([np.full_like(walked.images, 0.5), *walked.snapshots.values()])
+    steps = np.diff(path, axis=0)
+    assert np.abs(steps.std((2, 3, 4)) / 0.001 - 1).max() < 0.1
+    flat = steps.reshape(8, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(8)).max() < 0.2
+    again = fv.replay(walked.manifest, model=toy, progress=False)
+    np.testing.assert_array_equal(again.images, walked.images)
+
+
+@pytest.mark.parametrize("sd", [-1.0, float("nan"), True, "0.1"])
+def test_noise_of_no_deviation_is_refused(sd):
+    with pytest.raises(fv.InputError, match="sd must be a number of at least 0"):
+        optimizers.gaussian_noise(sd)

@@ -6,5 +6,12 @@ from featvis.optimizers.preimage import (
     preimage_momentum,
     stepwise_schedule,
 )
+from featvis.optimizers.sampling import gaussian_noise
 
-__all__ = ["PreimageState", "preimage_adagrad", "preimage_momentum", "stepwise_schedule"]
+__all__ = [
+    "PreimageState",
+    "gaussian_noise",
+    "preimage_adagrad",
+    "preimage_momentum",
+    "stepwise_schedule",
+]

@@ -159,7 +159,9 @@ def check_optimizer(
 
     def once(params: Any) -> Any:
         state = transformation.init(params)
-        updates = transformation.update(params, state, params, value=jnp.float32(0), grad=params)
+        updates = transformation.update(
+            params, state, params, value=jnp.float32(0), grad=params, key=jax.random.key(0)
+        )
         return state, updates
 
     try:

@@ -25,6 +25,9 @@ CHUNK = 64
 #: Steps at which dead rectifiers are looked for and redirected, as in lucid.
 REDIRECTED_STEPS = 16
 
+#: Folded into the key of an image and a step for what its optimizer draws: beyond what a transform
+#: splits that key into.
+_OPTIMIZERS = 2**31 - 1
 #: More steps than there are.
 FOREVER = np.iinfo(np.int32).max
 
@@ -267,16 +270,19 @@ def take_steps(
         )
         (gradient,) = decode_vjp(by_network + by_prior)
 
-        def update(gradient: Any, moments: Any, params: Any, score: jax.Array) -> tuple[Any, Any]:
+        def update(
+            gradient: Any, moments: Any, params: Any, score: jax.Array, key: jax.Array
+        ) -> tuple[Any, Any]:
             descent = jax.tree.map(jnp.negative, gradient)
             updates, moments = optimizer.update(
-                descent, moments, params, value=-score, grad=descent
+                descent, moments, params, value=-score, grad=descent, key=key
             )
             still = {name: jnp.zeros_like(updates[name]) for name in parameterization.held}
             updates = {**updates, **still}
             return parameterization.project(optax.apply_updates(params, updates)), moments
 
-        params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores)
+        own = jax.vmap(jax.random.fold_in, (0, None))(drawn, _OPTIMIZERS)
+        params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores, own)
         # A step that goes wrong is not taken: what was there before it is kept.
         finite = jnp.isfinite(scores) & _finite(gradient) & _finite(params)
         average = jnp.where(now.step == 0, scores, 0.9 * now.average + 0.1 * scores)
