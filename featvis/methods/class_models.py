@@ -52,8 +52,8 @@ def class_model(
         classes: numbers or names of classes (`Model.class_index`).
         of: "score", "probability" (Nguyen et al. 2015) or "log_probability"; by default what the
             preset's paper maximises.
-        preset: "modern" (Fourier, the defaults of `synthesize`), "simonyan2013" (pixels from the
-            zero image less λ‖I‖²) or "plug_in".
+        preset: "modern" (Fourier, the defaults of `synthesize`), "maco" (phases alone),
+            "simonyan2013" (pixels from the zero image less λ‖I‖²) or "plug_in".
         seed: as for `synthesize`.
         size: of the pictures, (height, width); by default the model's own.
         **options: as for `invert`.
