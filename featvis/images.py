@@ -364,7 +364,7 @@ def image_array(
     _check_axes(array.shape, channels, what)
     if array.dtype == np.uint8:
         return array.astype(dtype) / np.asarray(255, dtype)
-    _check_range(array, what)
+    check_range(array, what)
     return array.astype(dtype)
 
 
@@ -424,10 +424,19 @@ def _check_axes(shape: tuple[int, ...], channels: int, what: str) -> None:
     )
 
 
-def _check_range(array: np.ndarray, what: str) -> None:
+#: How far a number may be out of [0, 1]: by the rounding of what computed it.
+ROUNDING = 1e-6
+
+
+def check_range(array: np.ndarray, what: str = "images") -> None:
+    """Checks that numbers are in [0, 1], up to `ROUNDING`.
+
+    Raises:
+        InputError: some are not; says how far, and the likely mend.
+    """
     # Written so that a NaN fails too.
     low, high = float(array.min()), float(array.max())
-    if low >= 0 and high <= 1:
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
         return
     mend = ""
     if not np.isfinite(array).all():

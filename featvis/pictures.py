@@ -106,12 +106,13 @@ def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     if len(label) > _LABEL:
         half = _LABEL // 2
         label = f"{label[:half]}…{label[-half:]}"
-    lines, used = [""], 0.0
+    lines: list[list[tuple[str, float]]] = [[]]
     for character in label:
-        text, length = _drawn(character, font)
-        if used + length > width and lines[-1]:
-            lines.append("")
-            used = 0.0
-        lines[-1] += text
-        used += length
-    return lines
+        drawn = _drawn(character, font)
+        while lines[-1] and sum(length for _, length in (*lines[-1], drawn)) > width:
+            # Between words, where the line has two.
+            spaces = [i + 1 for i, (text, _) in enumerate(lines[-1]) if text == " "]
+            end = max(spaces, default=len(lines[-1]))
+            lines[-1:] = [lines[-1][:end], lines[-1][end:]]
+        lines[-1].append(drawn)
+    return ["".join(text for text, _ in line) for line in lines]

@@ -14,8 +14,12 @@ import threading
 import time
 from typing import Any
 
+from featvis_command.overview import overview
+
 #: How a shell reports a program ended by Ctrl-C.
 INTERRUPTED = 130
+#: How a shell reports a program that nobody listens to any more: 128 + SIGPIPE.
+_UNHEARD = 141
 
 
 def main() -> int:
@@ -23,11 +27,9 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with `nohup`
         signal.signal(signal.SIGINT, _leave)
     _keep_numbers()
-    if sys.argv[1:] == ["--version"]:
-        from importlib.metadata import version
-
-        print(f"featvis {version('featvis')}")
-        return 0
+    answer = overview(sys.argv[1:])
+    if answer is not None:
+        return _tell(*answer)
     from featvis import cli
 
     try:
@@ -43,6 +45,24 @@ def main() -> int:
     except KeyboardInterrupt:
         _leave()
     return INTERRUPTED
+
+
+def _tell(text: str, code: int) -> int:
+    """Writes a text, and gives the exit code: that of a stream that does not take it, if so."""
+    try:
+        if sys.stdout is None:
+            raise OSError("it is closed")
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What waits in its buffer would fail once more, loudly, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            return _UNHEARD
+        reason = error.strerror or error
+        print(f"error: cannot write to the standard output: {reason}", file=sys.stderr)
+        return 2
+    return code
 
 
 def _leave(*_: Any) -> None:
@@ -70,7 +90,13 @@ def _raise_again(unraisable: Any) -> None:
 def _press() -> None:
     while _swallowing:
         time.sleep(0.005)
-    _thread.interrupt_main()
+    if hasattr(signal, "pthread_kill"):
+        # A signal that is sent ends what the main thread waits for; one that is noted does not.
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        signal.pthread_kill(main_thread, signal.SIGINT)
+    else:  # Windows
+        _thread.interrupt_main()
 
 
 def _keep_numbers() -> None:

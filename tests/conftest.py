@@ -24,6 +24,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files in their order, the last of which are short: those of few tests may take long."""
+    config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
     """Programs of the modules before fill gigabytes, through which Python's collector walks."""

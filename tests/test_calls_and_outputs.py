@@ -93,6 +93,52 @@ def test_linen_that_draws_has_a_fixed_seed():
     assert_close(model(image())["logits"], model(image())["mean"])
 
 
+def test_a_draw_that_changes_nothing_is_none():
+    class Idle(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            mean = nn.Dense(4, name="mean")(x.mean((1, 2)))
+            return mean + 0 * nn.Dropout(0.5, deterministic=False)(mean)
+
+    class Late(Idle):
+        @nn.compact
+        def __call__(self, x):
+            mean = nn.Dense(4, name="mean")(x.mean((1, 2)))
+            return mean + 0 * jax.random.normal(self.make_rng("latent"), mean.shape)
+
+    variables = Late().init({"params": KEY, "latent": KEY}, image())
+    models = [fv.from_linen(Late(), variables, input=INPUT, rngs={"latent": n}) for n in (0, 1)]
+    assert models[0].drawn == ()
+    assert models[0].digest == models[1].digest
+    assert fv.from_linen(Drawing(), variables, input=INPUT).drawn == ("logits",)
+    # Its own output is another with every key.
+    with pytest.raises(fv.InputError, match=r"dropout in inference mode \(Dropout_0 depends"):
+        fv.from_linen(Idle(), variables, input=INPUT)
+
+
+class Dropping(nnx.Module):
+    """Drops whatever mode it is in."""
+
+    def __init__(self, rngs):
+        self.mean, self.drop = nnx.Linear(3, 4, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        mean = self.mean(x.mean((1, 2)))
+        return mean + self.drop(mean, deterministic=False)
+
+
+@pytest.mark.parametrize("seeds", [{}, {"dropout": 1}])
+def test_nnx_dropout_that_eval_does_not_stop(seeds):
+    module = Dropping(nnx.Rngs(0, **seeds))
+    with pytest.raises(fv.InputError, match=r"random numbers for dropout.*rngs=\{'dropout': 0\}"):
+        fv.from_nnx(module, input=INPUT)
+    asked = fv.from_nnx(module, input=INPUT, rngs={"dropout": 3})
+    assert asked.drawn == ("drop", "logits")
+    same = nnx.clone(module)
+    nnx.reseed(same, dropout=3)
+    assert_close(asked(image())["logits"], same(image()))
+
+
 class NnxDrawing(nnx.Module):
     def __init__(self, rngs):
         self.mean = nnx.Linear(3, 4, rngs=rngs)
@@ -128,6 +174,7 @@ def test_what_never_uses_its_key_is_not_random():
     first, second = Rows(nnx.Rngs(0)), Rows(nnx.Rngs(0))
     nnx.reseed(second, default=3, carry=3)
     models = [fv.from_nnx(module, input=INPUT) for module in (first, second)]
+    assert models[0].drawn == ()
     assert_close(models[0](image())["logits"], first(image()))
     assert models[0].layers()["rnn"] == (8, 5)
     bridged = nnx.bridge.lazy_init(

@@ -14,10 +14,12 @@ import zipfile
 import flax.serialization
 import jax.numpy as jnp
 import msgpack
+import msgpack.fallback
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 
 from featvis.errors import CheckpointError
 from featvis.weights.files import read_checkpoint, read_file, read_weights
@@ -120,6 +122,8 @@ def test_strided_views_share_a_storage(write):
         "tail": tensor(storage("0", 6), (2,), (1,), offset=4),
         "scalar": tensor(storage("0", 6), (), (), offset=5),
         "empty": tensor(storage("0", 6), (0, 3), (3, 1)),
+        "expanded": tensor(storage("0", 6), (4, 6), (0, 1)),
+        "windows": tensor(storage("0", 6), (4, 3), (1, 1)),
     }
     found = read_checkpoint(write(mapping(content), STORED))
     assert list(found) == list(content)
@@ -129,6 +133,8 @@ def test_strided_views_share_a_storage(write):
     assert found["scalar"].shape == ()
     assert found["scalar"] == 5
     assert found["empty"].shape == (0, 3)
+    np.testing.assert_array_equal(found["expanded"], np.tile(VALUES, (4, 1)))
+    np.testing.assert_array_equal(found["windows"], sliding_window_view(VALUES, 3))
     assert all(a.dtype == np.float32 for a in found.values())
 
 
@@ -270,6 +276,14 @@ def test_forbidden_global_is_named(write):
 def test_tensors_outside_their_storage_are_refused(size, stride, offset, write):
     body = mapping({"a": tensor(storage("0", 6), size, stride, offset)})
     with pytest.raises(CheckpointError):
+        read_checkpoint(write(body, STORED))
+
+
+@pytest.mark.parametrize("size", [(2**40,), (2**22, 6), (2**61, 2**61)])
+def test_few_elements_do_not_pose_as_many(size, write):
+    strides = (0,) * (len(size) - 1) + (1 if size[-1] == 6 else 0,)
+    body = mapping({"a": tensor(storage("0", 6), size, strides)})
+    with pytest.raises(CheckpointError, match=r"repeats the 6 elements.*\.contiguous\(\)"):
         read_checkpoint(write(body, STORED))
 
 
@@ -1052,7 +1066,12 @@ def test_an_index_of_what_is_not_there(tmp_path):
         read_weights(path)
 
 
-def test_flax_s_messagepack(tmp_path):
+@pytest.mark.parametrize(
+    "unpack", [msgpack.unpackb, msgpack.fallback.unpackb], ids=["compiled", "python"]
+)
+def test_flax_s_messagepack(unpack, tmp_path, monkeypatch):
+    # Where no compiled msgpack fits, it is Python, and gives a table's entries one by one.
+    monkeypatch.setattr(msgpack, "unpackb", unpack)
     params = {
         "params": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3), "scale": jnp.bfloat16(1.5)}},
         "batch_stats": {"norm": {"mean": np.float64([1, 2]), "count": np.int32(3)}},

@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from featvis.cli.app import load_commands
 from featvis.cli.console import UNHEARD, Output
+from featvis_command.overview import commands, overview
 
 ROOT = Path(__file__).parent.parent
 
 #: What a child does first: Ctrl-C does what it does in a terminal, and featvis is not imported.
 BEGIN = """
 import atexit, os, signal, sys, time, types
+sys.argv[1:] = ["models"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def press():
@@ -59,6 +63,7 @@ def work():
     time.sleep(60)
 featvis.cli.main = work
 """,
+    # Not only once what the process waits for is over: then it would have ended well.
     "in a callback": """
 class Callback:
     def __del__(self):
@@ -66,7 +71,12 @@ class Callback:
 
 def work():
     Callback()
-    time.sleep(60)
+    began = time.monotonic()
+    try:
+        time.sleep(60)
+    finally:
+        if time.monotonic() - began > 50:
+            os._exit(0)
 featvis.cli.main = work
 """,
     "when all is done": "atexit.register(press)",
@@ -85,11 +95,40 @@ def test_a_ctrl_c_that_is_ignored_stays_so():
     assert child(script + "sys.exit(featvis_command.main())") == (0, "", "")
 
 
-def test_the_version_takes_no_jax():
-    script = "import sys, featvis_command as c; sys.argv[1:] = ['--version']; c.main()"
-    code, said, _ = child(script + "; sys.exit('jax' in sys.modules)")
-    assert code == 0
-    assert said.startswith("featvis ")
+@pytest.mark.parametrize(
+    ("arguments", "begins", "code"),
+    [(["--version"], "featvis ", 0), (["--help"], "Usage: featvis ", 0), ([], "Usage: ", 2)],
+)
+def test_what_it_is_and_can_takes_no_jax(arguments, begins, code):
+    script = (
+        f"import sys, featvis_command as c; sys.argv[1:] = {arguments}; code = c.main(); "
+        "sys.exit('jax is imported' if 'jax' in sys.modules else code)"
+    )
+    ended, said, errors = child(script)
+    assert (ended, errors) == (code, "")
+    assert said.startswith(begins)
+
+
+def test_the_overview_has_every_command_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text, _ = overview(["--help"])
+    said = " ".join(text.split())
+    assert all(f" {name} {summary} " in said for name, summary in commands().items())
+    assert {*typer.main.get_command(load_commands()).list_commands(None)} == {*commands()}
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version"])
+def test_nobody_listens_to_what_takes_no_jax(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "featvis_command", arguments]
+    code, _, errors = child(command, stdout=write)
+    os.close(write)
+    assert (code, errors) == (UNHEARD, "")
+    with open("/dev/full", "w") as full:
+        code, _, errors = child(command, stdout=full)
+    assert code == 2
+    assert "No space left" in errors
 
 
 def test_files_never_have_the_numbers_of_closed_streams():

@@ -224,8 +224,16 @@ def test_all_files_or_none(tmp_path, monkeypatch, failure, call, step, force):
     assert len(list(tmp_path.iterdir())) == (2 if force else 4)
 
 
+@pytest.fixture
+def pressable():
+    """Ctrl-C as in a terminal: a shell's jobs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("presses", [1, 2])
-def test_a_first_ctrl_c_waits_for_the_files(tmp_path, monkeypatch, presses):
+def test_a_first_ctrl_c_waits_for_the_files(tmp_path, monkeypatch, pressable, presses):
     real, calls = os.fsync, []
 
     def slow(handle):

@@ -7,7 +7,7 @@ import pytest
 from networks import TOY_SIZE
 
 import featvis as fv
-from featvis import kernels, limits
+from featvis import kernels, limits, text
 from featvis.synthesis import batching, memory
 from objectives import Channel, Constant, Diversity, Objective, separable, slice_images
 
@@ -161,6 +161,22 @@ def test_what_is_said_to_fit_does(toy, small):
     need.check(fitting)
     with pytest.raises(fv.TooLargeError, match="would fit"):
         need.check(2 * fitting)
+
+
+@pytest.mark.parametrize("transform", ["Pad(8)", "Pad(3)", "none"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_images_of_an_objective_s_own_leave_the_network_in(toy, transform, count):
+    pixels = fv.Pixels(TOY_SIZE)
+    seen = text.transform(transform, TOY_SIZE)
+    images = np.random.default_rng(0).uniform(size=(count, *TOY_SIZE, 3))
+    own = fv.target(toy, "conv", images)
+    own = fv.FeatureMatch("conv", own, images=images)
+    needs = [
+        memory.estimate(toy, one, pixels, seen, count, 2304, steps=2)
+        for one in (own, Channel("conv", [1] * count))
+    ]
+    assert needs[0].passing == needs[1].passing > 0
+    assert needs[0].of(count) == needs[1].of(count)
 
 
 def test_a_manifest_is_refused_too(toy, small):

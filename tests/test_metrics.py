@@ -15,6 +15,7 @@ from scipy import ndimage, stats
 
 from featvis.errors import InputError
 from featvis.evidence import metrics
+from featvis.images import ROUNDING, as_images
 
 RNG = np.random.default_rng
 SEEDS = st.integers(0, 2**32 - 1)
@@ -113,7 +114,7 @@ def test_psnr_against_scikit_image_and_in_closed_form():
         for a, b in zip(x, x0, strict=True)
     ]
     np.testing.assert_allclose(metrics.psnr(x, x0), expected)
-    np.testing.assert_allclose(metrics.psnr(x0 + 0.1, x0), 20)
+    np.testing.assert_allclose(metrics.psnr(x0 * 0.9, x0 * 0.9 + 0.1), 20)
     assert np.all(metrics.psnr(x, x) == math.inf)
 
 
@@ -420,7 +421,7 @@ def test_activations_of_other_shapes_are_refused(metric):
         (part(metrics.checkerboard, np.ones((1, 12, 12, 1)), IMAGES), "must have one shape"),
         (part(metrics.gradient_histogram, IMAGES[..., :2]), r"\(n, h, w, 1 or 3\) are expected"),
         (part(metrics.gradient_histogram, IMAGES[0]), r"got shape \(4, 4, 3\)"),
-        (part(metrics.gradient_histogram, IMAGES * math.nan), "images must be finite"),
+        (part(metrics.gradient_histogram, IMAGES * math.nan), "are not finite"),
         (part(metrics.naturalness, IMAGES, IMAGES[:1]), r"2 originals .* got shape \(1, 4, 4, 3\)"),
         (part(metrics.naturalness, IMAGES, np.ones(9) / 9), r"\(18,\) or \(2, 18\); got shape"),
         (part(metrics.naturalness, IMAGES, np.ones(18)), "must be shares"),
@@ -439,3 +440,23 @@ def test_activations_of_other_shapes_are_refused(metric):
 def test_bad_input_is_an_input_error(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("low", [0.0, -0.01])
+@pytest.mark.parametrize("high", [1.01, 1.4, 255.0])
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.checkerboard, metrics.naturalness])
+def test_what_is_out_of_range_is_no_image(metric, low, high):
+    good = np.random.default_rng(0).uniform(size=(2, 32, 32, 3))
+    wrong = low + (high - low) * good
+    for images, others in ((wrong, good), (good, wrong)):
+        with pytest.raises(InputError, match=r"must be in \[0, 1\]; got values from"):
+            metric(images, others)
+
+
+def test_rounding_is_in_range():
+    white = np.full((1, 32, 32, 3), 1 + ROUNDING / 2)
+    assert metrics.psnr(white, white * 0 + 1) > 120
+    np.testing.assert_array_equal(as_images(white, 3), white.astype(np.float32))
+    for beyond in (white + 2 * ROUNDING, white - 1 - 2 * ROUNDING):
+        with pytest.raises(InputError, match=r"must be in \[0, 1\]"):
+            as_images(beyond, 3)

@@ -156,3 +156,31 @@ def test_a_well_known_structure(name):
     unit = f"{layer}:3"
     made = fv.synthesize(model, unit, steps=1, transform="none", progress=False)
     assert np.isfinite(made.images).all()
+
+
+class Contrasting(nn.Module):
+    """As CLIP: the scores of texts for images, and of images for texts."""
+
+    @nn.compact
+    def __call__(self, ids, pixels):
+        texts = nn.Dense(6, name="text")(nn.Embed(99, 8, name="embed")(ids).mean(1))
+        images = nn.Dense(6, name="image")(pixels.mean((1, 2)))
+        return {"per_image": images @ texts.T, "per_text": texts @ images.T}
+
+
+@pytest.mark.parametrize("count", [1, 3, 13, 15, 17])
+def test_as_many_texts_as_images_of_the_dry_run(count):
+    ids = np.arange(4 * count).reshape(count, 4) % 99
+    module = Contrasting()
+    variables = module.init(jax.random.key(0), ids, image())
+    model = fv.from_linen(
+        module,
+        variables,
+        input=fv.Input(size=(13, 15)),
+        image="pixels",
+        call={"ids": ids},
+        logits="per_image",
+    )
+    layers = {"image": (6,), "per_image": (count,), "logits": (count,)}
+    assert model.layers() == layers
+    assert set(model.left_out) == {"embed", "text", "per_text"}

@@ -363,6 +363,14 @@ def test_a_file_name_is_whole_under_its_picture():
     assert label(name[:255]).min(axis=(0, 1)).max() < 60
 
 
+def test_labels_break_between_words_and_words_that_do_not_fit_anywhere():
+    line = label("cat").shape[0]
+    for text, last in (("logits:285: Egyptian cat", "cat"), ("i " + "W" * 13, "WWW")):
+        drawn = label(text)
+        assert len(drawn) >= 2 * line
+        np.testing.assert_array_equal(drawn[-line:], label(last))
+
+
 def test_a_label_without_end_costs_nothing():
     assert label("x" * 20_000).shape == label("x" * 255).shape
     assert label("\n" * 20_000, 16).shape[1] == 24

@@ -170,3 +170,22 @@ def test_every_spelling_of_a_dead_rectifier_gets_a_picture(act):
     result = fv.synthesize(model, "logits:1", steps=40, init=grey, progress=False)
     assert result.silent == (None,)
     assert result.clean_scores[0] > 0.02
+
+
+@pytest.mark.parametrize(
+    ("objective", "silent"),
+    [
+        (fv.Channel("y", 0).on([0]), {0}),
+        (0.5 * fv.Channel("y", 0).on([1]) - fv.L2().on([0]), {1}),
+        (fv.Channel("y", 0).on([0]) + fv.Channel("y", 1).on([2]), {0, 2}),
+        ((fv.Channel("y", 0).on([1]) - fv.TotalVariation()).on([2, 0]), {0}),
+        (fv.Channel("y", 0).on([0]) + 0 * fv.Channel("y", 1), {0}),
+        (fv.Channel("y", 0).on([0]) - fv.TotalVariation(), {0}),
+    ],
+    ids=str,
+)
+def test_an_image_that_nothing_reads_is_not_silent(objective, silent):
+    model = network(lambda x: jax.nn.sigmoid(x + 40))
+    with pytest.warns(fv.SilenceWarning):
+        result = run(model, objective, batch=3)
+    assert {i for i, why in enumerate(result.silent) if why} == silent

@@ -237,35 +237,64 @@ def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
-def test_another_unit_weight_or_number_of_steps_compiles_nothing(toy):
-    run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation())
-    before = loop.take_steps._cache_size(), loop.evaluate_images._cache_size()
-    for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 100)]:
-        run(toy, fv.Channel("conv", index) - weight * fv.TotalVariation(), steps=steps)
-    assert (loop.take_steps._cache_size(), loop.evaluate_images._cache_size()) == before
-    run(toy, fv.Channel("relu", 0) - 0.1 * fv.TotalVariation())
-    assert loop.take_steps._cache_size() > before[0]
+class _Compiled:
+    """What is compiled while it is open, of any function: names, in order."""
+
+    def __enter__(self):
+        self.names = []
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        return self
+
+    def _hear(self, event, seconds, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.names.append(fun_name)
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._hear)
+
+    @property
+    def steps(self):
+        return sum("_advance" in name for name in self.names)
+
+
+def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(toy):
+    # An optimizer of this test's own: no other has compiled its programs.
+    options = {"optimizer": "adam(0.0123)", "transform": "affine"}
+    with _Compiled() as first:
+        run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation(), steps=150, **options)
+    assert first.steps == 1
+    with _Compiled() as others:
+        for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 150)]:
+            run(
+                toy,
+                fv.Channel("conv", index) - weight * fv.TotalVariation(),
+                steps=steps,
+                **options,
+            )
+        run(toy, "conv:3 - 0.5*tv", patience=3, snapshots=2, **options)
+    assert others.names == []
+    with _Compiled() as layer:
+        run(toy, fv.Channel("relu", 0) - 0.1 * fv.TotalVariation(), **options)
+    assert layer.steps == 1
 
 
 def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
-    texts = ["conv:0", "logits:1", "conv:1", "conv:2", "logits:0"]
-    run(toy, "conv:0", seed=[0, 0])
-    before = loop.take_steps._cache_size()
-    found = dict(
-        fv.synthesize_many(
-            toy,
-            texts,
-            fv.Fourier(TOY_SIZE),
-            steps=4,
-            batch_limit=2,
-            transform="none",
-            progress=False,
-        )
-    )
-    assert sorted(place for places in found for place in places) == [0, 1, 2, 3, 4]
+    options = {"steps": 4, "transform": "none", "progress": False, "optimizer": "adam(0.0124)"}
+    texts = ["conv:0", "logits:1", "conv:1", "conv:2", "logits:0", "conv:3", "conv:4"]
+
+    def many(texts):
+        return dict(fv.synthesize_many(toy, texts, fv.Fourier(TOY_SIZE), batch_limit=2, **options))
+
+    with _Compiled() as compiled:
+        found = many(texts)
+    assert list(found) == [(0, 2), (3, 5), (6,), (1, 4)]
     # conv in pairs, conv alone (the odd one), logits in a pair.
-    assert loop.take_steps._cache_size() <= before + 3
-    alone = run(toy, "conv:1", steps=4)
+    assert compiled.steps == 3
+    with _Compiled() as compiled:
+        many(["conv:5", "conv:2", "conv:1"])
+        run(toy, "conv:[3, 4]", seed=[0, 0], **options)
+    assert compiled.names == []
+    alone = run(toy, "conv:1", **options)
     first = found[(0, 2)]
     np.testing.assert_allclose(first.images[1:], alone.images, atol=1e-4)
     np.testing.assert_allclose(first.clean_scores[1:], alone.clean_scores, atol=1e-4)

@@ -1,10 +1,18 @@
 """Networks of the zoo with another head, with none, and of other input channels."""
 
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx, traverse_util
 
 import featvis as fv
 from featvis import zoo
+from featvis.weights.layouts import source_of
+from featvis.weights.parts import Part, WeightsFile
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -106,3 +114,86 @@ def test_other_input_channels(tmp_path):
 def test_another_network(change, tmp_path):
     with pytest.raises(fv.CheckpointError, match="differences from CifarResNet"):
         load(change(trained()), tmp_path)
+
+
+# ---- every family --------------------------------------------------------------------------
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
+FAMILIES = [
+    "alexnet",
+    "darknet_tiny",
+    "dinov2_small_patch14",
+    "efficientnet_lite0",
+    "googlenet",
+    "mobilenet_v2",
+    "resnet18",
+    "squeezenet1_1",
+    "vit_small_patch16",
+]
+
+
+def stored(shape, transform):
+    """The shape of a tensor that a rule makes one of this shape of."""
+    for order in itertools.permutations(shape):
+        # As it is, with axes of length 1, or one of three in a row.
+        for axes in (order, (1, *order), (1, 1, *order), (3 * (order or (1,))[0], *order[1:])):
+            try:
+                if transform is None or transform(np.broadcast_to(0.0, axes)).shape == shape:
+                    return axes
+            except (ValueError, IndexError):
+                continue
+    raise AssertionError(f"no tensor gives {shape}")
+
+
+def tensors_of(architecture, layout, shapes):
+    """A checkpoint in a layout, of a network whose parameters have these shapes."""
+    norms = {
+        "/".join(map(str, path))
+        for path, module in nnx.iter_modules(nnx.eval_shape(architecture.build))
+        if getattr(module, "norm", None) is not None and not layout.folded
+    }
+    found = {}
+    for path, shape in shapes.items():
+        module, _, leaf = path.rpartition("/")
+        parts = BATCH_NORM if leaf == "bias" and module in norms else (leaf,)
+        for part in parts:
+            source, transform = source_of("/".join(filter(None, (module, part))), layout.rules)
+            found[source] = np.broadcast_to(np.float32(1), stored(shape, transform))
+    return found
+
+
+def nearest(entry, layout, shapes):
+    tensors = tensors_of(entry.architecture(), layout, shapes)
+    file = WeightsFile(Path("net.npz"), "", (Part("", tensors),))
+    return entry.architecture().nearest(file, [layout], entry.input)[1]
+
+
+def layers_of(network, entry, channels=3):
+    structs = {p: jax.ShapeDtypeStruct(s, jnp.float32) for p, s in network.shapes().items()}
+    x = jax.ShapeDtypeStruct((1, *entry.input.size, channels), jnp.float32)
+    found = jax.eval_shape(network, traverse_util.unflatten_dict(structs, sep="/"), x)
+    return {name: value.shape[1:] for name, value in found.items()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_with_another_head_or_none_or_other_images(name):
+    entry = zoo.entries()[name]
+    architecture, layout = entry.architecture(), entry.layouts[0]
+    own, usual = architecture.shapes(), layers_of(architecture, entry)
+    assert nearest(entry, layout, own) is None
+    first = next(p for p, s in own.items() if len(s) == 4 and s[2] == 3)
+    network = nearest(entry, layout, {**own, first: (*own[first][:2], 4, own[first][3])})
+    assert (network.channels, network.dropped) == (4, ())
+    assert layers_of(network, entry, 4) == usual
+    if "logits" not in usual:
+        return
+    (classes,) = usual["logits"]
+    head = [path for path, shape in own.items() if shape[-1] == classes]
+    other = nearest(entry, layout, {**own, **{path: (*own[path][:-1], 7) for path in head}})
+    assert layers_of(other, entry)["logits"] == (7,)
+    assert not other.dropped
+    none = nearest(entry, layout, {path: s for path, s in own.items() if path not in head})
+    left = {name: shape for name, shape in usual.items() if name not in none.dropped}
+    assert none.dropped[-1] == "logits"
+    assert layers_of(none, entry) == left
+    assert not any(classes == shape[-1] for shape in left.values())

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
+import typer
+
 from featvis import cli, limits
 from featvis.cli.command import app
 from featvis.cli.console import Output
@@ -20,6 +22,13 @@ from objectives import ObjectiveError
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def load_commands() -> typer.Typer:
+    """The program with all its commands: those of every module of this folder."""
+    for module in pkgutil.iter_modules(cli.__path__):
+        importlib.import_module(f"{cli.__name__}.{module.name}")
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """The exit code of a command; what it cannot do is said in one line."""
-    for module in pkgutil.iter_modules(cli.__path__):
-        importlib.import_module(f"{cli.__name__}.{module.name}")
+    load_commands()
     try:
         app(args=None if arguments is None else list(arguments))
     except SystemExit as done:

@@ -58,8 +58,11 @@ def layers(
         kind, units, neurons = units_of_layer(name, shape)
         if given.as_json:
             facts = {"layer": name, "shape": list(shape), "kind": kind, "units": units}
-            print(json.dumps(facts | ({"neurons": neurons} if neurons else {})))
-        rows.append((name, kind, "x".join(map(str, shape)), f"{units}, {neurons}".rstrip(", ")))
+            facts |= {"neurons": neurons} if neurons else {}
+            print(json.dumps(facts | ({"drawn": True} if name in network.drawn else {})))
+        drawn = "  (drawn at a fixed seed)" if name in network.drawn else ""
+        text = f"{units}, {neurons}".rstrip(", ") + drawn
+        rows.append((name, kind, "x".join(map(str, shape)), text))
     if not given.as_json:
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         for row in rows:

@@ -17,7 +17,16 @@ import numpy as np
 
 from featvis.jaxprs.rectifiers import Known, Rectifier, walk
 from featvis.models import Apply
-from objectives import Activations, Objective, Scaled, separable, slice_images, units_of
+from objectives import (
+    Activations,
+    Objective,
+    OnImages,
+    Scaled,
+    Sum,
+    separable,
+    slice_images,
+    units_of,
+)
 
 #: A gradient by a pixel below which a step of an adaptive optimizer is none.
 LEAST_GRADIENT = 1e-8
@@ -48,12 +57,18 @@ class SilenceWarning(UserWarning):
 def asked(objective: Objective, count: int) -> np.ndarray:
     """Whether an objective asks for a unit at each of so many images, (n,).
 
-    Priors alone ask for none, and neither does a unit whose weight is 0.
+    Priors alone ask for none; neither does a unit whose weight is 0, nor one of other images.
     """
-    units = units_of(objective)
-    found = np.zeros(count, bool)
-    for term in () if units is None else units.terms:
-        found |= np.asarray(term.weight) != 0 if isinstance(term, Scaled) else True
+    if units_of(objective) is None:
+        return np.zeros(count, bool)
+    if isinstance(objective, Sum):
+        return np.any([asked(one, count) for one in objective.objectives], axis=0)
+    if isinstance(objective, Scaled):
+        return asked(objective.objective, count) & (np.asarray(objective.weight) != 0)
+    found = np.ones(count, bool)
+    if isinstance(objective, OnImages):
+        found[:] = False
+        found[list(objective.images)] = asked(objective.objective, len(objective.images))
     return found
 
 

@@ -223,20 +223,24 @@ def modern(at: Setting) -> Recipe:
     """Fourier coefficients, Adam in one cycle, the logarithm of the error, leaky rectifiers.
 
     From next to grey, so that each seed has a pre-image of its own, and with a little total
-    variation. Ours: what measured best.
+    variation. Ours: what measured best. On EfficientNet-Lite0 at 160 x 160, of four photographs,
+    the error is 5.2 % at block1, 5.0 at block2, 5.7 at block6, 6.7 at block10 and 10.9 at head, and
+    the checkerboard of single pixels 0.42, 0.31, 0.38, 0.28 and 0.15 levels of 255. Were all
+    coefficients moved alike, and without variation, they were 5.2 % and 8.3 levels at block1, 6.5 %
+    and 1.9 levels at block10.
     """
     (steps,) = at.shares(400)
     # Adam moves all coefficients alike, those too that the layer hardly sees, of fine detail and of
     # colours above all: they drift. What is added to the root of its mean squares keeps them. A
-    # coefficient's gradient is as 1 / pixels, and a layer of a larger stride leaves more open.
-    floor = min(128, 4 * at.stride**1.5) / math.prod(at.size)
+    # coefficient's gradient is as 1 / pixels, and a layer of a larger stride leaves more open; the
+    # bounds are where more costs the error, of small images above all.
+    floor = min(min(128, 24 * at.stride) / math.prod(at.size), 0.01)
     return Recipe(
         (
             Stage(
                 Fourier(at.size, at.channels, decay=1.1, sd=0.0002),
                 steps,
-                optimizer=f"adam(cosine_onecycle_schedule({steps}, 0.2), "
-                f"eps={min(floor, 0.02):.3g})",
+                optimizer=f"adam(cosine_onecycle_schedule({steps}, 0.2), eps={floor:.3g})",
                 transform=Compose(),
             ),
         ),
@@ -282,14 +286,16 @@ def plug_in(at: Setting) -> Recipe:
 def metamer(at: Setting) -> Recipe:
     """Feather et al. 2023, "Model metamers": normalised steps, halved seven times, no prior.
 
-    24,000 steps along the gradient, of the length 1 for 224 x 224 x 3 and in proportion to the
-    norm of an image, halved every 3,000, from normal noise of 1/20 about mid-grey. As in their
-    code, the rectifier whose output the layer is has the gradient of the identity
-    (`featvis.models.unrectified`), and those before it have their true one.
+    24,000 steps of the length 1 along the gradient, halved every 3,000, from normal noise of 1/20
+    about mid-grey. Their images are of 224 x 224; ours of any size have the same length, for one in
+    proportion to an image's norm leaves more: 11.2 % where 1 leaves 7.4 (block6 of
+    EfficientNet-Lite0, two photographs at 96 x 96, 3,000 steps). As in their code, the rectifier
+    whose output the layer is has the gradient of the identity (`featvis.models.unrectified`), and
+    those before it have their true one; at block6/expand, from noise, it hardly matters: 5.9 %, and
+    5.8 with the true gradient there too.
     """
     (steps,) = at.shares(24_000)
-    length = math.sqrt(at.numbers / (224 * 224 * 3))
-    rate = f"exponential_decay({length:.4g}, {math.ceil(steps / 8)}, 0.5, staircase=True)"
+    rate = f"exponential_decay(1.0, {math.ceil(steps / 8)}, 0.5, staircase=True)"
     return Recipe(
         (
             Stage(

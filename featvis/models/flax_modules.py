@@ -19,7 +19,7 @@ from featvis.jaxprs.taps import Taps, join, note
 from featvis.models.call import Call, Given, key_of, plain, read_call, static
 from featvis.models.input import Input
 from featvis.models.model import Model
-from featvis.models.own import NeedsKey, Runner, Way, kind_of, model_of
+from featvis.models.own import DROPOUT, NeedsKey, Runner, Way, kind_of, model_of
 from featvis.models.patching import Around, methods_of, note_input, noted, patched
 
 
@@ -86,8 +86,10 @@ def from_nnx(
         module = nnx.clone(module)
         nnx.reseed(module, **_seeds(rngs))
     graph, random, weights = nnx.split(module, nnx.RngState, ...)  # type: ignore[misc]
+    # Where the user gives them, they are asked for.
+    dropouts = _dropouts(module, random) if rngs is None else frozenset()
     return model_of(
-        _Nnx(static(graph), repr(graph), how, method, order, paths),
+        _Nnx(static(graph), repr(graph), how, method, order, paths, dropouts),
         Given(weights, random, arrays),
         input=input,
         name=name or type(module).__name__,
@@ -192,6 +194,9 @@ class _Linen(Runner):
         keys = {s: jax.random.key(i) for i, s in enumerate(way.streams) if s not in given.keys}
         return Given(given.weights, {**given.keys, **keys}, given.call)
 
+    def of_training(self, way: Way) -> Callable[[tuple[Any, ...]], bool]:
+        return lambda path: DROPOUT in way.streams and path[0].key == DROPOUT
+
     def run(self, given: Given, x: jax.Array, way: Way) -> Any:
         places, named = self.call.arguments(x, given.call, way.each)
         mutable = plain(self.mutable)
@@ -260,6 +265,14 @@ class _Nnx(Runner):
     method: str
     order: tuple[tuple[Any, tuple[Any, ...]], ...]
     paths: tuple[str, ...]
+    dropouts: frozenset[str]
+
+    def of_training(self, way: Way) -> Callable[[tuple[Any, ...]], bool]:
+        def of_training(path: tuple[Any, ...]) -> bool:
+            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            return place.removesuffix("/value") in self.dropouts
+
+        return of_training
 
     def missed(self, found: Taps) -> bool:
         seen = [*found.values, *(name for _, name, _ in found.left_out)]
@@ -278,6 +291,17 @@ class _Nnx(Runner):
             result = getattr(module, self.method)(*places, **named)
         _note_state(module)
         return result
+
+
+def _dropouts(module: nnx.Module, random: Any) -> frozenset[str]:
+    """The paths of the random state that nothing but dropout draws from."""
+    owners = [path for path, part in nnx.iter_modules(module) if isinstance(part, nnx.Dropout)]
+    return frozenset(
+        "/".join(map(str, path))
+        for path, variable in nnx.to_flat_state(random)
+        if getattr(variable, "tag", None) == DROPOUT
+        or any(path[: len(owner)] == owner for owner in owners)
+    )
 
 
 def _note_state(module: nnx.Module) -> None:

@@ -78,7 +78,7 @@ def _shapes(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["name", "apply", "labels", "digest", "input", "origin", "left_out"],
+    meta_fields=["name", "apply", "labels", "digest", "input", "origin", "left_out", "drawn"],
 )
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -95,6 +95,7 @@ class Model:
         origin: Where the weights come from, as far as it is known: a package and its version, an
             address, a repository and its revision, the name of a file.
         left_out: What the network gives that is no layer, by name, and why it is none.
+        drawn: Layers that depend on random numbers, the same at each call: their seed is fixed.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Model:
     input: Input = field(default_factory=Input)
     origin: str = ""
     left_out: Mapping[str, str] = field(default_factory=FrozenDict)
+    drawn: tuple[str, ...] = ()
 
     def __call__(self, image: Images) -> Activations:
         """Activations by layer name, in forward order.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,7 +34,10 @@ from featvis.models.model import _DRY_RUN, Model, Prepared
 _SCORES, _OUTPUT = "logits", "output"
 
 #: The random numbers that a network draws for its training alone.
-_DROPOUT = "dropout"
+DROPOUT = "dropout"
+
+#: Other keys that must change a layer if any does: the bits of a dropout may fall alike by chance.
+_REDRAWS = 8
 
 
 class Way(NamedTuple):
@@ -65,6 +70,10 @@ class Runner:
     def given(self, given: Given, way: Way) -> Given:
         """What it computes with, if it is to be called so."""
         return given
+
+    def of_training(self, way: Way) -> Callable[[tuple[Any, ...]], bool]:
+        """Says of the path of a key whether it is drawn from for training alone, unasked."""
+        return lambda path: False
 
     def missed(self, found: Taps) -> bool:
         """Whether parts have not been seen that may be with `marked`."""
@@ -203,12 +212,13 @@ def model_of(
     names = _labels(labels)
     given = jax.tree.map(jnp.asarray, given)
     height, width = input.size
-    shape = jax.ShapeDtypeStruct((_DRY_RUN, height, width, input.channels), jnp.float32)
+    count = _images_to_try(given, input)
+    shape = jax.ShapeDtypeStruct((count, height, width, input.channels), jnp.float32)
     with explained_call(name, input):
         x = jax.eval_shape(lambda image: input.prepare(image, given), shape)
         way, traced, facts = _tried(runner, given, x, input)
         given = runner.given(given, way)
-        found = _sorted_out(facts, traced, output)
+        found = _sorted_out(facts, traced, output, count)
         turned = _turned(found, channel_axes, input)
     layers = {
         key: (fact.shape[:1] + fact.shape[2:] + fact.shape[1:2] if key in turned else fact.shape)[
@@ -223,12 +233,14 @@ def model_of(
     classes = shapes.get(_SCORES, ())
     if names is not None and len(classes) == 1 and classes[0] != len(names):
         raise InputError(f"{name} has {classes[0]} classes; got {len(names)} labels")
-    random = any(fact.random for fact in found.layers.values())
-    digested = (given.weights, given.call, given.keys if random else ())
+    drawn: tuple[str, ...] = ()
+    if any(fact.random for fact in found.layers.values()):
+        drawn = _drawn(network, given, input, lambda path: True)
+    digested = (given.weights, given.call, given.keys if drawn else ())
     origin = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', kind_of(made))}"
     return Model(
         name, Prepared(input, network), given, names, _digest(digested, input, runner, shapes),
-        input, origin, FrozenDict(found.left_out),
+        input, origin, FrozenDict(found.left_out), drawn,
     )  # fmt: skip
 
 
@@ -259,6 +271,12 @@ def _scores(name: str, logits: str | None, layers: Mapping[str, tuple[int, ...]]
     return logits
 
 
+def _images_to_try(given: Given, input: Input) -> int:
+    """A number of images that is the length of nothing else: a network may get as many texts."""
+    lengths = {*input.size, input.channels}.union(*map(np.shape, jax.tree.leaves(given)))
+    return next(count for count in itertools.count(_DRY_RUN, 2) if count not in lengths)
+
+
 def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Traced, Taps]:
     """The first way in which the network can be called, the simplest first, and what it shows."""
     several = any(np.ndim(array) and array.shape[0] == 1 for array in given.call)
@@ -266,7 +284,6 @@ def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Tra
     ways += [Way(each=True), Way(each=True, eager=True)] if several else []
     streams: tuple[str, ...] = ()
     first: Exception | None = None
-    dropout: Exception | None = None
     while ways:
         way = ways[0]._replace(streams=streams)
         try:
@@ -275,7 +292,6 @@ def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Tra
             if asking.stream in streams:
                 raise asking.error from None
             streams = (*streams, asking.stream)
-            dropout = dropout or (asking.error if asking.stream == _DROPOUT else None)
             continue
         except FeatvisError:
             raise
@@ -283,9 +299,8 @@ def _tried(runner: Runner, given: Given, x: Any, input: Input) -> tuple[Way, Tra
             first = first or error
             ways.pop(0)
             continue
-        if dropout is not None and any(fact.random for fact in facts.all()):
-            raise dropout
         _check(facts)
+        _check_training(runner, given, way, input, facts)
         if runner.missed(facts):
             found = _with_names(runner, given, x, way, input, (traced, facts))
             return found or (way, traced, facts)
@@ -356,29 +371,78 @@ def _check(facts: Taps) -> None:
             )
 
 
+def _check_training(runner: Runner, given: Given, way: Way, input: Input, facts: Taps) -> None:
+    """That nothing depends on what is drawn for training alone."""
+    given, of_training = runner.given(given, way), runner.of_training(way)
+    asked = any(of_training(path) for path, _ in jax.tree_util.tree_leaves_with_path(given.keys))
+    if not asked or not any(fact.random for fact in facts.all()):
+        return
+    names = tuple(_layers(facts, _OUTPUT))
+    network = Network(runner, way, _OUTPUT, names, frozenset())
+    dropped = _drawn(network, given, input, of_training)
+    if dropped:
+        raise InputError(
+            f"it needs random numbers for dropout in inference mode ({dropped[0]} depends on "
+            "them): pass what turns them off, as call={'deterministic': True} or call={'train': "
+            "False}, or where they belong to it a seed for them, as rngs={'dropout': 0}"
+        )
+
+
+def _drawn(
+    network: Network, given: Given, input: Input, which: Callable[[tuple[Any, ...]], bool]
+) -> tuple[str, ...]:
+    """The layers whose values are others with other keys: computed, as a draw may go unused.
+
+    Args:
+        network: with all layers in question.
+        given: what it computes with.
+        input: the images that it takes.
+        which: of the keys, by their paths in the random state (those of its call are of all).
+    """
+
+    def redrawn(tree: Any, seed: int) -> Any:
+        def other(path: tuple[Any, ...], leaf: Any) -> Any:
+            if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or not which(path):
+                return leaf
+            fold = functools.partial(jax.random.fold_in, data=seed)
+            return jax.vmap(fold)(leaf.reshape(-1)).reshape(leaf.shape)
+
+        return jax.tree_util.tree_map_with_path(other, tree)
+
+    run = jax.jit(Prepared(input, network))
+    x = np.random.default_rng(0).uniform(size=(2, *input.size, input.channels)).astype(np.float32)
+    before = run(given, x)
+    found: set[str] = set()
+    for seed in range(_REDRAWS):
+        keys, call = redrawn(given.keys, seed), redrawn(given.call, seed)
+        after = run(Given(given.weights, keys, call), x)
+        found |= {n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)}
+    return tuple(name for name in network.names if name in found)
+
+
 class _Found(NamedTuple):
     layers: dict[str, Fact]
     left_out: dict[str, str]
     output: str
 
 
-def _sorted_out(facts: Taps, traced: Traced, output: str | None) -> _Found:
+def _sorted_out(facts: Taps, traced: Traced, output: str | None, count: int) -> _Found:
     """The layers, and what is none and why."""
     if output is None:
-        kinds = [fact for _, _, fact in facts.results if _reason(fact) is None]
+        kinds = [fact for _, _, fact in facts.results if _reason(fact, count) is None]
         vectors = any(len(fact.shape) <= 2 for fact in kinds)
         output = _SCORES if vectors or not kinds else _OUTPUT
     layers, left_out = {}, {}
     for kind, place, reason in traced.left_out:
         left_out[join(output, place) if kind == "result" else place] = reason
     for name, fact in _layers(facts, output).items():
-        why = _reason(fact)
+        why = _reason(fact, count)
         if why is None:
             layers[name] = fact
         elif name in facts.asked:
             raise InputError(
-                f"layer {name!r} must hold floating-point activations of {_DRY_RUN} images, "
-                f"({_DRY_RUN}, ...); got {fact.shape} of {fact.dtype}"
+                f"layer {name!r} must hold floating-point activations of {count} images, "
+                f"({count}, ...); got {fact.shape} of {fact.dtype}"
             )
         else:
             left_out[name] = why
@@ -392,13 +456,13 @@ def _sorted_out(facts: Taps, traced: Traced, output: str | None) -> _Found:
     return _Found(layers, left_out, output)
 
 
-def _reason(fact: Fact) -> str | None:
+def _reason(fact: Fact, count: int) -> str | None:
     """Why a value is no layer; None where it is one."""
     if not jnp.issubdtype(fact.dtype, jnp.floating):
         return f"of {fact.dtype}, no floating-point numbers"
     if not fact.shape:
         return "one number for all images"
-    if fact.shape[0] != _DRY_RUN:
+    if fact.shape[0] != count:
         return f"the first axis of {fact.shape} is not that of the images"
     return None
 

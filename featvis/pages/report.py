@@ -22,6 +22,7 @@ from PIL import Image
 from featvis import checks
 from featvis.errors import InputError, OutputError
 from featvis.files import output_path, write_file
+from featvis.images import check_range
 from featvis.pictures import grid, to_picture
 from featvis.results import Result
 from featvis.results.manifest import versions
@@ -376,12 +377,7 @@ def _checked(name: str, images: Sequence[np.ndarray]) -> list[np.ndarray]:
                 f"{name}: images are (h, w, c), all of one shape; image {i} is {array.shape}"
                 + (f" and image 0 {arrays[0].shape}" if i else "")
             )
-        low, high = array.min(), array.max()
-        # Half a level of 8 bits shows nowhere; NaN compares as false.
-        if not (low >= -0.5 / 255 and high <= 1 + 0.5 / 255):
-            raise InputError(
-                f"{name}: values are in [0, 1]; those of image {i} go from {low:.4g} to {high:.4g}"
-            )
+        check_range(array, f"{name}: the values of image {i}")
     return arrays
 
 

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from featvis import kernels
 from featvis.jaxprs.liveness import alive, variables
 from featvis.models import Model
-from objectives import Activations, Objective, ObjectiveError, separable, slice_images
+from objectives import Activations, Objective, separable, slice_images
 
 #: Bytes of activations below which a pass is too short to be worth its start, on a CPU. Measured
 #: on EfficientNet-Lite0, two cores: block2 at 224x224 takes 1.7 ms an image alone and 3.4 among 16.
@@ -51,7 +52,7 @@ def images_at_a_time(
         return None
     try:
         activations, weights = footprint(model, objective, shape[1:], seen[1:])
-    except (TypeError, ValueError, ObjectiveError):
+    except (TypeError, ValueError):
         return None  # A network that one image alone does not go through.
     divisors = [size for size in range(1, count) if count % size == 0]
     if kernels.on_cpu():
@@ -94,4 +95,10 @@ def traced_scores(
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The scores, and all layers: to be traced, never run."""
     layers = apply(params, seen)
-    return objective(Activations(layers), image), list(layers.values())
+
+    def see(images: Any, places: Any) -> dict[str, jax.Array]:
+        # Of its own images there is one layer at a time: they have no gradient.
+        count = len(seen) if places is None else len(places)
+        return {name: jnp.ones((count, *a.shape[1:]), a.dtype) for name, a in layers.items()}
+
+    return objective.seen(see)(Activations(layers), image), list(layers.values())

@@ -20,7 +20,7 @@ from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.synthesis.batching import footprint, images_at_a_time, traced_scores
 from featvis.transforms import Transform
-from objectives import Objective, ObjectiveError, separable, slice_images
+from objectives import Objective, separable, slice_images
 
 # Fitted to what XLA states of its programs for seven runs of two networks (0.9 to 1.1 of it), so
 # that nothing that fits is refused.
@@ -223,10 +223,7 @@ def _network(model: Model, objective: Objective, count: int, image: Any, seen: A
             return max(named, trace(alone, 1))
         except (TypeError, ValueError):  # a network that one image alone does not go through
             pass
-    try:
-        return trace(objective, count)
-    except ObjectiveError:  # Its own images are seen under the transform: no shape tells how.
-        return 0
+    return trace(objective, count)
 
 
 def _first(objective: Objective, count: int) -> Objective:

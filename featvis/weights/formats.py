@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,14 @@ def read_msgpack(data: bytes) -> list[Part]:
 
     nodes = 0
 
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def table(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal nodes
-        nodes += 1 + len(pairs)
+        # A list where msgpack is compiled, and an iterator where it is Python.
+        entries = list(pairs)
+        nodes += 1 + len(entries)
         if nodes > _MOST_NODES:
             raise ValueError(f"a file of more than {_MOST_NODES} entries")
-        return dict(pairs)
+        return dict(entries)
 
     def extension(code: int, packed: bytes) -> np.ndarray | None:
         if code not in (_MSGPACK_ARRAY, _MSGPACK_SCALAR):

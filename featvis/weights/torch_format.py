@@ -16,6 +16,10 @@ from featvis.weights.archives import ZIP_START, Archive
 from featvis.weights.parts import RAW_TYPES, Arrays, Part, values_of
 from featvis.weights.pickles import Name, Thing, read_pickle
 
+#: Elements of a tensor that is a repetition of fewer.
+_MOST_REPEATED = 2**22
+
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _LEGACY_PROTOCOL = 1001
@@ -177,11 +181,16 @@ def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
     if 0 in size:
         return np.empty(size, elements.dtype)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    # The second condition refuses a stride of 0, by which few bytes pose as any number.
-    if last >= storage.length or math.prod(size) > storage.length:
+    if last >= storage.length:
         raise CheckpointError(
             f"a tensor of size {size}, stride {stride} and offset {offset} reaches outside its "
             f"storage of {storage.length} elements"
+        )
+    # As `torch.expand` does; but few bytes may not pose as any number.
+    if math.prod(size) > max(storage.length, _MOST_REPEATED):
+        raise CheckpointError(
+            f"a tensor of size {size} and stride {stride} repeats the {storage.length} elements "
+            f"of its storage, and has more than {_MOST_REPEATED}: save its .contiguous()"
         )
     # Along an axis of length 1 a stride may be any number, and is not used.
     steps = (s if n > 1 else 0 for n, s in zip(size, stride, strict=True))
