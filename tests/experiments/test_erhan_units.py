@@ -15,7 +15,7 @@ import featvis as fv
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
-PATH = Path(__file__).parent.parent / "experiments" / "erhan_units.py"
+PATH = Path(__file__).parents[2] / "experiments" / "erhan_units.py"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from featvis.cli.app import load_commands
 from featvis.cli.console import UNHEARD, Output
 from featvis_command.overview import commands, overview
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 #: What a child does first: Ctrl-C does what it does in a terminal, and featvis is not imported.
 BEGIN = """
