@@ -11,7 +11,7 @@ result.save("unit.png")
 Transforms are in `featvis.transforms`: some have the names of objectives (`Blur`).
 """
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from featvis import methods, transforms
 from featvis.attribution import localisation, saliency
@@ -111,7 +111,7 @@ from objectives import (
     units_of,
 )
 
-__version__ = version("featvis")
+__version__ = _version("featvis")
 
 __all__ = [
     "CPPN",
