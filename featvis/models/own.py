@@ -462,6 +462,8 @@ def _reason(fact: Fact, count: int) -> str | None:
         return f"of {fact.dtype}, no floating-point numbers"
     if not fact.shape:
         return "one number for all images"
+    if 0 in fact.shape:
+        return f"empty, {fact.shape}"
     if fact.shape[0] != count:
         return f"the first axis of {fact.shape} is not that of the images"
     return None
