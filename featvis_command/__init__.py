@@ -10,11 +10,11 @@ import _thread
 import os
 import signal
 import sys
-import threading
 import time
-from typing import Any
 
-from featvis_command.overview import overview
+TYPE_CHECKING = False  # a Ctrl-C while `typing` is imported would come before `main`
+if TYPE_CHECKING:
+    from typing import Any
 
 #: How a shell reports a program ended by Ctrl-C.
 INTERRUPTED = 130
@@ -27,6 +27,9 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with `nohup`
         signal.signal(signal.SIGINT, _leave)
     _keep_numbers()
+    # Not at the top: until here Python ends with a traceback where Ctrl-C comes.
+    from featvis_command.overview import overview
+
     answer = overview(sys.argv[1:])
     if answer is not None:
         return _tell(*answer)
@@ -82,6 +85,8 @@ def _raise_again(unraisable: Any) -> None:
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)
         return
+    import threading
+
     _swallowing = True
     threading.Thread(target=_press, daemon=True).start()
     _swallowing = False  # the last line: what is raised in here is lost as well
@@ -91,6 +96,8 @@ def _press() -> None:
     while _swallowing:
         time.sleep(0.005)
     if hasattr(signal, "pthread_kill"):
+        import threading
+
         # A signal that is sent ends what the main thread waits for; one that is noted does not.
         main_thread = threading.main_thread().ident
         assert main_thread is not None

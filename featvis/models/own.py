@@ -7,7 +7,6 @@ where their channels are, how the network can be called) holds from then on.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 import hashlib
 import itertools
@@ -24,14 +23,12 @@ from jax.extend import core
 
 from featvis.errors import FeatvisError, InputError
 from featvis.jaxprs.facts import Fact, facts_of
-from featvis.jaxprs.taps import Taps, Traced, collect, is_mark, join, note, trace
+from featvis.jaxprs.taps import Taps, Traced, collect, is_mark, note, trace
 from featvis.models.call import Given
 from featvis.models.faults import explained_call, said_of
 from featvis.models.input import Input
 from featvis.models.model import _DRY_RUN, Model, Prepared
-
-#: What the values of a network's result are called where nothing says how.
-_SCORES, _OUTPUT = "logits", "output"
+from featvis.models.outputs import OUTPUT, SCORES, layers_of, sorted_out, turned_round
 
 #: The random numbers that a network draws for its training alone.
 DROPOUT = "dropout"
@@ -103,7 +100,7 @@ class Network:
     def __call__(self, given: Given, x: jax.Array) -> dict[str, jax.Array]:
         """Activations (n, ...) by layer, in forward order."""
         try:
-            found = _layers(collect(_Call(self.runner, self.way), given, x), self.output)
+            found = layers_of(collect(_Call(self.runner, self.way), given, x), self.output)
         except (FeatvisError, FloatingPointError):
             raise  # The second where JAX looks for NaN and infinity.
         # Whatever a network raises is its own; the user wants to know on what.
@@ -125,17 +122,17 @@ class Network:
 
 def _with_scores(layers: dict[str, Any], scores: str | None) -> dict[str, Any]:
     """The layers, that of class scores also as `logits`, and another of that name as `logits.1`."""
-    if scores is None or scores == _SCORES:
+    if scores is None or scores == SCORES:
         return layers
     named = {}
     for name, value in layers.items():
         unique, number = name, 0
-        while name == _SCORES and (unique == _SCORES or unique in layers):
+        while name == SCORES and (unique == SCORES or unique in layers):
             number += 1
             unique = f"{name}.{number}"
         named[unique] = value
         if name == scores:
-            named[_SCORES] = value
+            named[SCORES] = value
     return named
 
 
@@ -158,22 +155,6 @@ def note_result(result: Any) -> None:
             note(value, str(key), "key")
     else:
         note(result, "", "result")
-
-
-def _layers(taps: Taps, output: str) -> dict[str, Any]:
-    """The named values, then those of the result, by their names."""
-    named: dict[str, Any] = dict(taps.values)
-    for kind, place, value in taps.results:
-        name = place if kind == "key" else join(output, place)
-        known = named.get(name)
-        if known is None:
-            named[name] = value
-        elif known is not value:
-            raise InputError(
-                f"its result would be called {name!r}, which is the name of a layer inside it: "
-                "give another, as output='scores'"
-            )
-    return named
 
 
 def model_of(
@@ -218,8 +199,8 @@ def model_of(
         x = jax.eval_shape(lambda image: input.prepare(image, given), shape)
         way, traced, facts = _tried(runner, given, x, input)
         given = runner.given(given, way)
-        found = _sorted_out(facts, traced, output, count)
-        turned = _turned(found, channel_axes, input)
+        found = sorted_out(facts, traced, output, count)
+        turned = turned_round(found, channel_axes, input)
     layers = {
         key: (fact.shape[:1] + fact.shape[2:] + fact.shape[1:2] if key in turned else fact.shape)[
             1:
@@ -230,7 +211,7 @@ def model_of(
     scores = _scores(name, logits, layers)
     network = Network(runner, way, found.output, tuple(layers), turned, scores)
     shapes = _with_scores(layers, scores)
-    classes = shapes.get(_SCORES, ())
+    classes = shapes.get(SCORES, ())
     if names is not None and len(classes) == 1 and classes[0] != len(names):
         raise InputError(f"{name} has {classes[0]} classes; got {len(names)} labels")
     drawn: tuple[str, ...] = ()
@@ -377,8 +358,8 @@ def _check_training(runner: Runner, given: Given, way: Way, input: Input, facts:
     asked = any(of_training(path) for path, _ in jax.tree_util.tree_leaves_with_path(given.keys))
     if not asked or not any(fact.random for fact in facts.all()):
         return
-    names = tuple(_layers(facts, _OUTPUT))
-    network = Network(runner, way, _OUTPUT, names, frozenset())
+    names = tuple(layers_of(facts, OUTPUT))
+    network = Network(runner, way, OUTPUT, names, frozenset())
     dropped = _drawn(network, given, input, of_training)
     if dropped:
         raise InputError(
@@ -418,79 +399,6 @@ def _drawn(
         after = run(Given(given.weights, keys, call), x)
         found |= {n for n in before if not np.array_equal(before[n], after[n], equal_nan=True)}
     return tuple(name for name in network.names if name in found)
-
-
-class _Found(NamedTuple):
-    layers: dict[str, Fact]
-    left_out: dict[str, str]
-    output: str
-
-
-def _sorted_out(facts: Taps, traced: Traced, output: str | None, count: int) -> _Found:
-    """The layers, and what is none and why."""
-    if output is None:
-        kinds = [fact for _, _, fact in facts.results if _reason(fact, count) is None]
-        vectors = any(len(fact.shape) <= 2 for fact in kinds)
-        output = _SCORES if vectors or not kinds else _OUTPUT
-    layers, left_out = {}, {}
-    for kind, place, reason in traced.left_out:
-        left_out[join(output, place) if kind == "result" else place] = reason
-    for name, fact in _layers(facts, output).items():
-        why = _reason(fact, count)
-        if why is None:
-            layers[name] = fact
-        elif name in facts.asked:
-            raise InputError(
-                f"layer {name!r} must hold floating-point activations of {count} images, "
-                f"({count}, ...); got {fact.shape} of {fact.dtype}"
-            )
-        else:
-            left_out[name] = why
-    left_out = {name: why for name, why in left_out.items() if name not in layers}
-    if not layers:
-        said = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise InputError(
-            "it gives no activations, floating-point arrays whose first axis is the images': "
-            + (said or "it returns nothing")
-        )
-    return _Found(layers, left_out, output)
-
-
-def _reason(fact: Fact, count: int) -> str | None:
-    """Why a value is no layer; None where it is one."""
-    if not jnp.issubdtype(fact.dtype, jnp.floating):
-        return f"of {fact.dtype}, no floating-point numbers"
-    if not fact.shape:
-        return "one number for all images"
-    if fact.shape[0] != count:
-        return f"the first axis of {fact.shape} is not that of the images"
-    return None
-
-
-def _turned(found: _Found, channel_axes: Mapping[str, int] | None, input: Input) -> frozenset[str]:
-    """The layers with channels first: as the user says, or as the program does."""
-    said: dict[str, int] = {}
-    for pattern, axis in (channel_axes or {}).items():
-        matching = fnmatch.filter(found.layers, pattern)
-        if not matching:
-            raise InputError(
-                f"channel_axes has {pattern!r}, which is no layer; layers: "
-                f"{', '.join(found.layers)}"
-            )
-        for name in matching:
-            count = len(found.layers[name].shape)
-            if isinstance(axis, bool) or axis not in (1, -1, count - 1):
-                raise InputError(
-                    f"the channels of a layer are its axis 1 or -1, the images being its axis 0; "
-                    f"got {axis!r} for {name!r} of {count} axes"
-                )
-            said[name] = axis % count
-    turned = set()
-    for name, fact in found.layers.items():
-        told = fact.channels if input.layout == "NCHW" and len(fact.shape) == 4 else None
-        if said.get(name, told) == 1 and len(fact.shape) > 2:
-            turned.add(name)
-    return frozenset(turned)
 
 
 def _digest(weights: Any, input: Input, runner: Any, layers: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax.core import FrozenDict
 
-from featvis.errors import CheckpointError
+from featvis.errors import CheckpointError, printable
 from featvis.models import Input, Model, Prepared
 from featvis.weights import download
 from featvis.weights.files import read_file, split_part
@@ -97,6 +98,11 @@ class ModelEntry:
             source = hub = parse_hub(address)
             path = hub.find(self.name) or download.fetch_source(hub, self.name)
             place = f"{path}#{part}" if part else path
+        elif re.match(r"[a-z][a-z0-9+.-]*://", str(weights), re.IGNORECASE):
+            raise CheckpointError(
+                f"{printable(weights)} is an address: download the file and give its place, or "
+                "name one of the Hugging Face hub, hf://owner/repository@revision/path"
+            )
         elif weights is not None:
             place = weights
             source = Local(split_part(weights)[0].name, "given by the user", licence="not known")

@@ -745,3 +745,20 @@ def test_a_folder_that_was_deleted(capsys, tmp_path, monkeypatch):
     code, _, errors = call(capsys, "layers", "no_such_package_at_all:factory")
     assert code == 2
     assert errors.startswith("error: cannot import no_such_package_at_all")
+
+
+def test_layers_that_are_drawn_say_so(capsys, tmp_path, monkeypatch):
+    (tmp_path / "noisy_nets.py").write_text(
+        "import jax, featvis as fv\n"
+        "def apply(params, x, key):\n"
+        "    return {'plain': x, 'noisy': x + jax.random.normal(key, x.shape)}\n"
+        "def factory():\n"
+        "    call = {2: jax.random.key(0)}\n"
+        "    return fv.from_function(apply, None, input=fv.Input(size=(8, 8)), call=call)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code, lines, _ = call(capsys, "layers", "--model", "noisy_nets:factory")
+    assert code == 0
+    assert [line.endswith("(drawn at a fixed seed)") for line in lines] == [False, True]
+    _, lines, _ = call(capsys, "layers", "--model", "noisy_nets:factory", "--json")
+    assert [json.loads(line).get("drawn") for line in lines] == [None, True]

@@ -277,9 +277,7 @@ def test_the_plot_has_a_line_for_each_ratio(benchmark):
 # ---- the workers ---------------------------------------------------------------------------
 
 
-def test_our_own_worker(benchmark, tmp_path, monkeypatch):
-    # As `quick_to_compile`: nothing is timed here.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+def test_our_own_worker(benchmark, tmp_path):
     bench = benchmark.Bench(tmp_path)
     about = {"network": LITE, "layer": "early", "size": 32}
     grey = np.full((1, 32, 32, 3), 0.5, np.float32)

