@@ -33,7 +33,6 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -300,7 +299,6 @@ def as_model(layers: Sequence[Layer], size: tuple[int, int], norm: float, name: 
 # ---- three pictures of a unit --------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Sphere(fv.Parameterization):
     """Network inputs of one Euclidean norm: the constraint of Erhan et al. 2009, section 3.1.
 

@@ -4,6 +4,7 @@ A dataclass whose fields are plain literals has a `repr` that is its text form i
 numpy scalars and lists are turned into Python numbers and tuples here.
 """
 
+import dataclasses
 import math
 import numbers
 from typing import Any
@@ -96,3 +97,9 @@ def error(owner: object, name: str, expected: str, value: Any) -> InputError:
 def _field(owner: object, name: str) -> str:
     """`Fourier: decay`: the class and field that a message is about."""
     return f"{type(owner).__name__}: {name}"
+
+
+def text_of(instance: Any) -> str:
+    """A frozen dataclass as its class's name called with its fields, wherever the class is."""
+    given = (f"{one.name}={getattr(instance, one.name)!r}" for one in dataclasses.fields(instance))
+    return f"{type(instance).__name__}({', '.join(given)})"

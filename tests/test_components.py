@@ -1,4 +1,3 @@
-import dataclasses
 import gc
 
 import jax.numpy as jnp
@@ -44,11 +43,9 @@ def test_two_sizes_are_an_error_where_one_was_asked_for():
 
 def test_one_name_of_two_classes_names_both():
     def define():
-        @dataclasses.dataclass(frozen=True)
         class Fourier(fv.Pixels):
             pass
 
-        @dataclasses.dataclass(frozen=True)
         class Jitter(fv.transforms.Transform):
             def __call__(self, key, image):
                 return image

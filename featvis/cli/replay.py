@@ -50,7 +50,7 @@ def replay_file(
     interrupted = "interrupt" in result.stopped
     same = None if before is None or interrupted else np.array_equal(before, levels_of(path))
     differences = version_differences(manifest)
-    report(result, run["objective"], path, run["seed"], given.as_json, identical=same)
+    report(result, str(result.objective), path, run["seed"], given.as_json, identical=same)
     if given.as_json:
         differences = []
     elif same is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from featvis.errors import InputError
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 
 
-@dataclass(frozen=True)
 class CPPN(Parameterization):
     """A compositional pattern-producing network: coordinates to colours, then a sigmoid.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,6 @@ from featvis.parameterizations.parameterization import (
 )
 
 
-@dataclass(frozen=True)
 class Fourier(Parameterization):
     """Real Fourier coefficients scaled by 1 / frequency, in decorrelated colours, then a sigmoid.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +9,6 @@ from featvis import checks
 from featvis.parameterizations.parameterization import Parameterization, Params
 
 
-@dataclass(frozen=True)
 class Framed(Parameterization):
     """As `of` has it; a run that goes on puts the picture before into the middle of new noise.
 

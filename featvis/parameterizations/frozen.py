@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from featvis.parameterizations.parameterization import Parameterization, Params
 _HELD = "frozen"
 
 
-@dataclass(frozen=True)
 class FrozenChannels(Parameterization):
     """Some channels held as they are at the start; the others are what `free` makes of them.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,6 @@ to its central square, brought to 224x224 (Lanczos) and rounded to 4 decimals.
 """
 
 
-@dataclass(frozen=True)
 class MaCo(Parameterization):
     """Only the phases are optimised; the magnitudes are fixed to a template.
 

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,15 @@ CLIP = 1 / 1024
 """Images are clipped to [CLIP, 1 - CLIP] before a logit: under half of an 8-bit level."""
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+@dataclass(frozen=True, repr=False)
 class Parameterization(ABC):
     """How one image is written in terms of the parameters that are optimised.
 
-    A frozen dataclass whose fields are literals: equal values are equal and hash alike, so a
-    compiled loop is reused, and `repr` is its text form. Every method is pure, is about ONE image,
-    and works under `jit` and `vmap`. Parameters are a dict of float32 arrays, never a bare array: a
-    bare array to start from is always an image.
+    A subclass is a frozen dataclass without saying so, whose fields are literals: equal values are
+    equal and hash alike, so a compiled loop is reused, and `repr` is its text form. Every method is
+    pure, is about ONE image, and works under `jit` and `vmap`. Parameters are a dict of float32
+    arrays, never a bare array: a bare array to start from is always an image.
 
     Args:
         size: (height, width) of the image in pixels, two positive ints.
@@ -40,6 +42,13 @@ class Parameterization(ABC):
 
     size: tuple[int, int]
     channels: int = 3
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, repr=False)(cls)
+
+    def __repr__(self) -> str:
+        return checks.text_of(self)
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from featvis.parameterizations.parameterization import (
 _GREY = 0.5
 
 
-@dataclass(frozen=True)
 class Pixels(Parameterization):
     """One unconstrained number a pixel and channel, squashed by a sigmoid: `sigmoid(pixels)`.
 
@@ -58,7 +56,6 @@ class Pixels(Parameterization):
         return {"pixels": logit(self._check_image(image))}
 
 
-@dataclass(frozen=True)
 class BoundedPixels(Parameterization):
     """The pixels themselves, as offsets from mid-grey, kept in bounds by projection.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +11,6 @@ from featvis.parameterizations import color
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal, logit
 
 
-@dataclass(frozen=True)
 class Pyramid(Parameterization):
     """A sum of bilinearly enlarged grids, in decorrelated colours, then a sigmoid.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,6 @@ from featvis.kernels.resampling import apply_separable, resize_weights
 from featvis.parameterizations.parameterization import Parameterization, Params
 
 
-@dataclass(frozen=True)
 class Upsampled(Parameterization):
     """A smaller image, magnified bilinearly: `Upsampled((224, 224), of=BoundedPixels((56, 56)))`.
 

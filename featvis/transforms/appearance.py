@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from featvis.transforms.schedules import Scheduled, number_or_schedule
 from featvis.transforms.transform import Transform, uniform
 
 
-@dataclass(frozen=True)
 class Blur(Transform):
     """Gaussian blur, the same for every image; beyond the border lies the nearest pixel.
 
@@ -40,7 +38,8 @@ class Blur(Transform):
         if self.radius is not None:
             checks.set_fields(self, radius=checks.integer(self, "radius", self.radius, 1, 4000))
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         rows, columns = (jnp.asarray(self._matrix(n), jnp.float32) for n in image.shape[:2])
         return apply_separable(rows, columns, image)
 
@@ -57,7 +56,6 @@ class Blur(Transform):
         return matrix
 
 
-@dataclass(frozen=True)
 class Noise(Transform):
     """Add normal noise, independent for every pixel and channel; the result is not clipped.
 
@@ -74,13 +72,13 @@ class Noise(Transform):
         """Check the field and turn it into a plain literal."""
         checks.set_fields(self, sd=number_or_schedule(self, "sd", self.sd, 0))
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         # Drawn flat: several axes take long to compile.
         noise = jax.random.normal(key, (image.size,), image.dtype).reshape(image.shape)
         return image + self.sd * noise
 
 
-@dataclass(frozen=True)
 class ColorShift(Transform):
     """Scale and shift each channel: `image * exp(a) + b`, a and b uniform; not clipped.
 
@@ -100,7 +98,8 @@ class ColorShift(Transform):
         """Check the field and turn it into a plain literal."""
         checks.set_fields(self, strength=number_or_schedule(self, "strength", self.strength, 0))
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         bounds = (-self.strength, self.strength)
         scale, shift = uniform(key, bounds, (2, 1, 1, image.shape[2]))
         return image * jnp.exp(scale) + shift

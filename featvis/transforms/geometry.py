@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +18,6 @@ BORDERS = ("edge", "reflect", "constant")
 """What a transform can find outside the picture."""
 
 
-@dataclass(frozen=True)
 class Pad(Transform):
     """Add pixels on each side, `width` of them: (h, w, c) to (h + 2 width, w + 2 width, c).
 
@@ -70,14 +67,14 @@ class Pad(Transform):
     def _widths(self) -> tuple[int, int]:
         return self.width if isinstance(self.width, tuple) else (self.width, self.width)
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         widths = (self._widths, self._widths, (0, 0))
         if self.border == "constant":
             return jnp.pad(image, widths, constant_values=self.value)
         return jnp.pad(image, widths, mode=self.border)
 
 
-@dataclass(frozen=True)
 class RandomCrop(Transform):
     """Cut a window of a fixed size at a uniformly random place: (h, w, c) to (*size, c).
 
@@ -103,11 +100,11 @@ class RandomCrop(Transform):
             )
         return *self.size, shape[2]
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         return _random_window(key, image, self.size)
 
 
-@dataclass(frozen=True)
 class Jitter(Transform):
     """Shift by a random whole number of pixels, by cropping: (h, w, c) to (h - d, w - d, c).
 
@@ -135,12 +132,12 @@ class Jitter(Transform):
             )
         return shape[0] - self.shift, shape[1] - self.shift, shape[2]
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         height, width, _ = self.output_shape(image.shape)
         return _random_window(key, image, (height, width))
 
 
-@dataclass(frozen=True)
 class Roll(Transform):
     """Shift by a random whole number of pixels around a torus, each axis on its own; size kept.
 
@@ -159,13 +156,13 @@ class Roll(Transform):
         """Check the field and turn it into a plain literal."""
         checks.set_fields(self, shift=checks.integer(self, "shift", self.shift, 0, FARTHEST))
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         widths = ((self.shift, self.shift), (self.shift, self.shift), (0, 0))
         height, width, _ = image.shape
         return _random_window(key, jnp.pad(image, widths, mode="wrap"), (height, width))
 
 
-@dataclass(frozen=True)
 class RandomAffine(Transform):
     """Scale, rotate and shift at random about the centre, in one resampling.
 
@@ -208,7 +205,8 @@ class RandomAffine(Transform):
         """Return (h + 2 frame, w + 2 frame, c)."""
         return shape[0] + 2 * self.frame, shape[1] + 2 * self.frame, shape[2]
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         # One draw, as each costs a compile.
         fractions = jax.random.uniform(key, (4,), jnp.float32)
         bounds = [self.scale, self.rotate, *[(-self.shift, self.shift)] * 2]
@@ -226,7 +224,6 @@ class RandomAffine(Transform):
         )
 
 
-@dataclass(frozen=True)
 class RandomScale(Transform):
     """Magnify by a random factor about the centre; the size is kept.
 
@@ -259,12 +256,12 @@ class RandomScale(Transform):
             value=checks.number(self, "value", self.value),
         )
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         scale = uniform(key, (self.low, self.high))
         return affine(image, scale=scale, border=self.border, value=self.value, largest=self.high)
 
 
-@dataclass(frozen=True)
 class Rotate(Transform):
     """Turn by a random angle about the centre; the size is kept.
 
@@ -294,12 +291,12 @@ class Rotate(Transform):
             value=checks.number(self, "value", self.value),
         )
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         degrees = uniform(key, (self.low, self.high))
         return affine(image, degrees=degrees, border=self.border, value=self.value)
 
 
-@dataclass(frozen=True)
 class RandomResizedCrop(Transform):
     """Cut a random box, of the picture's aspect ratio, and resize it: (h, w, c) to (*size, c).
 
@@ -345,7 +342,8 @@ class RandomResizedCrop(Transform):
         """Return (*size, c), or the input's shape without a `size`."""
         return shape if self.size is None else (*self.size, shape[2])
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         side_key, centre_key = jax.random.split(key)
         side = uniform(side_key, (self.low, self.high))
         if self.sd is None:
@@ -355,7 +353,6 @@ class RandomResizedCrop(Transform):
         return _box(image, side, centre, self.output_shape(image.shape))
 
 
-@dataclass(frozen=True)
 class NormalCrop(Transform):
     """Cut a box of normally random side and place, and resize it: (h, w, c) to (*size, c).
 
@@ -399,14 +396,14 @@ class NormalCrop(Transform):
         """Return (*size, c), or the input's shape without a `size`."""
         return shape if self.size is None else (*self.size, shape[2])
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         wider, down, right = jax.random.normal(key, (3,))
         side = jnp.clip(self.side + self.side_sd * wider, self.smallest, 1)
         centre = 0.5 + self.centre_sd * jnp.stack([down, right])
         return _box(image, side, centre, self.output_shape(image.shape))
 
 
-@dataclass(frozen=True)
 class Flip(Transform):
     """Mirror left and right at random.
 
@@ -425,7 +422,8 @@ class Flip(Transform):
             self, probability=number_or_schedule(self, "probability", self.probability, 0, 1)
         )
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         mirrored = uniform(key, (0, 1)) < self.probability
         return jnp.where(mirrored, image[:, ::-1], image)
 

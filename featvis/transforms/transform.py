@@ -25,10 +25,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -39,29 +40,31 @@ from featvis.kernels.resampling import Shape
 from featvis.transforms.schedules import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+@dataclass(frozen=True, repr=False)
 class Transform(ABC):
     """A random, differentiable map of one image to one image, of static output shape.
+
+    A subclass is a frozen dataclass without saying so: fields, and `__call__(key, image)`, which
+    gets one image (h, w, c) after its shape was checked, with numbers in the place of schedules.
 
     Raises:
         InputError: at construction, for a field out of its range; at a call, for an image that is
             not (height, width, channels) or is too small.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):
+            cls.__call__ = _checked(cls.__call__)  # type: ignore[method-assign]
+        dataclass(frozen=True, repr=False)(cls)
+
+    def __repr__(self) -> str:
+        return checks.text_of(self)
+
+    @abstractmethod
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """Transform `image`, (h, w, c), with the randomness of `key`; see `output_shape`."""
-        if image.ndim != 3:
-            raise InputError(
-                f"{type(self).__name__}: one image (height, width, channels) is expected, not an"
-                f" array of shape {image.shape}; use jax.vmap for a batch"
-            )
-        for schedule in self.schedules():
-            raise InputError(
-                f"{type(self).__name__}: {schedule} has a number for each step;"
-                " transform.over(steps).at(step) is the transform at one"
-            )
-        self.output_shape(image.shape)
-        return self._apply(key, image)
 
     def schedules(self) -> tuple[Schedule, ...]:
         """All schedules in the fields, those of the transforms in it too."""
@@ -96,9 +99,26 @@ class Transform(ABC):
         """
         return shape
 
-    @abstractmethod
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """Transform an image whose shape has been checked."""
+
+def _checked(call: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """What transforms an image, after a look at the image and at the fields."""
+
+    @functools.wraps(call)
+    def checked(self: Transform, key: jax.Array, image: jax.Array) -> jax.Array:
+        if image.ndim != 3:
+            raise InputError(
+                f"{type(self).__name__}: one image (height, width, channels) is expected, not an"
+                f" array of shape {image.shape}; use jax.vmap for a batch"
+            )
+        for schedule in self.schedules():
+            raise InputError(
+                f"{type(self).__name__}: {schedule} has a number for each step;"
+                " transform.over(steps).at(step) is the transform at one"
+            )
+        self.output_shape(image.shape)
+        return call(self, key, image)
+
+    return checked
 
 
 def _with_schedules(value: Any, change: Callable[[Schedule], Any]) -> Any:
@@ -117,7 +137,6 @@ def _with_schedules(value: Any, change: Callable[[Schedule], Any]) -> Any:
     return changed
 
 
-@dataclass(frozen=True)
 class Compose(Transform):
     """Several transforms one after the other, each with a key of its own.
 
@@ -145,7 +164,8 @@ class Compose(Transform):
             shape = transform.output_shape(shape)
         return shape
 
-    def _apply(self, key: jax.Array, image: jax.Array) -> jax.Array:
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
         if not self.transforms:
             return image
         keys = jax.random.split(key, len(self.transforms))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
 from collections.abc import Iterator
 
@@ -530,15 +529,13 @@ class Endless(ob.Objective):
         return loop(acts[self.layer].mean((1, 2, 3)))
 
 
-@dataclasses.dataclass(frozen=True)
 class Outside(transforms.Transform):
     """Goes through the host."""
 
-    def _apply(self, key, image):
+    def __call__(self, key, image):
         return outside(image)
 
 
-@dataclasses.dataclass(frozen=True)
 class Looping(fv.Pixels):
     """Decodes by a loop."""
 

@@ -32,13 +32,12 @@ from featvis.transforms import (
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
-@dataclass(frozen=True)
 class Brighten(Transform):
     """Somebody's own transform, which knows nothing of schedules: the image, and a number more."""
 
     amount: float | Schedule = 0.0
 
-    def _apply(self, key, image):
+    def __call__(self, key, image):
         return image + self.amount
 
 
