@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 import featvis as fv
 from featvis import kernels, text
-from featvis.synthesis.arguments import DEFAULT_OPTIMIZER
+from featvis.results.run import DEFAULT_OPTIMIZER, as_objective
 from peers import ours
 from peers.networks import LAYERS, UNIT
 from peers.ours import load as load
@@ -83,7 +83,7 @@ def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict
     `decode` and `transform` are with their gradients; `network` is forward alone, and `gradient` is
     what the gradient with respect to the image adds to it.
     """
-    model, unit = load(network), fv.synthesis.as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
+    model, unit = load(network), as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
     written = fv.Fourier((size, size))
     transform = resized(size)
     optimizer = text.optimizer(DEFAULT_OPTIMIZER)

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 import featvis as fv
 from featvis.models import Model
+from featvis.results.run import as_objective
 from featvis.transforms import Compose, Noise, RandomAffine, RandomResizedCrop
 from peers.networks import LAYERS, UNIT, resnet18_weights
 from peers.timing import milliseconds
@@ -105,7 +106,7 @@ def quality(
         transform: of our run.
         images: a file with the peer's pictures (k, n, h, w, c) by step, or of none.
     """
-    unit = fv.synthesis.as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
+    unit = as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
 
     def score(pictures: np.ndarray) -> float:
         return float(np.mean(unit(load(network)(pictures), pictures)))
@@ -159,7 +160,7 @@ def layer(network: str, layer: str, units: int, batch: int, size: int, steps: in
         return [len(compiled) for _ in results]
 
     after = render()
-    loops = sum("_advance" in name for name in compiled)
+    loops = sum("take_steps" in name for name in compiled)
     assert loops, "JAX told of no compilation of the loop: it must have another name"
     started = time.perf_counter()
     render()

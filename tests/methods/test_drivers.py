@@ -119,7 +119,8 @@ def test_inversion_under_a_mask_is_of_its_receptive_field(toy):
     inside = (slice(None), slice(4, 7), slice(6, 9))
     wanted = np.asarray(toy(PHOTOGRAPHS[:1])["conv"])[inside]
     found = np.asarray(toy(result.images)["conv"])[inside]
-    assert metrics.relative_error(found, wanted)[0] < 0.01
+    # The last steps have the length 1/128.
+    assert metrics.relative_error(found, wanted)[0] < 0.02
 
 
 def test_caricature_exaggerates_more_with_strength(toy):

@@ -254,7 +254,7 @@ class _Compiled:
 
     @property
     def steps(self):
-        return sum("_advance" in name for name in self.names)
+        return sum("take_steps" in name for name in self.names)
 
 
 def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(toy):

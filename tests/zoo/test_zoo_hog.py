@@ -301,7 +301,9 @@ def test_inversions_reach_what_the_energy_of_ijcv2016_allows(name, reached):
     grey = [ImageOps.grayscale(Image.fromarray(getattr(skimage.data, n)())) for n in PHOTOGRAPHS]
     squares = [ImageOps.fit(one, (96, 96), Image.Resampling.BOX) for one in grey]
     images = np.stack([np.asarray(one) for one in squares])[..., None].astype(np.float32) / 255
-    result = fv.invert(fv.load(name), "features", images, preset="ijcv2016", progress=False)
+    # From three starts each: one decides by some hundredths, as a processor's rounding does.
+    starts = np.concatenate([images] * 3)
+    result = fv.invert(fv.load(name), "features", starts, preset="ijcv2016", progress=False)
     assert 100 * result.evidence["relative_error"].mean() < reached
     # Theirs may leave the range of images; next to nothing wants to.
     assert np.mean((result.images == 0) | (result.images == 1)) < 0.001
@@ -323,4 +325,4 @@ def test_a_network_without_weights_is_always_here(tmp_path, monkeypatch):
     with pytest.raises(fv.CheckpointError, match="hog has no weights and takes none; got w"):
         entry.load("w.npz")
     with pytest.raises(download.FetchError, match="not to be downloaded: it has none"):
-        download.fetch(entry)
+        download.fetch(entry.name, entry.sources)
