@@ -23,7 +23,9 @@ from featvis.weights import formats, torch_format
 from featvis.weights.parts import Arrays, Part, WeightsFile, choose_part, named_file, shown_key
 
 
-def read_file(path: str | Path, sha256: str | None = None) -> WeightsFile:
+def read_file(
+    path: str | Path, sha256: str | None = None, shards: Mapping[str, Path] | None = None
+) -> WeightsFile:
     """Reads a file of weights, once: what is hashed is what is read.
 
     Args:
@@ -32,14 +34,15 @@ def read_file(path: str | Path, sha256: str | None = None) -> WeightsFile:
             which part of it is meant: the keys of its dictionaries with slashes between, or what
             the names of the part begin with. A file whose whole name is this is taken as it is.
         sha256: That the file must have, or the first digits of it; None: not known.
+        shards: Where the files of an index are, by the names in it; None: beside it.
 
     Raises:
         CheckpointError: The file cannot be read, is another one, is truncated, is not what its
             suffix says, or has no such part.
     """
     path, asked = split_part(path)
-    if path.name.lower().endswith(".index.json"):
-        digest, parts = _read_index(path)
+    if is_index(path):
+        digest, parts = _read_index(path, shards)
     else:
         data = _bytes(path)
         digest = hashlib.sha256(data).hexdigest()
@@ -178,8 +181,23 @@ _LARGEST_INDEX = 2**24
 _MOST_FILES = 1000
 
 
-def _read_index(path: Path) -> tuple[str, list[Part]]:
-    """The tensors of several files, which an index beside them names."""
+def is_index(path: Path) -> bool:
+    """Whether a file says by its name that it is an index of several files of weights."""
+    # In the cache of the hub's files %2E stands for the last dot.
+    return path.name.lower().endswith((".index.json", ".index%2ejson"))
+
+
+def files_of_index(path: Path) -> list[str]:
+    """The names of the files that an index names.
+
+    Raises:
+        CheckpointError: It is no readable index.
+    """
+    return _index(path)[1]
+
+
+def _index(path: Path) -> tuple[dict[str, str], list[str], bytes]:
+    """An index: the file of each tensor, the files, and its bytes."""
     data, shown = _bytes(path), shown_key(path)
     try:
         if len(data) > _LARGEST_INDEX:
@@ -195,15 +213,22 @@ def _read_index(path: Path) -> tuple[str, list[Part]]:
         raise CheckpointError(
             f"{shown}: not a readable index of weights ({type(error).__name__}: {shown_key(error)})"
         ) from error
-    digest = hashlib.sha256(data)
+    return places, names, data
+
+
+def _read_index(path: Path, shards: Mapping[str, Path] | None) -> tuple[str, list[Part]]:
+    """The tensors of several files, which an index names."""
+    places, names, data = _index(path)
+    shown, digest = shown_key(path), hashlib.sha256(data)
     makers: dict[str, Callable[[], np.ndarray]] = {}
     for name in names:
-        content = _bytes(path.with_name(name))
+        place = path.with_name(name) if shards is None else shards[name]
+        content = _bytes(place)
         digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
         found: dict[str, Mapping[str, np.ndarray]] = {}
-        for part in _parts(path.with_name(name), content):
+        for part in _parts(place, content):
             found |= dict.fromkeys(part.arrays, part.arrays)
-        for key in (key for key, place in places.items() if place == name):
+        for key in (key for key, file in places.items() if file == name):
             if key not in found:
                 raise CheckpointError(f"{shown}: {shown_key(key)} is not in {shown_key(name)}")
             makers[key] = functools.partial(found[key].__getitem__, key)

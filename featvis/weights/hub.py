@@ -168,11 +168,6 @@ def parse_hub(text: str) -> Hub:
     if not {"", ".", ".."}.isdisjoint([*path.split("/"), *repository.split("/"), revision]):
         raise InputError(f"{text!r}: an empty name, . or .. within it; expected {form}")
     kind = repository.partition("/")[0]
-    if path.endswith(".index.json"):
-        raise InputError(
-            f"{text!r} names several files, which are not fetched together: download the "
-            "repository, and give the place of its index"
-        )
     if kind in {"datasets", "spaces", "kernels", "buckets"}:
         raise InputError(f"{text!r} is of {kind}; weights come from a repository of a model")
     return Hub(repository, path, revision or "main", licence="not known")

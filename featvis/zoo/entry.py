@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from flax.core import FrozenDict
 from featvis.errors import CheckpointError, printable
 from featvis.models import Input, Model, Prepared
 from featvis.weights import download
-from featvis.weights.files import read_file, split_part
+from featvis.weights.files import files_of_index, is_index, read_file, split_part
 from featvis.weights.hub import Hub, is_hub, parse_hub, split_hub
 from featvis.weights.layouts import Fit, KeyLayout
 from featvis.weights.parts import WeightsFile
@@ -93,11 +93,22 @@ class ModelEntry:
             return self._model({}, self.labels(None), digest, fixed.origin)
         source: Source
         place: str | Path
+        shards: dict[str, Path] | None = None
         if is_hub(weights):
             address, part = split_hub(weights)
             source = hub = parse_hub(address)
-            path = hub.find(self.name) or download.fetch_source(hub, self.name)
+            path = self._fetched(hub)
             place = f"{path}#{part}" if part else path
+            if is_index(path):
+                # All of the commit that the index is of.
+                whole = dataclasses.replace(hub.at(path), digest=None)
+                folder = PurePosixPath(hub.path)
+                shards = {
+                    name: self._fetched(
+                        dataclasses.replace(whole, path=str(folder.with_name(name)))
+                    )
+                    for name in files_of_index(path)
+                }
         elif re.match(r"[a-z][a-z0-9+.-]*://", str(weights), re.IGNORECASE):
             raise CheckpointError(
                 f"{printable(weights)} is an address: download the file and give its place, or "
@@ -114,7 +125,7 @@ class ModelEntry:
                 "file of them (weights=, --weights)"
             )
         source = source.at(split_part(place)[0])
-        file = read_file(place, source.sha256)
+        file = read_file(place, source.sha256, shards)
         architecture = self.architecture()
         taken, adapted = architecture.nearest(file, self.layouts, self.input)
         digest = f"{file.digest}#{taken.part}" if self._is_choice(file, taken) else file.digest
@@ -122,6 +133,10 @@ class ModelEntry:
         if adapted is not None:
             return self._adapted(adapted, taken, file.path, digest, origin)
         return self._model(architecture.params_of(taken), self.labels(file.path), digest, origin)
+
+    def _fetched(self, hub: Hub) -> Path:
+        """A file of the hub, from the cache or from there."""
+        return hub.find(self.name) or download.fetch_source(hub, self.name)
 
     def _adapted(self, network: Adapted, taken: Fit, path: Path, digest: str, origin: str) -> Model:
         """The model with another head, or none, or of other input channels."""

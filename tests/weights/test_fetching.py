@@ -13,7 +13,10 @@ import threading
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from featvis import loading, zoo
 from featvis.errors import FeatvisError, FetchError, OutputError
@@ -23,8 +26,10 @@ from featvis.weights import sources
 from featvis.weights.download import fetch, fetch_source
 from featvis.weights.http import Response, UrlTransport
 from featvis.weights.hub import Hub, HubFile, HubRecord
+from featvis.weights.layouts import source_of
 from featvis.weights.sources import Download, Local, Package
 from featvis.weights.watch import Limits
+from featvis.zoo.architecture import _expected
 
 BODY = bytes(range(256)) * 40_000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -902,3 +907,49 @@ def test_a_file_of_weights_is_its_own_origin():
     model = zoo.entries()["efficientnet_lite0"]
     path = model.find()[1]
     assert model.load(path).origin == f"file {Path(path).name}"
+
+
+def test_load_of_several_files_from_the_hub(monkeypatch, folder):
+    """An index of the hub brings the files that it names, all of its own commit."""
+    network = zoo.entries()["darknet_tiny"]
+    (layout,) = network.layouts
+    rng = np.random.default_rng(0)
+    tensors = {
+        source_of(path, layout.rules)[0]: rng.uniform(0.01, 0.1, shape).astype(np.float32)
+        for path, shape in _expected(network.architecture(), layout).items()
+    }
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    content = {
+        file: safetensors.numpy.save({name: tensors[name] for name in some})
+        for file, some in shards.items()
+    }
+    places = {name: file for file, some in shards.items() for name in some}
+    content["model.index.json"] = json.dumps({"weight_map": places}).encode()
+    asked = []
+
+    def fetch_source(source, name):
+        asked.append((source.path, source.revision))
+        path = folder / source.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content[source.path.rpartition("/")[2]])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        record = HubRecord(source.repository, source.path, source.revision, COMMIT, digest)
+        HubRecord.place(path).write_text(record.text())
+        return path
+
+    monkeypatch.setattr(fetching, "fetch_source", fetch_source)
+    ours = dataclasses.replace(network, name="toy")
+    for _ in range(2):
+        loaded = ours.load("hf://someone/net/fp32/model.index.json")
+    assert asked == [
+        ("fp32/model.index.json", "main"),
+        ("fp32/a.safetensors", COMMIT),
+        ("fp32/b.safetensors", COMMIT),
+    ]
+    assert loaded.origin == f"hf://someone/net@{COMMIT}/fp32/model.index.json"
+    path = folder / "whole.safetensors"
+    path.write_bytes(safetensors.numpy.save(tensors))
+    whole = jax.tree.leaves(network.load(path).params)
+    for one, other in zip(jax.tree.leaves(loaded.params), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
