@@ -120,6 +120,9 @@ def read_msgpack(data: bytes) -> list[Part]:
         nodes += 1 + len(entries)
         if nodes > _MOST_NODES:
             raise ValueError(f"a file of more than {_MOST_NODES} entries")
+        for name, _ in entries:
+            if not isinstance(name, str):  # earlier versions let it pass
+                raise ValueError(f"the key {name!r:.40} is no text")
         return dict(entries)
 
     def extension(code: int, packed: bytes) -> np.ndarray | None:

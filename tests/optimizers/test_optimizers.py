@@ -159,7 +159,7 @@ def test_images_under_vmap_are_as_alone(rule):
 
     together = jax.jit(jax.vmap(alone, 1))(gradients)
     for i in range(3):
-        np.testing.assert_allclose(together[i], alone(gradients[:, i]), rtol=1e-6)
+        np.testing.assert_allclose(together[i], alone(gradients[:, i]), rtol=5e-6)
 
 
 def test_the_schedule_holds_each_rate_for_its_steps_and_the_last_for_ever():
