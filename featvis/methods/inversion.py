@@ -234,7 +234,7 @@ def modern(at: Setting) -> Recipe:
     # colours above all: they drift. What is added to the root of its mean squares keeps them. A
     # coefficient's gradient is as 1 / pixels, and a layer of a larger stride leaves more open; the
     # bounds are where more costs the error, of small images above all.
-    floor = min(min(128, 12 * at.stride) / math.prod(at.size), 0.01)
+    floor = min(min(128, 10 * at.stride) / math.prod(at.size), 0.01)
     return Recipe(
         (
             Stage(
