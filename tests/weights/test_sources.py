@@ -217,9 +217,7 @@ def test_parse_hub(text, repository, revision, path):
     ],
 )
 def test_what_is_no_file_of_the_hub(text):
-    with pytest.raises(
-        InputError, match=r"hf://owner/repository\[@revision\]/path|comes? from"
-    ):
+    with pytest.raises(InputError, match=r"hf://owner/repository\[@revision\]/path|comes? from"):
         parse_hub(text)
 
 
