@@ -207,8 +207,9 @@ def interval(values: np.ndarray, digits: int = 1) -> str:
 def plain(at: Setting) -> Recipe:
     """What `modern` is compared with: Fourier coefficients, Adam and nothing else."""
     (steps,) = at.shares(400)
-    image = f"Fourier({at.size}, {at.channels}, decay=1.0)"
-    return Recipe((Stage(image, f"adam(cosine_decay_schedule(0.05, {steps}))", "none", steps),))
+    image = fv.Fourier(at.size, at.channels, decay=1.0)
+    rule = f"adam(cosine_decay_schedule(0.05, {steps}))"
+    return Recipe((Stage(image, steps, optimizer=rule, transform="none"),))
 
 
 def modern_but(
@@ -222,11 +223,11 @@ def modern_but(
     def rule(at: Setting) -> Recipe:
         modern = methods.modern(at)
         (stage,) = modern.stages
-        image = f"Fourier({at.size}, {at.channels}, decay={decay}, sd=0.0002)"
-        kept = stage.optimizer.rpartition("eps=")[2].rstrip(")")
+        image = dataclasses.replace(stage.parameterization, decay=decay)
+        kept = stage.options["optimizer"].rpartition("eps=")[2].rstrip(")")
         optimizer = f"adam({schedule.format(stage.steps)}, eps={kept if eps is None else eps})"
-        stage = dataclasses.replace(stage, parameterization=image, optimizer=optimizer)
-        return dataclasses.replace(modern, stages=(stage,), **changes)
+        changed = Stage(image, stage.steps, **{**stage.options, "optimizer": optimizer})
+        return dataclasses.replace(modern, stages=(changed,), **changes)
 
     return rule
 

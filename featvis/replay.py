@@ -129,14 +129,14 @@ def replay(
         raise InputError(
             "the manifest has its optimizer: optimizer= is for one that was not given as text"
         )
-    done = [_done(manifest, run, network, optimizer, first=run is runs[0]) for run in runs]
-    try:
-        result = again(done, progress=progress)
-    except InputError as error:
-        if str(error).startswith("member is"):
-            raise InputError(f"the manifest is damaged: {error}") from error
-        raise
-    return result.or_raise().or_warn()
+    for run in runs:
+        if run["member"] is not None and run["member"] >= run["batch"]:
+            raise InputError(
+                f"the manifest is damaged: member is {run['member']} of {run['batch']} images"
+            )
+    # One at a time: each has the activations of its targets.
+    done = (_done(manifest, run, network, optimizer, first=run is runs[0]) for run in runs)
+    return again(done, progress=progress).or_raise().or_warn()
 
 
 def _done(

@@ -11,24 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-_ENDING = (
-    "Exit codes: 0 all is well; 1 a replay differs from the original; 2 a mistake in what was "
-    "asked, or a NaN; 3 pictures were written, but a unit never gave a gradient and its picture "
-    "shows nothing of it (a line says why); 130 Ctrl-C."
-)
-
 
 def commands() -> dict[str, str]:
     """The summaries of the commands by name, read from their functions without importing them."""
+    return dict(named for module in _modules() for named in _commands_of(module))
+
+
+def _modules() -> list[ast.Module]:
+    """The modules of the command line, parsed."""
     found = importlib.util.find_spec("featvis")
     assert found is not None
     assert found.submodule_search_locations
     folder = Path(found.submodule_search_locations[0]) / "cli"
-    return dict(
-        named
-        for path in sorted(folder.glob("*.py"))
-        for named in _commands_of(ast.parse(path.read_text(encoding="utf-8")))
-    )
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))]
+
+
+def _said_of_the_program() -> tuple[str, str]:
+    """What the program says of itself, before its commands and after them."""
+    calls = (node for one in _modules() for node in ast.walk(one) if isinstance(node, ast.Call))
+    made = next(call for call in calls if ast.unparse(call.func) == "typer.Typer")
+    told = {key.arg: key.value for key in made.keywords}
+    return ast.literal_eval(told["help"]), ast.literal_eval(told["epilog"])
 
 
 def _commands_of(module: ast.Module) -> Iterator[tuple[str, str]]:
@@ -58,11 +61,12 @@ def overview(arguments: list[str]) -> tuple[str, int] | None:
 
     said = typer.Option("--version", help="Say the version.")
     _featvis.__annotations__["version"] = Annotated[bool, said]
+    before, after = _said_of_the_program()
     app = typer.Typer(
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="See what any unit of a network looks for, reproducibly and with evidence.",
-        epilog=_ENDING,
+        help=before,
+        epilog=after,
     )
     for name, summary in commands().items():
         app.command(name, help=summary, short_help=summary)(_nothing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -79,15 +79,10 @@ def slice_images(objective: Objective, start: jax.Array | int, count: int) -> Ob
         count: of images.
     """
 
-    def part(value: Any, field: dataclasses.Field[Any] | None) -> Any:
-        if field is None or image_count(field, value) is None:
-            return value
+    def part(value: Any, field: dataclasses.Field[Any]) -> Any:
         return jax.lax.dynamic_slice_in_dim(jnp.asarray(value), start, count)
 
-    leaves, structure = jax.tree_util.tree_flatten(objective)
-    parts = [part(v, f) for v, f in zip(leaves, leaf_fields(objective), strict=True)]
-    sliced: Objective = jax.tree_util.tree_unflatten(structure, parts)
-    return sliced
+    return _of_images(objective, part)
 
 
 def alone(objective: Objective, place: int) -> Objective:
@@ -100,17 +95,24 @@ def alone(objective: Objective, place: int) -> Objective:
         place: of the image in the batch.
     """
 
-    def part(value: Any, field: dataclasses.Field[Any] | None) -> Any:
-        if field is None or image_count(field, value) is None:
-            return value
+    def part(value: Any, field: dataclasses.Field[Any]) -> Any:
         own = np.asarray(value)[place]
-        return own[None] if field.metadata["ndim"] is None else own[()]
+        return canonical(field.name, own[None] if field.metadata["ndim"] is None else own)
 
+    return _of_images(objective, part)
+
+
+def _of_images(
+    objective: Objective, part: Callable[[Any, dataclasses.Field[Any]], Any]
+) -> Objective:
+    """The objective with a part of each leaf that has a value an image, and all of the others."""
     leaves, structure = jax.tree_util.tree_flatten(objective)
-    parts = [part(v, f) for v, f in zip(leaves, leaf_fields(objective), strict=True)]
-    plain = [canonical("a leaf", one) for one in parts]
-    single: Objective = jax.tree_util.tree_unflatten(structure, plain)
-    return single
+    parts = [
+        value if field is None or image_count(field, value) is None else part(value, field)
+        for value, field in zip(leaves, leaf_fields(objective), strict=True)
+    ]
+    made: Objective = jax.tree_util.tree_unflatten(structure, parts)
+    return made
 
 
 def separable(objective: Objective) -> bool:

@@ -53,13 +53,13 @@ RUN: dict[str, Any] = {
         str | None, typer.Option(help="Parameterization: fourier, pixels, 'Fourier(decay=1.5)', …")
     ]
 }
-#: Options of a run that no preset decides.
-_DECIDED = ("seed", "patience")
+#: How the defaults of options are shown that no preset decides.
+_SHOWN: dict[str, bool | str] = {"seed": True, "patience": False}
 for _name, _field in options_of_runs().items():
     _kind, _help = _field.metadata["typed"], _field.metadata["help"]
-    _shown = _name == "seed" or (_name not in _DECIDED and "the preset's own")
+    _default = _SHOWN.get(_name, "the preset's own")
     if _kind is not None:
-        RUN[_name] = Annotated[_kind | None, typer.Option(help=_help, show_default=_shown)]
+        RUN[_name] = Annotated[_kind | None, typer.Option(help=_help, show_default=_default)]
 JSON = {"as_json": Annotated[bool, typer.Option("--json", help="Print a line of JSON a result.")]}
 QUIET = {"quiet": Annotated[bool, typer.Option("--quiet", help="No progress bar.")]}
 FILES = {

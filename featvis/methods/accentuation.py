@@ -19,6 +19,7 @@ from featvis.methods.recipe import (
     altered,
     class_kept,
     given_images,
+    of_drivers,
     rounded,
     run_recipe,
     setting_of,
@@ -27,7 +28,7 @@ from featvis.methods.recipe import (
 from featvis.models import Model
 from featvis.parameterizations import Fourier
 from featvis.results import Result
-from featvis.results.run import as_objective, check_options, options_of_runs
+from featvis.results.run import as_objective, check_options
 from featvis.synthesis.run import gradient_sizes
 from featvis.transforms import Compose, Noise, RandomResizedCrop
 from objectives import FeatureMatch, NamedArray, Objective, check_number
@@ -76,8 +77,7 @@ def accentuate(
         UnknownLayer: no such layer.
     """
     check_number("weight", weight, at_least=0)
-    shared = [option for option in options_of_runs() if option not in ("seed", "batch")]
-    check_options("accentuate", options, ["parameterization", *shared])
+    check_options("accentuate", options, of_drivers())
     model, images = given_images(model, images, size)
     wanted = as_objective(objective, model)
     aim = aim_of(model, layer, images)

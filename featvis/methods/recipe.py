@@ -123,7 +123,7 @@ class Setting:
 
 
 def setting_of(model: Model, layer: str, size: tuple[int, int], steps: int | None) -> Setting:
-    """The scene of a layer of a model.
+    """The setting of a layer of a model.
 
     Raises:
         InputError: a size that the model does not take, or a number of steps below 1.
@@ -189,6 +189,11 @@ def presets(kind: str) -> Mapping[str, Rule]:
     return {name: found[name] for name in sorted(found, key=lambda name: name != "modern")}
 
 
+def of_drivers() -> list[str]:
+    """The options that every driver takes for its runs; seed and images are its arguments."""
+    return ["parameterization", *(one for one in options_of_runs() if one not in ("seed", "batch"))]
+
+
 def chosen(
     caller: str, kind: str, name: str, options: dict[str, Any]
 ) -> Callable[[Setting], Recipe]:
@@ -211,8 +216,7 @@ def chosen(
         raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(known)}")
     rule = known[name]
     own = [p.name for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    shared = [option for option in options_of_runs() if option not in ("seed", "batch")]
-    check_options(f"{caller} with the preset {name}", options, ["parameterization", *shared, *own])
+    check_options(f"{caller} with the preset {name}", options, [*of_drivers(), *own])
     return functools.partial(rule, **{one: options.pop(one) for one in own if one in options})
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from featvis.errors import InputError, printable
-from featvis.results.format import FORMAT, LARGEST, is_whole, runs_of
+from featvis.results.format import FORMAT, LARGEST, is_text, is_whole, runs_of
 from featvis.results.packing import array_of
 from featvis.results.run import options_of_runs
 
@@ -96,10 +96,6 @@ def _are_runs(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(map(_is_dict, value))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def is_digest(value: Any) -> bool:
     """Whether a value is a SHA-256 in hexadecimal digits."""
     return isinstance(value, str) and DIGEST.fullmatch(value) is not None
@@ -112,10 +108,10 @@ def _is_member(value: Any) -> bool:
 def _is_model(value: Any) -> bool:
     if not isinstance(value, Mapping) or set(value) != {"name", "digest", "origin", "leak"}:
         return False
-    named = all(map(_is_text, (value["name"], value["digest"], value["origin"])))
+    named = all(map(is_text, (value["name"], value["digest"], value["origin"])))
     leak = value["leak"]
     if isinstance(leak, list):  # of one layer alone
-        return named and len(leak) == 2 and _is_slope(leak[0]) and _is_text(leak[1])
+        return named and len(leak) == 2 and _is_slope(leak[0]) and is_text(leak[1])
     return named and (leak is None or _is_slope(leak))
 
 
@@ -129,7 +125,7 @@ def _is_target(value: Any) -> bool:
     if set(value) == {"values"}:
         return is_digest(value["values"])
     kept = set(value) == {"layer", "images"}
-    return kept and _is_text(value["layer"]) and is_digest(value["images"])
+    return kept and is_text(value["layer"]) and is_digest(value["images"])
 
 
 def _is_init(value: Any) -> bool:
@@ -145,12 +141,12 @@ def _is_init(value: Any) -> bool:
 #: What each field of a run is in words, and whether a value is that.
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("a name, a digest, an origin and a leak", _is_model),
-    "objective": ("a text", _is_text),
+    "objective": ("a text", is_text),
     "targets": (
         f"at most {MOST_TARGETS} arrays by name",
         lambda v: _is_dict(v) and len(v) <= MOST_TARGETS and all(map(_is_target, v.values())),
     ),
-    "parameterization": ("a text", _is_text),
+    "parameterization": ("a text", is_text),
     **{
         name: field.metadata["kept"]
         for name, field in options_of_runs().items()
@@ -160,6 +156,6 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "member": ("the place of an image", _is_member),
     "versions": (
         "versions by name",
-        lambda v: _is_dict(v) and len(v) <= 64 and all(map(_is_text, v.values())),
+        lambda v: _is_dict(v) and len(v) <= 64 and all(map(is_text, v.values())),
     ),
 }

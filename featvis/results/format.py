@@ -34,6 +34,11 @@ def last_run(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return runs_of(manifest)[-1]
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is a text."""
+    return isinstance(value, str)
+
+
 def is_whole(value: Any, low: int, high: int) -> bool:
     """Whether a value is an integer of a range, both ends included."""
     return type(value) is int and low <= value <= high

@@ -24,7 +24,7 @@ from featvis import text as texts
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
-from featvis.results.format import LARGEST, is_whole
+from featvis.results.format import LARGEST, is_text, is_whole
 from featvis.transforms import Transform
 from objectives import Objective, parse
 
@@ -50,10 +50,6 @@ def _option(default: Any, help: str, kept: Kept | None = None, typed: type | Non
     """
     metadata = {"help": help, "kept": kept, "typed": typed}
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _whole(name: str, low: int = 1) -> Kept:
@@ -138,13 +134,13 @@ class Run:
     optimizer: str | optax.GradientTransformation = _option(
         DEFAULT_OPTIMIZER,
         "An optax transformation, as 'adam(0.05)'.",
-        _or_none(("a text", _is_text)),
+        _or_none(("a text", is_text)),
         str,
     )
     transform: Transform | str = _option(
         DEFAULT_TRANSFORM,
         "Preset or expression: affine, standard, maco, none, 'Jitter(8)'.",
-        ("a text", _is_text),
+        ("a text", is_text),
         str,
     )
     draws: int = _option(
@@ -165,8 +161,10 @@ class Run:
         objective = as_objective(self.objective, model)
         parameterization = as_parameterization(self.parameterization, model)
         transform = texts.transform(self.transform, parameterization.size)
-        for name in ("steps", "draws", "batch", "patience"):
-            if getattr(self, name) is not None or name in ("steps", "draws"):
+        for name in ("steps", "draws"):
+            check_positive(name, getattr(self, name))
+        for name in ("batch", "patience"):
+            if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         made = Parts(model, objective, parameterization, transform.over(int(self.steps)))
         for name, value in made._asdict().items():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from featvis import text as components
+from featvis import text as texts
 from featvis.errors import InputError, TooLargeError
 from featvis.gradients.differentiability import (
     check_gradient,
@@ -149,7 +149,7 @@ def check_optimizer(
     Returns:
         Bytes of one image's parameters and of the optimizer's state.
     """
-    transformation = components.optimizer(optimizer)
+    transformation = texts.optimizer(optimizer)
     try:
         params = jax.eval_shape(parameterization.init, jax.random.key(0))
     except OverflowError as error:

@@ -15,6 +15,7 @@ from featvis.parameterizations import Parameterization
 from featvis.results import Result
 from featvis.results.run import (
     Run,
+    as_objective,
     as_parameterization,
     check_options,
     check_positive,
@@ -78,14 +79,13 @@ def synthesize_many(
     model = loading.load(model) if isinstance(model, str) else model
     parameterization = as_parameterization(parameterization, model)
     options["init"] = as_init(options.get("init"), parameterization)
-    runs = [Run(model, one, parameterization, seed=seed, **options) for one in objectives]
-    if not runs:
+    parsed = [as_objective(objective, model) for objective in objectives]
+    if not parsed:
         return iter(())
-    first = runs[0]
+    first = Run(model, parsed[0], parameterization, seed=seed, **options)
     marks = snapshot_steps(first.snapshots, first.steps)
     kept = {"steps": first.steps, "snapshots": len(marks)}
     state = check_optimizer(first.optimizer, parameterization)
-    parsed = [run.parts.objective for run in runs]
     transform = first.parts.transform
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from jax.typing import ArrayLike
 
 from featvis import limits
 from featvis import text as texts
-from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.targets import named_arrays
 from featvis.parameterizations import Parameterization
@@ -118,15 +117,12 @@ def attempt(run: Run) -> Result:
     return loop.result(interrupted=watched(loop, run.progress))
 
 
-def again(runs: Sequence[Done], *, progress: bool = True) -> Result:
+def again(runs: Iterable[Done], *, progress: bool = True) -> Result:
     """Does runs again, each going on from the one before; after an interrupt no more of them.
 
     Args:
         runs: at least one, as they were done.
         progress: as for `synthesize`.
-
-    Raises:
-        InputError: a member of a run that has fewer images.
     """
     result: Result | None = None
     for done in runs:
@@ -141,8 +137,6 @@ def again(runs: Sequence[Done], *, progress: bool = True) -> Result:
             )
         )
         if done.member is not None:
-            if done.member >= len(result):
-                raise InputError(f"member is {done.member} of {len(result)} images")
             result = result[done.member]
         if "interrupt" in result.stopped:
             break

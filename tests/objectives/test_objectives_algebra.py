@@ -273,3 +273,18 @@ def test_two_classes_of_one_name_are_ambiguous_in_text() -> None:
         with pytest.raises(ob.ParseError, match=r"two objectives, notebook\.Twice and elsewhere"):
             ob.parse(text)
     assert str(other()) == "twice()"
+
+
+def test_one_image_of_a_batch_has_the_objective_that_was_stacked() -> None:
+    # `stack` undone: what each one was before, written as it was.
+    units = [ob.Channel("late", i) - 0.1 * w * B for i, w in ((3, 1.0), (7, 2.5), (0, 4.0))]
+    joint = ob.stack(units)
+    for place, unit in enumerate(units):
+        assert ob.alone(joint, place) == unit
+        assert str(ob.alone(joint, place)) == str(unit)
+    vectors = np.arange(24, dtype=np.float32).reshape(3, 8)
+    directions = ob.Direction("late", vectors)
+    assert ob.alone(directions, 1) == ob.Direction("late", vectors[1])
+    neurons = ob.Neuron("late", [1, 2], [[0, 1], [2, 3]])
+    assert ob.alone(neurons, 1) == ob.Neuron("late", 2, [2, 3])
+    assert ob.alone(A, 0) == A

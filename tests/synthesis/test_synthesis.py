@@ -581,3 +581,65 @@ def test_objectives_are_checked_before_anything_runs(toy):
     with pytest.raises(fv.InputError, match="must be an Objective"):
         run(toy, 3)
     assert time.perf_counter() - started < 10
+
+
+# ---- whoever watches -----------------------------------------------------------------------
+
+
+def test_who_watches_changes_nothing_and_sees_the_steps(toy):
+    seen = []
+    watched = run(toy, "conv:[1, 3]", steps=100, progress=seen.append)
+    plain = run(toy, "conv:[1, 3]", steps=100)
+    np.testing.assert_array_equal(watched.images, plain.images)
+    steps = [progress.step for progress in seen]
+    assert steps == sorted(steps)
+    assert (steps[-1], seen[-1].steps) == (100, 100)
+    for progress in seen:
+        np.testing.assert_array_equal(progress.scores, plain.scores[progress.step - 1])
+    np.testing.assert_array_equal(seen[-1].images(), plain.images)
+
+
+def test_a_loop_that_is_left_has_what_a_shorter_run_gives(toy):
+    options = {"transform": "affine", "seed": 3}
+    loop = synthesis_run.Loop(fv.Run(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=500, **options))
+    reached = next(iter(loop))
+    left = loop.result(interrupted=True)
+    assert left.stopped == ("interrupt",)
+    shorter = run(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=reached.step, **options)
+    np.testing.assert_array_equal(left.images, shorter.images)
+    np.testing.assert_array_equal(left.scores, shorter.scores)
+
+
+def test_many_are_watched_in_their_own_steps(toy):
+    seen = []
+    texts = ["conv:1", "logits:0", "conv:2"]
+    found = fv.synthesize_many(
+        toy, texts, fv.Pixels(TOY_SIZE), steps=5, batch_limit=1, progress=seen.append
+    )
+    assert len(list(found)) == 3
+    assert [progress.step for progress in seen if progress.step == 5] == [5, 5, 5]
+
+
+def test_an_option_that_there_is_not_is_refused_with_the_nearest(toy):
+    image = np.full((*TOY_SIZE, 3), 0.5, np.float32)
+    calls = {
+        "synthesize": lambda **o: fv.synthesize(toy, "conv:1", **o),
+        "synthesize_many": lambda **o: fv.synthesize_many(toy, ["conv:1"], **o),
+        "invert": lambda **o: fv.invert(toy, "conv", image, **o),
+        "caricature": lambda **o: fv.caricature(toy, "conv", image, **o),
+        "class_model": lambda **o: fv.class_model(toy, 1, **o),
+        "accentuate": lambda **o: fv.accentuate(toy, "conv:1", image, layer="conv", **o),
+    }
+    for name, call in calls.items():
+        with pytest.raises(fv.InputError, match=rf"{name} .*no option 'stpes'; nearest: steps;"):
+            call(stpes=3)
+
+
+def test_a_member_of_a_batch_is_called_by_its_own_unit(toy, tmp_path):
+    batch = run(toy, "conv:[1, 3]", steps=2)
+    assert [str(one.objective) for one in batch] == ["conv:1", "conv:3"]
+    assert "conv:3" in repr(batch[1])
+    assert str(batch.objective) == "conv:[1, 3]"
+    again = fv.replay(batch[1].save(tmp_path / "one"), model=toy, progress=False)
+    assert str(again.objective) == "conv:3"
+    np.testing.assert_array_equal(again.images, batch[1].images)
