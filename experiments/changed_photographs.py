@@ -94,7 +94,7 @@ def main() -> None:
     steps = 10 if options.quick else 60
     accentuated = [
         fv.accentuate(
-            model, UNIT, few, layer=KEPT, weight=weight, steps=steps, draws=options.draws,
+            model, UNIT, few, layer=KEPT, keep=weight, steps=steps, draws=options.draws,
             progress=False,
         )
         for weight in WEIGHTS

@@ -243,7 +243,7 @@ def main() -> None:
     common.update({"steps": 10, "draws": 1} if options.quick else {"steps": 60, "draws": 4})
     report.heading(f"Accentuation of the predicted class, kept at {KEPT}")
     accentuated = {
-        weight: fv.accentuate(model, fv.Logit(tops), images, layer=KEPT, weight=weight, **common)
+        weight: fv.accentuate(model, fv.Logit(tops), images, layer=KEPT, keep=weight, **common)
         for weight in WEIGHTS
     }
     report_changes(report, "accentuated", "weight", names, images, accentuated)

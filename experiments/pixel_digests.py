@@ -192,9 +192,7 @@ def calls() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
         yield (
             f"accentuate {weight}",
             lambda weight=weight: (
-                fv.accentuate(
-                    lite, "block2:3", images, layer="block1", weight=weight, **SHORT
-                ).images
+                fv.accentuate(lite, "block2:3", images, layer="block1", keep=weight, **SHORT).images
             ),
         )
     yield "saliency", lambda: np.asarray(fv.saliency(lite, "logits:285", images))

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from featvis.cli.app import load_commands
-from featvis.cli.console import UNHEARD, Output
+from featvis_command.console import UNHEARD, Output
 from featvis_command.overview import commands, overview
 
 ROOT = Path(__file__).parents[2]
