@@ -13,7 +13,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 
 from importlib.metadata import version as _version
 
-from featvis import methods, transforms
+from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
 from featvis.errors import (
