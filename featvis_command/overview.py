@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import io
+import os
 from contextlib import redirect_stdout, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,9 @@ def overview(arguments: list[str]) -> tuple[str, int] | None:
     Args:
         arguments: of the command line.
     """
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS")
+    if typed is not None and {*typed.split()} & {*commands()}:
+        return None  # the shell completes what a command takes, which only the command knows
     if arguments == ["--version"]:
         return f"featvis {version('featvis')}\n", 0
     if arguments not in ([], ["--help"], ["-h"]):
@@ -88,7 +92,7 @@ def overview(arguments: list[str]) -> tuple[str, int] | None:
     with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
         app(args=["--help"], prog_name="featvis")
     # As whoever asks for nothing is told: a mistake.
-    return text.getvalue(), 0 if arguments else 2
+    return text.getvalue(), 0 if arguments or typed is not None else 2
 
 
 def _featvis(version: bool = False) -> None:

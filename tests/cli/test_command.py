@@ -117,6 +117,19 @@ def test_the_overview_has_every_command_whole(monkeypatch):
     assert {*typer.main.get_command(load_commands()).list_commands(None)} == {*commands()}
 
 
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ({"COMP_WORDS": "featvis ren", "COMP_CWORD": "1"}, "render"),
+        ({"COMP_WORDS": "featvis render --opti", "COMP_CWORD": "2"}, "--optimizer"),
+    ],
+)
+def test_a_shell_completes_commands_and_their_options(typed, wanted):
+    script = "import sys, featvis_command as c; sys.argv = ['featvis']; sys.exit(c.main())"
+    asked = {"_FEATVIS_COMPLETE": "complete_bash", **typed}
+    assert child(script, env=asked) == (0, f"{wanted}\n", "")
+
+
 @pytest.mark.parametrize("arguments", ["--help", "--version"])
 def test_nobody_listens_to_what_takes_no_jax(arguments):
     read, write = os.pipe()
