@@ -52,10 +52,14 @@ def _reason(error: Exception) -> str:
     return printable(getattr(error, "strerror", None) or error)
 
 
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a path says a folder: it ends in a slash, or there is a folder of its name."""
+def is_folder(path: str | os.PathLike[str], suffixes: tuple[str, ...] = (".png",)) -> bool:
+    """Return whether a path says a folder rather than a file with one of the suffixes.
+
+    It ends in a slash, or there is a folder of its name, which is no such file's.
+    """
     text = os.fspath(path)
-    return text.endswith(("/", os.sep)) or os.path.isdir(text)
+    named_as_file = text.lower().endswith(suffixes)
+    return text.endswith(("/", os.sep)) or (os.path.isdir(text) and not named_as_file)
 
 
 def output_path(
@@ -76,7 +80,7 @@ def output_path(
         InputError: another suffix.
         OutputError: the folder is missing or cannot be written to, or the path is a folder's.
     """
-    folder, path = is_folder(path), Path(path)
+    folder, path = is_folder(path, suffixes), Path(path)
     if folder and name is not None:
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,9 @@ from featvis import files
 from featvis.errors import printable
 from featvis.files import open_file, output_path, shorten_name, write_file
 
+# Names that are taken are what most of this is about; what is said of them is tested with `save`.
+pytestmark = pytest.mark.filterwarnings("ignore::featvis.NameTakenWarning")
+
 
 def result_of(number):
     """A result of one image whose picture and manifest both say its number."""

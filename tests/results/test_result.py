@@ -268,15 +268,31 @@ def test_png_holds_the_picture_and_the_manifest(one, tmp_path):
 def test_an_existing_file_is_kept_unless_forced(one, tmp_path):
     first = one.save(tmp_path / "a.png")
     before = first.read_bytes()
-    second = one.save(tmp_path / "a.png")
+    with pytest.warns(fv.NameTakenWarning, match=r"a\.png was there already .*a-1\.png$"):
+        second = one.save(tmp_path / "a.png")
     assert second.name == "a-1.png"
     (tmp_path / "b.json").write_text("mine")
-    assert one.save(tmp_path / "b.png").name == "b-1.png"
+    with pytest.warns(fv.NameTakenWarning, match=r"b-1\.png$"):
+        assert one.save(tmp_path / "b.png").name == "b-1.png"
     assert (tmp_path / "b.json").read_text() == "mine"
     first.write_bytes(b"old")
     assert one.save(tmp_path / "a.png", force=True) == first
     assert first.read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_is_made_and_the_picture_named_after_its_unit(one, tmp_path):
+    made = one.save(f"{tmp_path}/made/of.it/")
+    assert made.parent == tmp_path / "made" / "of.it"
+    assert made.stem.startswith("toy_")
+    assert one.save(tmp_path / "made", force=True).parent == tmp_path / "made"
+    film = one.save_animation(f"{tmp_path}/films/")
+    assert film == tmp_path / "films" / f"{made.stem}.webp"
+    (tmp_path / "file").touch()
+    with pytest.raises(fv.OutputError, match=r"cannot make the folder .*file"):
+        one.save(f"{tmp_path}/file/")
+    with pytest.raises(fv.OutputError, match="cannot make the folder"):
+        one.save(f"{tmp_path}/{'a' * 300}/")
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(one, tmp_path):
