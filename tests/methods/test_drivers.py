@@ -535,7 +535,7 @@ def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
         (
             lambda m, x: fv.accentuate(m, "logits:1", x, layer="relu", keep=-1),
             fv.ObjectiveError,
-            "weight must be at least 0",
+            "keep must be at least 0",
         ),
         (lambda m, x: fv.accentuate(m, "logts:1", x, layer="relu"), fv.UnknownLayer, "logits"),
         (lambda m, x: fv.accentuate(m, "logits:1", x, layer="rel"), fv.UnknownLayer, "relu"),
