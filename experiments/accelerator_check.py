@@ -238,21 +238,21 @@ def steps(
         with report.trying(str(case)):
             makers[case] = functools.partial(build, models.of(case.network, case.precision), case)
     found = compiled_together(report, makers)
+    rows: dict[Case, dict[str, Any]] = {}
     for case in cases:
-        if case not in found:
-            continue
-        if not report.has(2, f"measuring {case}"):
+        if case not in found or not report.has(2, f"measuring {case}"):
             continue
         with report.trying(str(case)):
-            row = measure(case, found.pop(case))
+            rows[case] = row = measure(case, found.pop(case))
             report.rows.append(row)
             line = f"{case} {row['ms']:9.3f} ms"
-            if case.precision != "bfloat16":
-                row |= against(report, peer, case, row["ms"])
-                line += f", lucent {row['peer']:.2f} ms: {row['ratio']:.2f}" if row["peer"] else ""
             line += "" if row["equal"] else ", NOT the same bits twice"
             line += "" if row["finite"] else ", NOT finite"
             report.say(line)
+            report.keep()
+    for case, row in rows.items():
+        if case.precision != "bfloat16":
+            row |= against(report, peer, case, row["ms"])
             report.keep()
     return found
 
@@ -260,6 +260,8 @@ def steps(
 def against(report: Report, peer: Peer | None, case: Case, ms: float) -> dict[str, Any]:
     """The peer's time of a case, and how many times ours it is."""
     if peer is None or case.network not in LAYERS:
+        return {"peer": None, "ratio": None}
+    if not peer.gone and not report.has(RESERVE, f"lucent's {case}"):
         return {"peer": None, "ratio": None}
     gone = peer.gone
     arguments = {"network": case.network, "layer": case.place, "batch": case.images}
@@ -270,6 +272,8 @@ def against(report: Report, peer: Peer | None, case: Case, ms: float) -> dict[st
     if "error" in found and not gone:
         report.say(f"no lucent: {found['error']}")
     theirs = found.get("ms")
+    if theirs:
+        report.say(f"{case} {theirs:9.3f} ms of lucent: {theirs / ms:.2f} times ours")
     return {"peer": theirs, "ratio": theirs / ms if theirs else None}
 
 
@@ -340,7 +344,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
         def gib(value: int | None) -> str:
-            return "" if value is None else f"{value / 2**30:.2f}"
+            return "" if value is None else f"{value / 2**30:.3g}"
 
         layer = PLACES[row["network"]][row["place"]]
         return [
@@ -368,8 +372,9 @@ def waves(given: argparse.Namespace) -> Iterator[list[Case]]:
         ]
 
     exact = [name for name in given.precisions if name != "default"]
-    yield cases(first, "default", images)
-    yield [case for name in exact for case in cases(first, name, images[:1])]
+    yield cases(first, "default", images[:1])
+    large = cases(first, "default", images[1:])
+    yield large + [case for name in exact for case in cases(first, name, images[:1])]
     yield cases(first, "default", rest)
     yield [case for network in others for case in cases(network, "default", images[:1])]
     yield [case for name in exact for case in cases(first, name, images[1:])]
@@ -416,6 +421,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", SHARE)
     report = Report(began + 60 * given.minutes, given.json)
     peer = None if given.no_peer else Peer("lucent")
+    if peer is not None and given.networks[0] in LAYERS:
+        peer.prepare("ready", network=given.networks[0])
     try:
         _all(report, peer, given)
     finally:
@@ -443,6 +450,8 @@ def _all(report: Report, peer: Peer | None, given: argparse.Namespace) -> None:
             # Nothing waits for the processor.
             truth = {ON_CPU: ThreadPoolExecutor(1).submit(beside.pop(ON_CPU))}
     for number, cases in enumerate(waves(given) if "steps" in given.sections else [[]]):
+        if number == 2:
+            _units(report, models, given)
         if number and (not cases or not report.has(report.compiling + RESERVE, _listed(cases))):
             continue
         with report.trying("steps"):
@@ -458,9 +467,7 @@ def _all(report: Report, peer: Peer | None, given: argparse.Namespace) -> None:
                 report.say(
                     "card: " + ", ".join(f"{rate:.4g} {what}" for what, rate in rates.items())
                 )
-        if number == 1:
-            _units(report, models, given)
-    if "units" not in report.found:
+    if "steps" not in given.sections:
         _units(report, models, given)
     if peer is None or "deterministic" not in given.sections:
         return

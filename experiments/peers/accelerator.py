@@ -213,7 +213,7 @@ def _cost(program: Any, what: str) -> float:
     return float((cost[0] if isinstance(cost, list) else cost).get(what, 0))
 
 
-def measure(case: Case, built: Built, most: float = 0.5) -> dict[str, Any]:
+def measure(case: Case, built: Built, most: float = 0.25) -> dict[str, Any]:
     """Milliseconds of a step, the same bits twice, memory, bytes and operations a second."""
     before = _peak()
     built.take(1)

@@ -84,6 +84,13 @@ def step(network: str, layer: str, batch: int, size: int, repeats: int) -> Found
     return {"ms": milliseconds(functools.partial(_render, network, layer, batch, size), repeats)}
 
 
+def ready(network: str) -> Found:
+    """Starts the accelerator, and puts the network there."""
+    load(network)
+    torch.zeros(1, device=transform.device).item()
+    return {}
+
+
 def on_device(network: str, layer: str, batch: int, size: int, repeats: int, tf32: bool) -> Found:
     """Milliseconds of a step on an accelerator, with or without 19 bits for float32."""
     torch.backends.cudnn.benchmark = True

@@ -10,6 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Peer:
 
     def __init__(self, module: str) -> None:
         self.gone = ""  # why there is none any more
+        self._unread = 0
         command = [sys.executable, "-m", "peers.serving", module]
         folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
@@ -43,16 +45,24 @@ class Peer:
             self._answers.put(line)
         self._answers.put("")
 
+    def prepare(self, function: str, **arguments: Any) -> None:
+        """Calls a function of the module without waiting for it, nor for what it returns."""
+        with contextlib.suppress(BrokenPipeError):
+            self._send(function, arguments)
+            self._unread += 1
+
     def ask(self, function: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What a function of the module returns; {"error": why} where it did not in time."""
         if self.gone:
             return {"error": self.gone}
-        assert self._process.stdin is not None
+        end = time.monotonic() + seconds
         try:
-            print(json.dumps([function, arguments]), file=self._process.stdin, flush=True)
-            answer = self._answers.get(timeout=max(seconds, 0.1))
-            if not answer:
-                raise BrokenPipeError
+            self._send(function, arguments)
+            for _ in range(self._unread + 1):
+                answer = self._answers.get(timeout=max(end - time.monotonic(), 0.1))
+                if not answer:
+                    raise BrokenPipeError
+            self._unread = 0
         except queue.Empty:
             self.gone = "it took too long"
         except BrokenPipeError:
@@ -61,8 +71,13 @@ class Peer:
             found: dict[str, Any] = json.loads(answer)
             self.gone = found.get("gone", "")
             return {"error": self.gone} if self.gone else found
+        gone = self.gone
         self.close()
-        return {"error": self.gone}
+        return {"error": gone}
+
+    def _send(self, function: str, arguments: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        print(json.dumps([function, arguments]), file=self._process.stdin, flush=True)
 
     def close(self) -> None:
         """Ends the process."""
