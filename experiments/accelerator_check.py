@@ -324,7 +324,7 @@ def deterministic(report: Report, given: argparse.Namespace, row: dict[str, Any]
     command += ["--precisions", "default", "--minutes", f"{(report.left - 2) / 60:.2f}"]
     env = {**os.environ, "XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.15"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if " ms" in line or "failed" in line]
+    lines = [line for line in done.stdout.splitlines() if "² " in line or "failed" in line]
     report.keep(deterministic=lines)
     report.say("with deterministic operations:")
     report.say("\n".join(f"    {line}" for line in lines) or f"    failed: {done.stderr[-200:]}")
