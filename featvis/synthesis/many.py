@@ -82,13 +82,14 @@ def synthesize_many(
     parsed = [as_objective(objective, model) for objective in objectives]
     if not parsed:
         return iter(())
-    first = Run(model, parsed[0], parameterization, seed=seed, **options)
+    runs = [Run(model, one, parameterization, seed=seed, **options) for one in parsed]
+    first = runs[0]
     marks = snapshot_steps(first.snapshots, first.steps)
     kept = {"steps": first.steps, "snapshots": len(marks)}
     state = check_optimizer(first.optimizer, parameterization)
-    transform = first.parts.transform
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
+        transform = runs[place].parts.transform
         count = agreed_batch_size(objective, seed, first.batch, first.init, parameterization)
         memory.check_pictures(parameterization, count, **kept)
         check_fit(model, objective, parameterization, transform, count)
@@ -99,6 +100,7 @@ def synthesize_many(
     for places in groups.values():
         joint = stack([parsed[place] for place in places[:batch_limit]])
         count = joint.batch_size or first.batch or len(places[:batch_limit])
+        transform = runs[places[0]].parts.transform
         need = memory.estimate(model, joint, parameterization, transform, count, state, **kept)
         # As many objectives of one image each as fit; an image's picture is its own.
         together = need.fitting(count) if len(places) > 1 else 0
@@ -120,7 +122,7 @@ def synthesize_many(
                 done = number * first.steps
                 joint = stack([parsed[place] for place in some])
                 seeds = seed if len(some) == 1 else [seed] * len(some)
-                run = dataclasses.replace(first, objective=joint, seed=seeds, progress=tell)
+                run = dataclasses.replace(runs[some[0]], objective=joint, seed=seeds, progress=tell)
                 result = attempt(run)
                 result.or_warn()
                 yield tuple(some), result
