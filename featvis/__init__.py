@@ -27,7 +27,7 @@ from featvis.errors import (
     TooLargeError,
     UnknownModel,
 )
-from featvis.evidence import compare_with_natural, metrics, vary_seed
+from featvis.evidence import compare_with_natural, metrics, recognition, vary_seed
 from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
@@ -43,7 +43,9 @@ from featvis.models import (
     from_keras,
     from_linen,
     from_nnx,
+    join,
     leaky,
+    sorted_activations,
     target,
 )
 from featvis.pages import Report
@@ -96,6 +98,7 @@ from objectives import (
     Prior,
     Probability,
     Scaled,
+    SortMatch,
     Style,
     Sum,
     Tone,
@@ -167,6 +170,7 @@ __all__ = [
     "Run",
     "Scaled",
     "SilenceWarning",
+    "SortMatch",
     "Style",
     "Sum",
     "Tone",
@@ -196,6 +200,7 @@ __all__ = [
     "gram",
     "grid",
     "invert",
+    "join",
     "leaf",
     "leaky",
     "load",
@@ -206,8 +211,10 @@ __all__ = [
     "read_image",
     "read_images",
     "read_weights",
+    "recognition",
     "replay",
     "saliency",
+    "sorted_activations",
     "stack",
     "stack_key",
     "static",

@@ -13,6 +13,7 @@ from objectives.comparisons import (
     Style,
     gram,
 )
+from objectives.distributions import SortMatch
 from objectives.errors import ObjectiveError, ParseError, UnknownLayer
 from objectives.fields import NamedArray, check_number, leaf, static
 from objectives.objective import Constant, Objective, OnImages, Scaled, Sum
@@ -70,6 +71,7 @@ __all__ = [
     "Prior",
     "Probability",
     "Scaled",
+    "SortMatch",
     "Style",
     "Sum",
     "Tone",

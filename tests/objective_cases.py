@@ -136,6 +136,11 @@ _TERMS = {
     "alignment of activations": ob.Alignment("late", decay=3.0),
     "batch statistics": ob.BatchStatistics("early", *_statistics("early")),
     "batch statistics of vectors": ob.BatchStatistics("logits", *_statistics("logits")),
+    "sorted": ob.SortMatch("early", np.sort(_target["early"][0].reshape(-1, 6), axis=0)),
+    "sorted, one an image": ob.SortMatch(
+        "late", np.sort(_target["late"].reshape(COUNT, -1, 8), axis=1)
+    ),
+    "sorted, fewer levels": ob.SortMatch("late", np.linspace(0, 2, 8 * 5).reshape(5, 8)),
     "total variation": ob.TotalVariation(),
     "total variation, beta 1": ob.TotalVariation(beta=1.0),
     "alpha norm": ob.AlphaNorm(),
