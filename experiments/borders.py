@@ -16,11 +16,10 @@ What it showed: twelve units of EfficientNet-Lite0, 160 x 160, 200 steps, seed 0
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
+import studies
 from PIL import Image
 
 import featvis as fv
@@ -70,14 +69,10 @@ def corners(images: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Synthesizes all units with each border, prints the table and saves the corners."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("-o", "--out", type=Path, default=Path("borders"))
-    parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="two layers, few steps")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    fv.enable_cache()
+    line = studies.CommandLine(__doc__, "borders", quick="two layers, few steps")
+    line.add_argument("--size", type=int, default=160, help="side in pixels; by default 160")
+    line.add_argument("--steps", type=int, default=200, help="of a picture; by default 200")
+    options, began = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     objective, names = units(model, LAYERS[1:4:2] if options.quick else LAYERS, options.size)
     steps = 40 if options.quick else options.steps
@@ -100,8 +95,8 @@ def main() -> None:
         rows.append(corners(result.images))
     sheet = (np.concatenate(rows) * 255).round().astype(np.uint8)
     Image.fromarray(sheet).save(options.out / "corners.png")
-    print(options.out / "corners.png")
+    studies.finish(began, options.out / "corners.png")
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

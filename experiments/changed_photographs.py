@@ -19,11 +19,11 @@ What it showed: caricatures at 0.25, 1 and 4: agreement 1.21, 1.28, 1.33 at bloc
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
+import studies
 from PIL import Image
 
 import featvis as fv
@@ -52,19 +52,16 @@ def sheet(rows: list[np.ndarray], path: Path) -> None:
 
 def main() -> None:
     """Makes the pictures, prints their figures and saves sheets of them, the photographs on top."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photographs", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("changed_photographs"))
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--steps", type=int, help="of a caricature; by default the preset's")
-    parser.add_argument("--draws", type=int, default=8, help="of an accentuation's step")
-    parser.add_argument("--quick", action="store_true", help="two photographs, few steps")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    fv.enable_cache()
+    line = studies.CommandLine(
+        __doc__, "changed_photographs", folder="natural images", required=True,
+        quick="two photographs, few steps",
+    )  # fmt: skip
+    line.add_argument("--size", type=int, default=96, help="side in pixels; by default 96")
+    line.add_argument("--steps", type=int, help="of a caricature; by default the preset's")
+    line.add_argument("--draws", type=int, default=8, help="of an accentuation's step")
+    options, started = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
-    files = image_files(options.photographs)
+    files = image_files(options.folder)
     count = 2 if options.quick else 8
     files = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
     images = np.asarray(read_images(files, (options.size, options.size), 3))
@@ -94,7 +91,7 @@ def main() -> None:
     steps = 10 if options.quick else 60
     accentuated = [
         fv.accentuate(
-            model, UNIT, few, layer=KEPT, weight=weight, steps=steps, draws=options.draws,
+            model, UNIT, few, layer=KEPT, keep=weight, steps=steps, draws=options.draws,
             progress=False,
         )
         for weight in WEIGHTS
@@ -104,8 +101,8 @@ def main() -> None:
         for name in ("score", "distance", "psnr"):
             print(f"{weight:8g}  {name:8}", *(f"{v:9.4g}" for v in one.evidence[name]), flush=True)
     sheet([few, *(one.images for one in accentuated)], options.out / "accentuated.png")
-    print(f"{time.perf_counter() - started:.0f} s: {options.out}")
+    studies.finish(started, options.out, len(images))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

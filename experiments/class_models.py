@@ -21,14 +21,13 @@ What it showed: eight classes of EfficientNet-Lite0 at 160 x 160. From grey, the
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import studies
 from PIL import Image, ImageOps
-from skimage import data
 
 import featvis as fv
 from featvis.attribution import saliency
@@ -67,7 +66,7 @@ def photographs(folder: Path | None, size: tuple[int, int]) -> tuple[list[str], 
         files = image_files(folder)
         chosen = [files[i * len(files) // 4] for i in range(4)] if len(files) > 4 else files
         return [path.stem for path in chosen], fv.read_images(chosen, size)
-    pictures = [Image.fromarray(getattr(data, name)()) for name in BUNDLED]
+    pictures = studies.bundled_pictures(BUNDLED).values()
     fitted = [ImageOps.fit(p, size[::-1], Image.Resampling.BICUBIC) for p in pictures]
     return list(BUNDLED), np.stack([np.asarray(p, np.float32) for p in fitted]) / 255
 
@@ -205,15 +204,13 @@ def report_changes(
 
 def main() -> None:
     """Makes class models, maps and changed photographs, and writes the report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photographs", nargs="?", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("class_models"))
-    parser.add_argument("--judge", help="a second network that ranks the pictures")
-    parser.add_argument("--seed", type=int, default=0, help="of the starts and the transforms")
-    parser.add_argument("--quick", action="store_true", help="few classes, methods and steps")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    fv.enable_cache()
+    line = studies.CommandLine(
+        __doc__, "class_models", folder="natural images", bundled="scikit-image",
+        quick="few classes, methods and steps",
+    )  # fmt: skip
+    line.add_argument("--judge", help="a second network that ranks the pictures")
+    line.add_argument("--seed", type=int, default=0, help="of the starts and the transforms")
+    options, started = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     judge = fv.load(options.judge) if options.judge else None
     side = 96 if options.quick else 160
@@ -224,7 +221,7 @@ def main() -> None:
         methods = {name: {**METHODS[name], "steps": 120} for name in ("score", "probability")}
 
     report = Report(options.out, (__doc__ or "").partition("\n")[0])
-    folder = options.photographs
+    folder = options.folder
     report_classes(report, model, judge, classes, methods, folder, size=(side, side), **common)
     names, images = photographs(folder, (side, side))
     if options.quick:
@@ -243,13 +240,13 @@ def main() -> None:
     common.update({"steps": 10, "draws": 1} if options.quick else {"steps": 60, "draws": 4})
     report.heading(f"Accentuation of the predicted class, kept at {KEPT}")
     accentuated = {
-        weight: fv.accentuate(model, fv.Logit(tops), images, layer=KEPT, weight=weight, **common)
+        weight: fv.accentuate(model, fv.Logit(tops), images, layer=KEPT, keep=weight, **common)
         for weight in WEIGHTS
     }
     report_changes(report, "accentuated", "weight", names, images, accentuated)
     page = report.write(arguments=options, seconds=time.perf_counter() - started)
-    print(f"{time.perf_counter() - started:.0f} s: {page}")
+    studies.finish(started, page, len(images))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

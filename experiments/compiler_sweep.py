@@ -346,7 +346,8 @@ def sweep(options: dict[str, Any], isa: str | None, quick: bool) -> int:
 
 def main() -> int:
     """Sweeps; exit code 1 where something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    title = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(description=title, epilog="It needs featvis alone.")
     parser.add_argument(
         "--option", action="append", metavar="NAME=VALUE", help="in place of featvis's own"
     )

@@ -25,7 +25,6 @@ What it showed: MNIST, three layers of 500 units, 36 units of each, seeds 0 and 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import gzip
 import itertools
@@ -40,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import studies
 
 import featvis as fv
 from featvis.pages import Report
@@ -110,18 +110,9 @@ def read_mnist(folder: Path) -> np.ndarray:
 
 
 def bundled_digits() -> np.ndarray:
-    """The digits that scikit-learn carries, (1797, 8, 8) float32 in [0, 1].
+    """The digits that scikit-learn carries, (1797, 8, 8) float32 in [0, 1]."""
+    from sklearn.datasets import load_digits
 
-    Raises:
-        fv.InputError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise fv.InputError(
-            'the digits are those of scikit-learn: pip install "featvis[experiments]", or give a '
-            "folder of MNIST"
-        ) from error
     return load_digits().images.astype(np.float32) / 16
 
 
@@ -669,19 +660,14 @@ def study_network(
 
 def main() -> None:
     """Trains both networks, studies their units and writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("mnist", nargs="?", type=Path, help="a folder with the files of MNIST")
-    parser.add_argument("-o", "--out", type=Path, default=Path("erhan_units"))
-    parser.add_argument("--quick", action="store_true", help="small networks, few updates")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    started = time.perf_counter()
-    fv.enable_cache()
-    try:
-        images = read_mnist(options.mnist) if options.mnist else bundled_digits()
-    except fv.InputError as error:
-        parser.error(str(error))
-    budget = QUICK if options.quick else FULL if options.mnist else DIGITS
+    line = studies.CommandLine(
+        __doc__, "erhan_units", folder="the files of MNIST", pictures=False,
+        bundled="scikit-learn", quick="small networks, few updates",
+    )  # fmt: skip
+    line.add_argument("--seed", type=int, default=0, help="of the networks and the pictures")
+    options, started = line.read(), time.perf_counter()
+    images = read_mnist(options.folder) if options.folder else bundled_digits()
+    budget = QUICK if options.quick else FULL if options.folder else DIGITS
     size = images.shape[1:]
     data = jnp.asarray(images.reshape(len(images), -1))
     held_out, data = jnp.split(data, [len(data) // HELD_OUT])
@@ -717,8 +703,8 @@ def main() -> None:
             print(*(f"{x:.3g}" if isinstance(x, float) else x for x in row), sep=", ")
     seconds = time.perf_counter() - started
     page = report.write(arguments=options, seconds=seconds, budget=budget._asdict())
-    print(f"{page}, {seconds:.0f} s")
+    studies.finish(started, page, len(images))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

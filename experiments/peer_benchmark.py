@@ -726,7 +726,7 @@ def say(what: str) -> None:
 
 def main() -> None:
     """Measures, prints the table for the README and writes the figures, the plot and a page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=INSTALL)
     parser.add_argument("--quick", action="store_true", help="one case of each kind, one round")
     parser.add_argument("--profile", action="store_true", help="the parts of a step of ours")
     parser.add_argument("--ours", action="store_true", help="without the peers")

@@ -14,10 +14,9 @@ modules into rooms changed no pixel.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import studies
 from flax import nnx
 
 import featvis as fv
@@ -192,9 +192,7 @@ def calls() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
         yield (
             f"accentuate {weight}",
             lambda weight=weight: (
-                fv.accentuate(
-                    lite, "block2:3", images, layer="block1", weight=weight, **SHORT
-                ).images
+                fv.accentuate(lite, "block2:3", images, layer="block1", keep=weight, **SHORT).images
             ),
         )
     yield "saliency", lambda: np.asarray(fv.saliency(lite, "logits:285", images))
@@ -209,14 +207,14 @@ def calls() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
 
 def main() -> int:
     """Writes the digests, and compares them with earlier ones."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("output", type=Path, help="the JSON file that is written")
-    parser.add_argument("--against", type=Path, help="one of an earlier commit")
-    given = parser.parse_args()
+    line = studies.CommandLine(__doc__, None, quick="every eighth call")
+    line.add_argument("output", type=Path, help="the JSON file that is written")
+    line.add_argument("--against", type=Path, help="one of an earlier commit")
+    given = line.read()
     before = json.loads(given.against.read_text()) if given.against else {}
     found: dict[str, str] = {}
     differs = 0
-    for name, call in calls():
+    for name, call in itertools.islice(calls(), 0, None, 8 if given.quick else 1):
         started = time.perf_counter()
         pixels = np.ascontiguousarray(call(), np.float32)
         found[name] = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
@@ -226,9 +224,10 @@ def main() -> int:
         said = "  DIFFERS" if other else ""
         print(f"{name:24} {found[name][:16]} {took:6.1f} s{said}", flush=True)
         given.output.write_text(json.dumps(found, indent=1))
-    print(f"{len(found)} calls, {differs} differ" if before else f"{len(found)} calls")
+    compared = f", {differs} differ" if before else ""
+    print(f"{len(found)} calls{compared}: {given.output}")
     return 1 if differs else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    studies.run(main)

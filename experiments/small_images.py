@@ -15,10 +15,10 @@ What it showed: cifar_resnet20, its ten classes, 512 steps, seed 0: the mean cle
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import time
 
 import numpy as np
+import studies
 
 import featvis as fv
 from featvis.pictures import grid, to_picture
@@ -35,18 +35,17 @@ _ZOOM = 3
 
 def main() -> None:
     """Synthesizes every class under each transform; prints the table and writes a sheet."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="cifar_resnet20")
-    parser.add_argument("--weights", help="a file of weights; by default those fetched before")
-    parser.add_argument("--steps", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--out", type=Path, default=Path("small_images"))
-    arguments = parser.parse_args()
+    line = studies.CommandLine(__doc__, "small_images", quick="32 steps, in place of 512")
+    line.add_argument("--model", default="cifar_resnet20", help="by default cifar_resnet20")
+    line.add_argument("--weights", help="a file of weights; by default those that are fetched")
+    line.add_argument("--steps", type=int, help="of a picture; by default 512")
+    line.add_argument("--seed", type=int, default=0, help="of the starts and the transforms")
+    arguments, started = line.read(), time.perf_counter()
+    steps = arguments.steps or (32 if arguments.quick else 512)
     if arguments.weights is None:
         fv.fetch(arguments.model)
     model = fv.load(arguments.model, arguments.weights)
     classes = np.arange(model.layers()["logits"][0])[:10]
-    arguments.out.mkdir(parents=True, exist_ok=True)
     pictures, labels = [], []
     print(f"{'transform':15} {'clean':>8} {'transformed':>12} {'seconds':>8}")
     for name, transform in TRANSFORMS.items():
@@ -54,7 +53,7 @@ def main() -> None:
             model,
             fv.Logit(classes),
             transform=transform,
-            steps=arguments.steps,
+            steps=steps,
             seed=[arguments.seed] * len(classes),
         )
         clean, moved = result.clean_scores.mean(), result.transformed_scores.mean()
@@ -67,8 +66,8 @@ def main() -> None:
         result.save(arguments.out / f"{name.replace(' ', '-')}.png", force=True)
     path = arguments.out / "sheet.png"
     grid(pictures, labels, len(classes)).save(path)
-    print(path)
+    studies.finish(started, path)
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

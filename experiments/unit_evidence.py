@@ -14,17 +14,15 @@ What it showed: with 800 ImageNet photographs, EfficientNet-Lite0, four units a 
 
 from __future__ import annotations
 
-import argparse
 import json
+import time
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import studies
 
 import featvis as fv
+from featvis.images import image_files
 from featvis.pictures import grid, to_picture
 
 LAYERS = ("block2", "block4", "block8", "block10", "block15", "logits")
@@ -32,12 +30,10 @@ LAYERS = ("block2", "block4", "block8", "block10", "block15", "logits")
 
 def bundled_photographs(folder: Path) -> Path:
     """The colour photographs that scikit-image carries, written to a folder."""
-    from PIL import Image
-    from skimage import data
-
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+    pictures = studies.bundled_pictures(("astronaut", "chelsea", "coffee", "rocket"))
+    for name, picture in pictures.items():
+        picture.save(folder / f"{name}.png")
     return folder
 
 
@@ -65,14 +61,12 @@ def study(
 
 def main() -> None:
     """Runs the study and writes its figures, its pictures and its plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photographs", nargs="?", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("unit_evidence"))
-    parser.add_argument("--quick", action="store_true", help="two layers, two units, few steps")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    fv.enable_cache()
-    photographs = options.photographs or bundled_photographs(options.out / "photographs")
+    line = studies.CommandLine(
+        __doc__, "unit_evidence", folder="natural images", bundled="scikit-image",
+        needs=("matplotlib",), quick="two layers, two units, few steps",
+    )  # fmt: skip
+    options, started = line.read(), time.perf_counter()
+    photographs = options.folder or bundled_photographs(options.out / "photographs")
     if options.quick:
         rows, pictures = study(photographs, ("block4", "block8"), 2, 96, 64, 2)
     else:
@@ -84,9 +78,9 @@ def main() -> None:
     sheet.save(options.out / "pictures.png")
 
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    print("standard deviations above the mean photograph (medians over the units of a layer)")
-    print("layer       picture  best photograph  percentile  spread over seeds")
+    figure, axis = studies.pyplot().subplots(figsize=(7, 4), layout="constrained")
+    print("standard deviations above the mean photograph, least to greatest of a layer's units")
+    print("layer       pictures      best photograph  percentile  seeds differ by (median)")
     for place, layer in enumerate(layers):
         of_layer = [row for row in rows if row["layer"] == layer]
         picture, best, mean, std = (
@@ -97,8 +91,8 @@ def main() -> None:
         spread = np.median([row["seed_std"] / abs(row["seed_mean"]) for row in of_layer])
         percentile = np.median([row["percentile"] for row in of_layer])
         print(
-            f"{layer:10} {np.median(above):8.1f} {np.median(best):16.1f} {percentile:11.1f} "
-            f"{100 * spread:16.1f} %"
+            f"{layer:10}  {studies.spread(above, '.0f'):12}  {studies.spread(best, '.1f'):15}  "
+            f"{percentile:10.3g}  {100 * spread:.1f} %"
         )
         axis.plot(np.full(len(above), place), above, "o", color="tab:blue", alpha=0.6)
         axis.plot(np.full(len(best), place), best, "x", color="tab:orange", alpha=0.6)
@@ -106,7 +100,8 @@ def main() -> None:
     axis.set_ylabel("standard deviations above the mean photograph")
     axis.legend(["pictures", "best photographs"])
     figure.savefig(options.out / "ratios.png", dpi=120)
+    studies.finish(started, options.out, len(image_files(photographs)))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

@@ -13,7 +13,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 
 from importlib.metadata import version as _version
 
-from featvis import methods, transforms
+from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
 from featvis.errors import (
@@ -22,6 +22,7 @@ from featvis.errors import (
     FetchError,
     GradientError,
     InputError,
+    NameTakenWarning,
     NonFiniteError,
     OutputError,
     TooLargeError,
@@ -151,6 +152,7 @@ __all__ = [
     "MaCo",
     "MinDistance",
     "Model",
+    "NameTakenWarning",
     "NamedArray",
     "Neuron",
     "NonFiniteError",

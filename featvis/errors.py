@@ -75,3 +75,7 @@ class NonFiniteError(FeatvisError, ArithmeticError):
     def __init__(self, message: str, result: Any = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+class NameTakenWarning(UserWarning):
+    """A file has another name than was asked for, as there was one of that name."""

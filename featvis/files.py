@@ -8,17 +8,19 @@ operating system, which follows no link and fails where there is a file already.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import stat
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from featvis.errors import InputError, OutputError, printable
+from featvis.errors import InputError, NameTakenWarning, OutputError, printable
 
 #: Seconds to wait for others that write into the folder; names are taken safely without, too.
 _PATIENCE = 10.0
@@ -50,27 +52,48 @@ def _reason(error: Exception) -> str:
     return printable(getattr(error, "strerror", None) or error)
 
 
-def output_path(path: str | Path, suffixes: tuple[str, ...] = (".png",)) -> Path:
-    """A path that a file can be written to, as far as can be said before.
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path says a folder: it ends in a slash, or there is a folder of its name."""
+    text = os.fspath(path)
+    return text.endswith(("/", os.sep)) or os.path.isdir(text)
+
+
+def output_path(
+    path: str | os.PathLike[str],
+    suffixes: tuple[str, ...] = (".png",),
+    *,
+    name: str | None = None,
+) -> Path:
+    """Return a path that a file can be written to, as far as can be said before.
 
     Args:
-        path: with one of the suffixes, in lower case or capitals, or with none to get the first.
+        path: a file's, with one of the suffixes, in lower case or capitals, or with none to get the
+            first; or a folder's: it ends in a slash and is made, or there is one of this name.
         suffixes: those that are fine.
+        name: of the file in a folder, without suffix; None where a folder will not do.
 
     Raises:
         InputError: another suffix.
         OutputError: the folder is missing or cannot be written to, or the path is a folder's.
     """
-    path = Path(path)
-    if not path.suffix:
+    folder, path = is_folder(path), Path(path)
+    if folder and name is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            shown = printable(path)
+            raise OutputError(f"cannot make the folder {shown}: {_reason(error)}") from error
+        room = name_limit(path) - len("-9999") - max(map(len, (*suffixes, ".json")))
+        path, folder = path / f"{shorten_name(name, room)}{suffixes[0]}", False
+    if not folder and not path.suffix:
         path = path.with_name(path.name + suffixes[0])
     shown = printable(path)
-    if path.suffix.lower() not in suffixes:
+    if not folder and path.suffix.lower() not in suffixes:
         raise InputError(f"{shown} should end in {' or '.join(suffixes)}")
     try:
-        folder = path.lstat() and path.is_dir()
+        folder = folder or (path.lstat() and path.is_dir())
     except FileNotFoundError:
-        folder = False
+        pass
     except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it
         raise OutputError(f"cannot write {shown}: {_reason(error)}") from error
     if folder:
@@ -80,6 +103,22 @@ def output_path(path: str | Path, suffixes: tuple[str, ...] = (".png",)) -> Path
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write {shown}: permission denied")
     return path
+
+
+def part_of_name(text: str) -> str:
+    """A text as part of a file's name: letters and digits of any script, 60 of them."""
+    kept = "".join(c if c.isalnum() or (c > "\x7f" and c.isprintable()) else "-" for c in text)
+    return re.sub(r"-+", "-", kept).strip("-")[:60] or "objective"
+
+
+def picture_name(model: str, what: str) -> str:
+    """The name, without suffix, of a picture that is put into a folder.
+
+    Args:
+        model: a network's name; `mypackage.nets:factory` has no place in a file's name as it is.
+        what: the picture shows, as part of a file's name.
+    """
+    return f"{re.sub(r'[^A-Za-z0-9._]+', '-', model).strip('-.') or 'model'}_{what}"
 
 
 def write_file(
@@ -106,6 +145,9 @@ def write_file(
 
     Raises:
         OutputError: it cannot be written.
+
+    Warns:
+        NameTakenWarning: the name was taken; says the one that the file has.
     """
     contents = {**(beside or {}), path.suffix: content}  # who sees the last, sees all
     folder = path.parent
@@ -123,13 +165,18 @@ def write_file(
                 while True:
                     taken = _numbered(path, number, contents)
                     if _take({taken.with_suffix(suffix): d for suffix, d in drafts.items()}):
-                        return taken
+                        break
                     number += 1
     except OSError as error:
         raise OutputError(f"cannot write {printable(path)}: {_reason(error)}") from error
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+    if number:
+        shown = printable(taken.with_name(path.name))
+        said = f"{shown} was there already and is kept; this one is {printable(taken)}"
+        warnings.warn(NameTakenWarning(said), stacklevel=3)
+    return taken
 
 
 def shorten_name(name: str, room: int) -> str:

@@ -225,3 +225,20 @@ def optimizer(
     if not isinstance(value, optax.GradientTransformation):
         raise InputError(f"optimizer must be an optax transformation or its text; got {value!r}")
     return _as_optax_has_it(value)
+
+
+def choices() -> dict[str, list[str]]:
+    """The names there are, by the option that takes them.
+
+    Of optax, those that take a rate; whatever else it has can stand around them.
+    """
+    rules = _optimizer_parts().items()
+    return {
+        "parameterization": sorted(name.lower() for name in _classes(Parameterization)),
+        "transform": [*transforms.PRESETS, *sorted(_classes(Transform))],
+        "optimizer": sorted(n for n, rule in rules if "learning_rate" in _arguments(rule)),
+    }
+
+
+def _arguments(rule: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(rule).parameters)

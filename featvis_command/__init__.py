@@ -18,21 +18,25 @@ if TYPE_CHECKING:
 
 #: How a shell reports a program ended by Ctrl-C.
 INTERRUPTED = 130
-#: How a shell reports a program that nobody listens to any more: 128 + SIGPIPE.
-_UNHEARD = 141
 
 
 def main() -> int:
-    """Runs the command line of this process."""
+    """Run the command line of this process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with `nohup`
         signal.signal(signal.SIGINT, _leave)
     _keep_numbers()
     # Not at the top: until here Python ends with a traceback where Ctrl-C comes.
+    from contextlib import redirect_stdout
+
+    from featvis_command.console import Output
     from featvis_command.overview import overview
 
+    output = Output(sys.stdout)
     answer = overview(sys.argv[1:])
     if answer is not None:
-        return _tell(*answer)
+        text, code = answer
+        output.write(text)
+        return output.exit_code(code)
     from featvis import cli
 
     try:
@@ -40,7 +44,9 @@ def main() -> int:
             if signal.getsignal(signal.SIGINT) is _leave:
                 sys.unraisablehook = _raise_again
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-            return cli.main()
+            with redirect_stdout(output):
+                code = cli.main()
+            return output.exit_code(code)
         finally:
             # All is written: what Python and JAX close now may be left as it is.
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -48,24 +54,6 @@ def main() -> int:
     except KeyboardInterrupt:
         _leave()
     return INTERRUPTED
-
-
-def _tell(text: str, code: int) -> int:
-    """Writes a text, and gives the exit code: that of a stream that does not take it, if so."""
-    try:
-        if sys.stdout is None:
-            raise OSError("it is closed")
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # What waits in its buffer would fail once more, loudly, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(error, BrokenPipeError):
-            return _UNHEARD
-        reason = error.strerror or error
-        print(f"error: cannot write to the standard output: {reason}", file=sys.stderr)
-        return 2
-    return code
 
 
 def _leave(*_: Any) -> None:

@@ -47,11 +47,13 @@ def quick_to_compile() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def experiment() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports an experiment: they are files, and no package."""
+    """Imports an experiment: they are files, and no package; `studies` is found beside them."""
     loaded = []
+    folder = Path(__file__).parent.parent / "experiments"
+    sys.path.insert(0, str(folder))
 
     def load(name: str) -> ModuleType:
-        path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
+        path = folder / f"{name}.py"
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # a dataclass looks up its module
@@ -60,7 +62,8 @@ def experiment() -> Iterator[Callable[[str], ModuleType]]:
         return module
 
     yield load
-    for name in loaded:
+    sys.path.remove(str(folder))
+    for name in {*loaded, "studies"} & {*sys.modules}:
         del sys.modules[name]
 
 

@@ -3,7 +3,7 @@
 Simonyan et al. 2013, "Deep Inside Convolutional Networks", section 3.2. The most and the least
 salient pixels say what the colours of the object and of its surroundings are, a graph cut divides
 the picture by these colours, and the largest connected part is the object. Boxes need NumPy alone,
-the cut OpenCV (`pip install "featvis[localisation]"`).
+the cut OpenCV (the package opencv-python-headless, or the extra `localisation`).
 """
 
 from __future__ import annotations
@@ -238,6 +238,6 @@ def _opencv() -> Any:
         import cv2
     except ImportError as error:
         raise FeatvisError(
-            'localisation needs OpenCV: pip install "featvis[localisation]"'
+            "localisation needs OpenCV: pip install opencv-python-headless"
         ) from error
     return cv2

@@ -7,51 +7,41 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Any
 
 import typer
 
 from featvis import cli, limits
-from featvis.cli.command import app
-from featvis.cli.console import Output
-from featvis.cli.output import INTERRUPTED
+from featvis.cli.command import INTERRUPTED, app
 from featvis.errors import FeatvisError, printable
 from objectives import ObjectiveError
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"warning: {printable(message)}", file=sys.stderr)
+    print(f"warning: {printable(message, 2000)}", file=sys.stderr)
 
 
 def load_commands() -> typer.Typer:
-    """The program with all its commands: those of every module of this folder."""
+    """Return the program with all its commands: those of every module of this folder."""
     for module in pkgutil.iter_modules(cli.__path__):
         importlib.import_module(f"{cli.__name__}.{module.name}")
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; a mistake of the user is one line and exit code 2.
+    """Run the command line; a mistake of the user is one line and exit code 2.
 
     Args:
         arguments: by default those of the process.
+
+    Returns:
+        The exit code.
     """
-    output = Output(sys.stdout)
-    with redirect_stdout(output), warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        code = _run(arguments)
-    code = output.exit_code(code)
-    if code:
-        raise SystemExit(code)
-    return 0
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    """The exit code of a command; what it cannot do is said in one line."""
     load_commands()
     try:
-        app(args=None if arguments is None else list(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(args=None if arguments is None else list(arguments))
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except (FeatvisError, ObjectiveError) as error:
@@ -71,11 +61,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         else:
             raise
     # A text that does not fit shows its place in lines of its own.
-    print(
-        "error:", "\n".join(printable(line, 2000) for line in message.split("\n")), file=sys.stderr
-    )
+    shown = "\n".join(printable(line, 2000) for line in message.split("\n"))
+    print(f"error: {shown}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,23 @@
-"""What commands share: the network, the options of a run, the files, each written once."""
+"""How a function becomes a command: its words, and its options, each written once."""
 
 from __future__ import annotations
 
-import functools
 import inspect
+import re
+from argparse import Namespace
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 
+from featvis import methods
+from featvis import text as texts
+from featvis.errors import InputError, printable
 from featvis.results.run import options_of_runs
+
+#: How a shell reports a program ended by Ctrl-C.
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,111 +30,194 @@ app = typer.Typer(
     "picture shows nothing of it (a line says why); 130 Ctrl-C.",
 )
 
-#: Options by the name that commands know them by: their type and how they are written.
+
+#: What the words of commands are.
+WORDS = {
+    "[MODEL]": "The name of a network (see `featvis models`); left out where --model says it.",
+    "MODEL": "The name of a network (see `featvis models`).",
+    "LAYER": "A layer of the network (see `featvis layers`).",
+    "OBJECTIVE": "What to maximise: a channel block8:3, a neuron block8:3@7,7 or at a token "
+    "block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer "
+    "block8, or an expression such as 'block8:3 - 0.1*tv'.",
+    "IMAGE...": "Picture files.",
+    "CLASS...": "Classes, by number or name.",
+    "FILE": "A PNG that featvis wrote, or the JSON beside it.",
+}
+
+
+class _Grouped(typer.core.TyperCommand):
+    """A command whose help has its words, and its options in groups."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(getattr(one, "metavar", None) or "" for one in self.params[:1])]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for one in self.get_params(ctx):
+            if one.param_type_name == "argument":
+                listed = (one.metavar or "").split()
+                groups["Arguments"] = [
+                    (word, WORDS.get(word) or WORDS[word.removesuffix("...")]) for word in listed
+                ]
+            elif (record := one.get_help_record(ctx)) is not None:
+                group = getattr(one, "rich_help_panel", None) or "Other options"
+                groups.setdefault(group, []).append(record)
+        for group, records in groups.items():
+            if records:
+                with formatter.section(group):
+                    formatter.write_dl(records)
+
+
+def option(
+    name: str, kind: Any, help: str, *written: str, group: str = "This command", **more: Any
+) -> dict[str, inspect.Parameter]:
+    """An option of commands.
+
+    Args:
+        name: what commands call it.
+        kind: of its value; None, or False of a bool, where it is not given and has no default.
+        help: what `--help` says of it.
+        *written: how it is written, by default `--name`.
+        group: of the help.
+        **more: `default`, that of `inspect` for an option that must be given; `shown`, the default
+            in words; `metavar`.
+    """
+    default = more.get("default", False if kind is bool else None)
+    shown = more.get("shown", default is not None and kind is not bool)
+    if default is inspect.Parameter.empty:
+        help, shown = f"{help}  [required]", False
+    told = typer.Option(
+        *written, help=help, rich_help_panel=group, show_default=shown, metavar=more.get("metavar")
+    )
+    annotation = Annotated[kind | None, told] if default is None else Annotated[kind, told]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return {name: inspect.Parameter(name, keyword, default=default, annotation=annotation)}
+
+
+_NETWORK, _RUN, _FILES = "The network", "The run", "Files and output"
 NETWORK = {
-    "place": Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="PACKAGE.MODULE:FACTORY",
-            help="Where the function is that makes your own network, in place of MODEL.",
-        ),
-    ],
-    "weights": Annotated[
-        str | None,
-        typer.Option(
-            help="A file of weights (.safetensors, .pth, .npz), or one of the Hugging Face hub, "
-            "hf://owner/repository@revision/path; after a # the part of it, as in run.pth#ema."
-        ),
-    ],
-}
-SIZE = {
-    "size": Annotated[
-        str | None, typer.Option(help="Height x width in pixels, as 160x224, or 160.")
-    ]
-}
-RUN: dict[str, Any] = {
-    "param": Annotated[
-        str | None, typer.Option(help="Parameterization: fourier, pixels, 'Fourier(decay=1.5)', …")
-    ]
-}
-#: How the defaults of options are shown that no preset decides.
-_SHOWN: dict[str, bool | str] = {"seed": True, "patience": False}
-for _name, _field in options_of_runs().items():
-    _kind, _help = _field.metadata["typed"], _field.metadata["help"]
-    _default = _SHOWN.get(_name, "the preset's own")
-    if _kind is not None:
-        RUN[_name] = Annotated[_kind | None, typer.Option(help=_help, show_default=_default)]
-JSON = {"as_json": Annotated[bool, typer.Option("--json", help="Print a line of JSON a result.")]}
-QUIET = {"quiet": Annotated[bool, typer.Option("--quiet", help="No progress bar.")]}
+    **option(
+        "model", str, "Where the function is that makes your own network, in place of MODEL.",
+        group=_NETWORK, metavar="PACKAGE.MODULE:FACTORY",
+    ),
+    **option(
+        "weights", str, "A file of weights (.safetensors, .pth, .npz), or one of the Hugging Face "
+        "hub, hf://owner/repository@revision/path; after a # the part of it, as in run.pth#ema.",
+        group=_NETWORK,
+    ),
+}  # fmt: skip
+SIZE = option(
+    "size", str, "Height x width in pixels, as 160x224, or 160.",
+    group=_NETWORK, shown="the network's own",
+)  # fmt: skip
+JSON = option("json", bool, "Print a line of JSON a result.", "--json", group=_FILES)
+QUIET = option("quiet", bool, "Show no progress bar.", "--quiet", group=_FILES)
 FILES = {
-    "output": Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Where the picture goes; a folder for several."),
-    ],
-    "force": Annotated[bool, typer.Option("--force", help="Write over existing files.")],
+    **option(
+        "output", str, "Where the picture goes: a file.png, or a folder/, which is made. Several "
+        "get names of their own in it, or after the file's, which is then their grid.",
+        "-o", "--output", group=_FILES, shown="this folder",
+    ),
+    **option("force", bool, "Write over existing files.", "--force", group=_FILES),
     **QUIET,
     **JSON,
-}
-ANIMATE = {
-    "animate": Annotated[
-        Path | None, typer.Option(help="Write the way there as an animated .webp or .gif.")
-    ]
-}
+}  # fmt: skip
+
+
+def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
+    """The options of a run, as `Run` has them, with the presets of a kind, and an animation.
+
+    Args:
+        kind: of presets, as `featvis.methods.presets` has it; None for a method without.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    shown = "the method's own"
+    if kind is not None:
+        known, shown = list(methods.presets(kind)), "the preset's own"
+        told = f"The recipe of the paper: {', '.join(known)}."
+        found |= option("preset", str, told, group=_RUN, default=known[0])
+    choices = texts.choices()
+    named = ", ".join(choices["parameterization"])
+    told = f"How the image is written: {named}; or with arguments, as 'Fourier(decay=1.5)'."
+    found |= option("param", str, told, group=_RUN, shown=shown)
+    for name, one in options_of_runs().items():
+        told, kind_of = one.metadata["help"], one.metadata["typed"]
+        if name in choices:
+            told += f" One of: {', '.join(choices[name])}."
+        # The seed is no preset's.
+        default: dict[str, Any] = {"default": one.default} if name == "seed" else {"shown": shown}
+        if kind_of is not None:
+            found |= option(name, kind_of, told, group=_RUN, **default)
+    told = "Write the way there as an animation: a file.webp or file.gif, or a folder/."
+    return found | option("animate", str, told, group=_FILES)
+
+
+def driver_options(driver: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The options that a driver alone has, told in its docstring, typed in its signature."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in inspect.signature(driver, eval_str=True).parameters.values():
+        kind = next((k for k in (str, float, int) if one.annotation in (k, k | None)), None)
+        if one.kind is one.KEYWORD_ONLY and kind is not None and one.name != "preset":
+            said = re.search(rf"\n +{one.name}: (.*?\.)\s", driver.__doc__ or "", re.DOTALL)
+            told = " ".join(said[1].split()) if said else ""
+            found |= option(one.name, kind, told[:1].upper() + told[1:], default=one.default)
+    return found
 
 
 def command(
-    *shared: dict[str, Any], name: str | None = None, preset: tuple[str, ...] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a function a command, with shared options after its own.
-
-    The function gets those in its last argument, `given`, by name.
+    words: str,
+    *groups: dict[str, inspect.Parameter],
+    examples: tuple[str, ...],
+    name: str = "",
+    help: str = "",
+) -> Callable[[Callable[[Namespace], None]], Callable[..., None]]:
+    """Make a function a command: it gets its words as `given.words`, and all options by name.
 
     Args:
-        *shared: groups of options.
-        name: of the command; by default the function's.
-        preset: names of recipes, of which the first is the default; none: no such option.
+        words: what it takes beside options, as "[MODEL] IMAGE...": a name each, the last with dots
+            if there may be several; MODEL is left out where `--model` says it.
+        *groups: its options.
+        examples: what one can type, after the command's name; the first is shown with a mistake.
+        name: of the command; by default the function's, with hyphens.
+        help: what `--help` says; by default the function's docstring.
     """
-    options = {name: kind for group in shared for name, kind in group.items()}
-    if preset:
-        listed = ", ".join(preset)
-        options["preset"] = Annotated[str, typer.Option(help=f"The paper's recipe: {listed}.")]
+    options = {name: one for group in groups for name, one in group.items()}
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        plain = inspect.signature(function, eval_str=True)
-        own = [p for p in plain.parameters.values() if p.name != "given"]
-        defaults = {
-            "preset": preset[0] if preset else None,
-            "seed": options_of_runs()["seed"].default,
-        }
-        added = [
-            inspect.Parameter(
-                option,
-                inspect.Parameter.KEYWORD_ONLY,
-                annotation=kind,
-                default=defaults.get(option, False if kind.__origin__ is bool else None),
-            )
-            for option, kind in options.items()
-        ]
+    def decorate(function: Callable[[Namespace], None]) -> Callable[..., None]:
+        called = name or function.__name__.replace("_", "-")
+        lines = [f"featvis {called} {example}".rstrip() for example in examples]
 
-        @functools.wraps(function)
         def call(**values: Any) -> None:
-            given = SimpleNamespace(**{option: values.pop(option) for option in options})
-            function(**values, given=given)
+            given = Namespace(**values)
+            given.words = list(given.words or [])
+            own = getattr(given, "model", None) is not None
+            takes = [one for one in words.split() if not (own and one == "[MODEL]")]
+            many = bool(takes) and takes[-1].endswith("...")
+            if len(given.words) < len(takes) or (len(given.words) > len(takes) and not many):
+                raise InputError(
+                    f"{called} takes {' '.join(takes).replace('[MODEL]', 'MODEL') or 'nothing'}"
+                    f"{' beside --model' if own else ''}, as in: {lines[0]}; got "
+                    f"{printable(' '.join(given.words)) or 'nothing'}"
+                )
+            for name, one in options.items():
+                if one.default is one.empty and getattr(given, name) is None:
+                    raise InputError(f"{called} takes --{name} too, as in: {lines[0]}")
+            function(given)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
+        positional = Annotated[list[str] | None, typer.Argument(metavar=words)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        first = inspect.Parameter("words", keyword, default=None, annotation=positional)
+        parameters = [
+            one.replace(default=None) if one.default is one.empty else one
+            for one in (first, *options.values())
+        ]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in parameters}
-        app.command(name)(call)
-        return call
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+        told = inspect.cleandoc(help or function.__doc__ or "")
+        return app.command(called, cls=_Grouped, help=told, epilog=epilog)(call)
 
     return decorate
-
-
-def run_options(given: SimpleNamespace) -> dict[str, Any]:
-    """What the command line says of a run: the options that are given."""
-    named = {name: getattr(given, name) for name in RUN if name != "param"}
-    return {name: value for name, value in named.items() if value is not None}
 
 
 def _tell_version(wanted: bool) -> None:

@@ -1,210 +1,105 @@
-"""`featvis invert`, `caricature`, `class-model` and `accentuate`: the methods of the papers."""
+"""The methods of the papers as commands: what each takes and tells is its driver's."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
 
 from featvis import methods
-from featvis import text as texts
-from featvis.cli.command import ANIMATE, FILES, NETWORK, RUN, SIZE, command, run_options
-from featvis.cli.network import network_of, size_of
-from featvis.cli.output import (
-    FRAMES,
-    INTERRUPTED,
-    SILENT,
-    file_name,
-    plan,
-    report,
-    save,
-    save_sheet,
-    slug,
-    use_cache,
-)
+from featvis.cli.command import FILES, NETWORK, SIZE, command, driver_options, run_options
+from featvis.cli.network import network_of
+from featvis.cli.output import deliver, options_of, plan, use_cache
 from featvis.errors import InputError, NonFiniteError, printable
-from featvis.files import output_path
-from featvis.methods import presets
-from featvis.models import Model
+from featvis.files import part_of_name
 from featvis.results import Result
 
-_SHARED = (NETWORK, SIZE, RUN, ANIMATE, FILES)
-_LayerAndImages = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[MODEL] LAYER IMAGE...",
-        help="A network's name, unless --model says which; a layer; and pictures.",
-    ),
-]
 
+def method(
+    driver: Callable[..., Result], words: str, kind: str | None, *examples: str
+) -> Callable[..., None]:
+    """Make a driver a command: its name, help and options are the driver's own.
 
-@command(*_SHARED, preset=tuple(presets("inversion")))
-def invert(given: Any, model_layer_images: _LayerAndImages = None) -> None:
-    """Invert a layer: pictures that it sees as it sees yours (Mahendran & Vedaldi 2015, 2016)."""
-    network, layer, images = _subject_and_images(model_layer_images, given, "invert")
+    Args:
+        driver: takes a network, what `words` say, and keyword-only options.
+        words: of the command line.
+        kind: of its presets; None for a driver without.
+        *examples: what one can type after the command's name.
+    """
+    own, of_run = driver_options(driver), run_options(kind)
+    name = driver.__name__.replace("_", "-")
 
-    def make(options: dict[str, Any]) -> Result:
-        return methods.invert(network, layer, images, preset=given.preset, **options)
-
-    _drive(make, given, network, f"invert {layer}", images)
-
-
-@command(*_SHARED, preset=tuple(presets("caricature")))
-def caricature(
-    given: Any,
-    model_layer_images: _LayerAndImages = None,
-    strength: Annotated[
-        float, typer.Option(help="How much to exaggerate; 0 returns the picture.")
-    ] = 1.0,
-) -> None:
-    """Exaggerate in pictures what a layer sees in them (Mahendran & Vedaldi 2016)."""
-    network, layer, images = _subject_and_images(model_layer_images, given, "caricature")
-
-    def make(options: dict[str, Any]) -> Result:
-        return methods.caricature(
-            network, layer, images, preset=given.preset, strength=strength, **options
+    def run(given: Namespace) -> None:
+        count = words.split().index(words.split()[-1]) - (given.model is not None)
+        for file in given.words[count:] if words.endswith("IMAGE...") else ():
+            # Before the network is loaded, which takes longer.
+            if not os.path.isfile(file):  # a name that is too long is none
+                raise InputError(f"there is no file {printable(file)}")
+        network, rest = network_of(given)
+        subject, several = rest[: len(words.split()) - 2], rest[len(words.split()) - 2 :]
+        use_cache()
+        options = options_of(given, network)
+        options |= {one: value for one in own if (value := getattr(given, one)) is not None}
+        if kind is not None:
+            options["preset"] = given.preset
+        # A picture's name stays as it is, in any script; a class's is text.
+        what = " ".join([name.partition("-")[0], *subject])
+        pictures = [Path(one) if os.path.isfile(one) else None for one in several]
+        files = plan(
+            given,
+            network,
+            [f"{what} {one}" for one in several],
+            [
+                f"{part_of_name(what)}-{picture.stem}" if picture else part_of_name(f"{what} {one}")
+                for picture, one in zip(pictures, several, strict=True)
+            ],
         )
+        names = [p.name if p else one for p, one in zip(pictures, several, strict=True)]
+        files.labels = names if len({*names}) == len({*several}) else several
 
-    _drive(make, given, network, f"caricature {layer}", images)
+        def made() -> Iterator[tuple[range, Result]]:
+            try:
+                result = driver(network, *subject, several, **options)
+            except NonFiniteError as error:
+                result = error.result  # what there was before it is kept
+            yield range(len(several)), result
 
+        deliver(made(), given, files)
 
-@command(*_SHARED, name="class-model", preset=tuple(presets("class model")))
-def class_model(
-    given: Any,
-    model_and_classes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] CLASS...",
-            help="A network's name, unless --model says which; and classes by number or name.",
-        ),
-    ] = None,
-    of: Annotated[
-        str | None,
-        typer.Option(help=f"What is maximised: {', '.join(methods.CLASS_OBJECTIVES)}."),
-    ] = None,
-) -> None:
-    """Synthesize what a network takes for the most of a class (Simonyan et al. 2013)."""
-    network, classes = network_of(model_and_classes or [], given.place, given.weights)
-    if not classes:
-        raise InputError("class-model takes a network and a class, as: efficientnet_lite0 tiger")
-
-    def make(options: dict[str, Any]) -> Result:
-        return methods.class_model(network, classes, preset=given.preset, of=of, **options)
-
-    _drive(make, given, network, "class", classes)
+    told = "\n\n".join((inspect.getdoc(driver) or "").split("\n\n")[:2])
+    groups = (NETWORK, SIZE, own, of_run, FILES)
+    return command(words, *groups, examples=examples, name=name, help=told)(run)
 
 
-@command(*_SHARED)
-def accentuate(
-    given: Any,
-    model_objective_images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL] OBJECTIVE IMAGE...",
-            help="A network's name, unless --model says which; what to accentuate, as for render; "
-            "and pictures.",
-        ),
-    ] = None,
-    layer: Annotated[
-        str, typer.Option(help="The layer at which the picture is to stay as it is (required).")
-    ] = "",
-    keep: Annotated[
-        float, typer.Option(help="Of staying against changing; a large one returns the picture.")
-    ] = 1.0,
-) -> None:
-    """Change pictures towards what a unit looks for (feature accentuation, Hamblin 2024)."""
-    network, text, images = _subject_and_images(model_objective_images, given, "accentuate")
-    if not layer:
-        raise InputError("accentuate takes --layer, at which the picture is to stay as it is")
-
-    def make(options: dict[str, Any]) -> Result:
-        return methods.accentuate(network, text, images, layer=layer, weight=keep, **options)
-
-    _drive(make, given, network, f"accentuate {text}", images)
-
-
-def _subject_and_images(
-    arguments: Sequence[str] | None, options: Any, command: str
-) -> tuple[Model, str, list[str]]:
-    """The network, the layer (or objective) and the pictures that a command names."""
-    given = list(arguments or [])
-    needed = 2 if options.place else 3
-    if len(given) < needed:
-        what = "an objective" if command == "accentuate" else "a layer"
-        raise InputError(
-            f"{command} takes a network, {what} and pictures, as in: featvis {command} "
-            f"efficientnet_lite0 {'logits:285' if command == 'accentuate' else 'block6'} cat.jpg; "
-            f"got {' '.join(given) or 'nothing'}"
-        )
-    for file in given[needed - 1 :]:
-        # Before the network is loaded, which takes longer.
-        if not os.path.isfile(file):  # a name that is too long is none
-            raise InputError(f"there is no file {printable(file)}")
-    network, (subject, *images) = network_of(given, options.place, options.weights)
-    return network, subject, images
-
-
-def _options(given: Any, network: Model) -> dict[str, Any]:
-    """What the command line says of a driver's run, in the driver's words."""
-    wanted, takes = size_of(given.size, network), network.input
-    if given.param is not None:
-        texts.parameterization(
-            given.param, wanted or takes.size, takes.channels, fixed_size=wanted is not None
-        )
-    if given.steps is not None and given.steps < 1:
-        raise InputError(f"--steps must be 1 or more; got {given.steps}")
-    return {"size": wanted, "parameterization": given.param, **run_options(given)}
-
-
-def _drive(
-    make: Callable[[dict[str, Any]], Result],
-    given: Any,
-    network: Model,
-    what: str,
-    subjects: Sequence[str],
-) -> None:
-    """Runs a driver and writes a picture for each of its subjects, and a sheet of several."""
-    use_cache()
-    options = _options(given, network)
-    # A picture's name stays as it is, in any script; a class's is text.
-    pictures = [Path(one) if os.path.isfile(one) else None for one in subjects]
-    slugs = [
-        f"{slug(what)}-{picture.stem}" if picture else slug(f"{what} {subject}")
-        for picture, subject in zip(pictures, subjects, strict=True)
-    ]
-    paths, sheet = plan(given.output, file_name(network.name), slugs)
-    film = None
-    if given.animate is not None:
-        film = output_path(given.animate, (".webp", ".gif"))
-    options = {
-        **options,
-        "progress": not given.quiet,
-        "snapshots": min(given.steps or FRAMES, FRAMES) if film else 0,
-    }
-    failure: NonFiniteError | None = None
-    try:
-        result = make(options)
-    except NonFiniteError as error:
-        # What there was before it is kept.
-        failure, result = error, error.result
-    for one, path, subject in zip(result, paths, subjects, strict=True):
-        written = save(one.save, path, given.force)
-        report(one, f"{what} {subject}", written, given.seed, given.as_json)
-    if film is not None and result.snapshots:
-        save(result.save_animation, film, given.force)
-    if sheet is not None:
-        names = [
-            picture.name if picture else one
-            for picture, one in zip(pictures, subjects, strict=True)
-        ]
-        labels = names if len({*names}) == len({*subjects}) else list(subjects)
-        save_sheet(list(result.images), labels, sheet, given.force, given.as_json)
-    if failure is not None:
-        raise failure
-    if "interrupt" in result.stopped:
-        raise typer.Exit(INTERRUPTED)
-    if any(result.silent):
-        raise typer.Exit(SILENT)
+invert = method(
+    methods.invert,
+    "[MODEL] LAYER IMAGE...",
+    "inversion",
+    "efficientnet_lite0 block6 cat.jpg",
+    "efficientnet_lite0 block6 cat.jpg dog.jpg --size 160 --steps 100 -o inverted/",
+    "hogb features face.png --preset ijcv2016",
+)
+caricature = method(
+    methods.caricature,
+    "[MODEL] LAYER IMAGE...",
+    "caricature",
+    "efficientnet_lite0 block10 cat.jpg",
+    "efficientnet_lite0 block10 cat.jpg --strength 4 -o exaggerated.png",
+)
+class_model = method(
+    methods.class_model,
+    "[MODEL] CLASS...",
+    "class model",
+    "efficientnet_lite0 flamingo",
+    "efficientnet_lite0 flamingo 'tiger cat' 285 --size 160 --steps 200 -o classes/",
+    "efficientnet_lite0 flamingo --preset simonyan2013 --of log_probability",
+)
+accentuate = method(
+    methods.accentuate,
+    "[MODEL] OBJECTIVE IMAGE...",
+    None,
+    "efficientnet_lite0 logits:985 meadow.jpg --layer block8",
+    "efficientnet_lite0 logits:985 meadow.jpg --layer block8 --keep 2 -o more/",
+)

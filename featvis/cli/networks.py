@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from argparse import Namespace
 
-import typer
+import numpy as np
 
 from featvis import loading
 from featvis.cli.command import JSON, NETWORK, QUIET, SIZE, command
-from featvis.cli.network import network_of, size_of, units_of_layer
-from featvis.errors import InputError
+from featvis.cli.network import network_of, size_of
+from objectives import Channel, Logit, Neuron
 
 
-@command(JSON, name="models")
-def list_models(given: Any) -> None:
-    """The networks that can be loaded by name."""
+@command("", JSON, name="models", examples=("", "--json"))
+def list_models(given: Namespace) -> None:
+    """List the networks that can be loaded by name, and where their weights come from."""
     for entry in loading.available():
-        if given.as_json:
+        if given.json:
             print(json.dumps(entry.as_dict()))
             continue
         size = f"{entry.input.size[0]}x{entry.input.size[1]}"
@@ -31,42 +31,45 @@ def list_models(given: Any) -> None:
         )
 
 
-@command(QUIET, JSON)
-def fetch(
-    model: Annotated[str, typer.Argument(help="A network's name: see `featvis models`.")],
-    given: Any,
-) -> None:
+@command("MODEL", QUIET, JSON, examples=("resnet18",))
+def fetch(given: Namespace) -> None:
     """Download the weights of a network, check them, and keep them in the cache folder."""
+    (model,) = given.words
     path = loading.fetch(model, progress=not given.quiet)
-    print(json.dumps({"model": model, "weights": str(path)}) if given.as_json else path)
+    print(json.dumps({"model": model, "weights": str(path)}) if given.json else path)
 
 
-@command(NETWORK, SIZE, JSON)
-def layers(
-    given: Any,
-    model: Annotated[
-        str | None, typer.Argument(help="A network's name: see `featvis models`.")
-    ] = None,
-) -> None:
-    """The layers of a network, their shapes at a size, and how their units are written."""
-    network, rest = network_of([model] if model else [], given.place, given.weights, outline=True)
-    if rest:
-        raise InputError(f"--model names the network already; got {model!r} too")
-    shapes = network.layers(size_of(given.size, network))
+@command("[MODEL]", NETWORK, SIZE, JSON, examples=("efficientnet_lite0", "vgg16 --size 160x224"))
+def layers(given: Namespace) -> None:
+    """List the layers of a network, their shapes, and how their units are written."""
+    network, _ = network_of(given, outline=True)
     rows = []
-    for name, shape in shapes.items():
-        kind, units, neurons = units_of_layer(name, shape)
-        if given.as_json:
+    for name, shape in network.layers(size_of(given.size, network)).items():
+        kind, units, neurons = _units(name, shape)
+        if given.json:
             facts = {"layer": name, "shape": list(shape), "kind": kind, "units": units}
             facts |= {"neurons": neurons} if neurons else {}
             print(json.dumps(facts | ({"drawn": True} if name in network.drawn else {})))
         drawn = "  (drawn at a fixed seed)" if name in network.drawn else ""
         text = f"{units}, {neurons}".rstrip(", ") + drawn
         rows.append((name, kind, "x".join(map(str, shape)), text))
-    if not given.as_json:
+    if not given.json:
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         for row in rows:
             print("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]))
     for name, reason in network.left_out.items():
         record = json.dumps({"left_out": name, "reason": reason})
-        print(record if given.as_json else f"{name}  no layer: {reason}")
+        print(record if given.json else f"{name}  no layer: {reason}")
+
+
+def _units(layer: str, shape: tuple[int, ...]) -> tuple[str, str, str]:
+    """Kind of a layer's activations, and how its units and its neurons are written."""
+    last = shape[-1] - 1
+    if layer == "logits" and len(shape) == 1:
+        return "vector", f"{Logit(0)} to {Logit(last)}", ""
+    units = f"{Channel(layer, 0)} to {Channel(layer, last)}"
+    kind = {1: "vector", 2: "tokens", 3: "map"}.get(len(shape), "array")
+    if kind not in ("tokens", "map"):
+        return kind, units, ""
+    first, end = (np.array(at) for at in ([0] * (len(shape) - 1), np.array(shape[:-1]) - 1))
+    return kind, units, f"{Neuron(layer, 0, first)} to {Neuron(layer, last, end)}"

@@ -40,17 +40,19 @@ def accentuate(
     images: Images,
     *,
     layer: str,
-    weight: float = 1.0,
+    keep: float = 1.0,
     seed: int | Sequence[int] = 0,
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Result:
-    """Feature accentuation: the images, changed towards what a unit looks for.
+    """Accentuate a unit in images: change them towards what it looks for.
 
-    Hamblin et al. 2024: from the image's own Fourier coefficients, maximises
-    f − weight · balance · r, where r is the distance from the image at a layer, the mean over
+    Hamblin et al. 2024, feature accentuation: from the image's own Fourier coefficients, maximises
+    f − keep · balance · r, where r is the distance from the image at a layer, the mean over
     positions of the norm over channels, and the balance is Σ|∇f|/Σ|∇r|, measured once, before the
-    first step. Picture and image go through the same crops. The norm's gradient does not fade near
+    first step. Picture and image go through the same crops.
+
+    The norm's gradient does not fade near
     the image, where there is none: the balance is measured beside it, after noise of 0.02. In the
     authors' code it is that of rounding there, up to twice as much (0.77 against 0.36 and 0.57
     after noise of 0.002 and 0.02, for a photograph at `block8` of EfficientNet-Lite0).
@@ -59,9 +61,9 @@ def accentuate(
         model: a network, or the name of one.
         objective: what is accentuated, or its text (`"logits:285"`).
         images: as for `invert`.
-        layer: where the picture is to stay like the image.
-        weight: of staying against changing, at least 0. At 1, the authors', both pull alike at
-            first; from some 1 to 3 on the image is the best, and a large weight returns it.
+        layer: the layer at which the picture is to stay like the image.
+        keep: how much the picture is to stay as it is, at least 0; a large number returns it. At 1,
+            the authors', both pull alike at first; from some 1 to 3 on the image is the best.
         seed: as for `synthesize`.
         size: of files, (height, width).
         **options: as for `invert`.
@@ -73,21 +75,21 @@ def accentuate(
 
     Raises:
         InputError: images that the network does not take.
-        ObjectiveError: a weight below 0, or an objective that does not fit the network.
+        ObjectiveError: `keep` below 0, or an objective that does not fit the network.
         UnknownLayer: no such layer.
     """
-    check_number("weight", weight, at_least=0)
+    check_number("keep", keep, at_least=0)
     check_options("accentuate", options, of_drivers())
     model, images = given_images(model, images, size)
     wanted = as_objective(objective, model)
     aim = aim_of(model, layer, images)
     at = setting_of(model, layer, images.shape[1:3], options.pop("steps", None))
     own = {name: options.pop(name, None) for name in OF_STAGES}
-    recipe = altered(accentuation(at, weight), **own)
-    kept = FeatureMatch(layer, aim, metric="norm", images=NamedArray(images, "original"))
-    ratio = _balance(model, wanted, kept, recipe, images, seed)
+    recipe = altered(accentuation(at, keep), **own)
+    distance = FeatureMatch(layer, aim, metric="norm", images=NamedArray(images, "original"))
+    ratio = _balance(model, wanted, distance, recipe, images, seed)
     # Without it, the original need not be seen at every step.
-    whole = wanted + weight * ratio * kept if weight else wanted
+    whole = wanted + keep * ratio * distance if keep else wanted
     options = {"init": images, **options}
     result = run_recipe(model, whole, recipe, layer, seed=seed, batch=len(images), **options)
 

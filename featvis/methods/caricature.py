@@ -44,7 +44,7 @@ def caricature(
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Result:
-    """Caricatures: the images, with what a layer sees in them exaggerated.
+    """Caricature images: exaggerate what a layer sees in them.
 
     Mahendran & Vedaldi 2016, section 6, and Olah et al. 2018: from the original, the picture goes
     where its activations agree with the original's, and more so. The colours and the contrast stay.
@@ -53,11 +53,11 @@ def caricature(
         model: a network, or the name of one.
         layer: a layer of it.
         images: as for `invert`.
-        strength: how much is exaggerated, at least 0: what a gain in agreement may cost in change.
-            0 returns the original; the more, the higher the agreement, and the further from the
-            original. For eight photographs at `block6` of EfficientNet-Lite0, 96 x 96, agreement
-            1.28, 1.34, 1.37 and 33, 29, 25 dB at 0.25, 1 and 4, each of the eight in this order
-            (experiments/changed_photographs.py).
+        strength: how much to exaggerate, at least 0, which returns the original. It is what a gain
+            in agreement may cost in change: the more, the higher the agreement, and the further
+            from the original. For eight photographs at `block6` of EfficientNet-Lite0, 96 x 96,
+            agreement 1.28, 1.34, 1.37 and 33, 29, 25 dB at 0.25, 1 and 4, each of the eight in this
+            order (experiments/changed_photographs.py).
             With "ijcv2016" it is the paper's C, 1 in the authors' code, against a prior that is
             best at grey and not at the original: less is no nearer to it.
         preset: a recipe by name: `featvis.methods.presets("caricature")` has them.

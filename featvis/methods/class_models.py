@@ -43,15 +43,15 @@ def class_model(
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Result:
-    """Class models: what the network takes for the most of a class, one picture a class.
+    """Make class models: what a network takes for the most of a class, a picture a class.
 
     Simonyan et al. 2013, section 2: maximises the class's score, not its posterior, less a prior.
 
     Args:
         model: a network with a layer `logits`, or the name of one.
         classes: numbers or names of classes (`Model.class_index`).
-        of: "score", "probability" (Nguyen et al. 2015) or "log_probability"; by default what the
-            preset's paper maximises.
+        of: what to maximise, "score", "probability" (Nguyen et al. 2015) or "log_probability"; by
+            default what the preset's paper maximises.
         preset: a recipe by name: `featvis.methods.presets("class model")` has them.
         seed: as for `synthesize`.
         size: of the pictures, (height, width); by default the model's own.

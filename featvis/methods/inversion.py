@@ -55,7 +55,7 @@ def invert(
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Result:
-    """Natural pre-images: what else a layer sees as it sees the images, one for each.
+    """Invert a layer: find a picture for each image that the layer sees as it sees the image.
 
     Mahendran & Vedaldi, CVPR 2015 and IJCV 2016: maximises C times the likeness of the layer's
     activations less the preset's prior, from noise.

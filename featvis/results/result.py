@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from featvis.errors import InputError, NonFiniteError
-from featvis.files import output_path, write_file
+from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.gradients.silence import warn_of_silence
 from featvis.pictures import grid, to_picture
 from featvis.results import format, packing
@@ -195,7 +195,9 @@ class Result:
         same arrays share, `featvis-<digest>.safetensors`; `replay` needs it in the same folder.
 
         Args:
-            path: ends in .png, or has no suffix and gets it.
+            path: a file's, which ends in .png, or has no suffix and gets it; or a folder's, which
+                ends in a slash and is made, or is there: the network and the objective name the
+                picture in it.
             labels: text under each image; none for no labels.
             columns: of the grid; by default as square as it goes.
             force: write over an existing file.
@@ -206,10 +208,13 @@ class Result:
         Raises:
             OutputError: it cannot be written.
             InputError: another suffix.
+
+        Warns:
+            NameTakenWarning: there was a file of that name; says the new one's.
         """
         alone = len(self) == 1 and not labels
         picture = self.picture() if alone else self.grid(labels, columns)
-        path = output_path(path)
+        path = output_path(path, name=self._name)
         record = packing.record_of(self.manifest, path.parent)
         info = PngInfo()
         info.add_itxt(format.KEYWORD, json.dumps(record), zip=True)
@@ -226,7 +231,7 @@ class Result:
         Those of another size, of runs before this one, are scaled to that of the last.
 
         Args:
-            path: ends in .webp or .gif.
+            path: a file's, which ends in .webp or .gif; or a folder's, as for `save`.
             seconds: of one run through, above 0.
             force: write over an existing file.
 
@@ -236,12 +241,15 @@ class Result:
         Raises:
             InputError: no snapshots were kept, or another suffix.
             OutputError: it cannot be written.
+
+        Warns:
+            NameTakenWarning: there was a file of that name; says the new one's.
         """
         if not self.snapshots:
             raise InputError("no snapshots to animate: synthesize(..., snapshots=24) keeps them")
         if not seconds > 0:
             raise InputError(f"seconds must be above 0; got {seconds}")
-        path = output_path(path, (".webp", ".gif"))
+        path = output_path(path, (".webp", ".gif"), name=self._name)
         pictures = [
             [to_picture(image) for image in self.snapshots[k]] for k in sorted(self.snapshots)
         ]
@@ -296,6 +304,11 @@ class Result:
     @property
     def _objective(self) -> str:
         return str(self.objective)
+
+    @property
+    def _name(self) -> str:
+        """The name of its file in a folder, without suffix."""
+        return picture_name(self.run.parts.model.name, part_of_name(self._objective))
 
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)

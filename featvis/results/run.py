@@ -130,7 +130,7 @@ class Run:
     _: KW_ONLY
     seed: int | Sequence[int] = _option(
         0,
-        "Drives everything random.",
+        "The number that drives everything random.",
         (f"whole numbers from 0 to {LARGEST['seed']}", _are_seeds),
         int,
     )
@@ -138,23 +138,29 @@ class Run:
     steps: int = _option(512, "Optimisation steps in all.", _whole("steps", 0), int)
     optimizer: str | optax.GradientTransformation = _option(
         DEFAULT_OPTIMIZER,
-        "An optax transformation, as 'adam(0.05)'.",
+        "The update rule, an optax transformation, as 'adam(0.05)'.",
         _or_none(("a text", is_text)),
         str,
     )
     transform: Transform | str | None = _option(
         None,
-        "Preset or expression: affine (by default), views (by default of classes), standard, maco, "
-        "none, 'Jitter(8)'.",
+        "What the image goes through at each step: a preset or a call, as 'Jitter(8)'; by default "
+        "'affine', and 'views' for class scores.",
         ("a text", is_text),
         str,
     )
     draws: int = _option(
-        1, "Draws of the transform a step, over which scores are averaged.", _whole("draws"), int
+        1,
+        "Draws of the transform a step, over which scores are averaged.",
+        _whole("draws"),
+        int,
     )
     init: Any = _option(None, "What to start from.")
     patience: int | None = _option(
-        None, "Stop after so many steps without progress.", _or_none(_whole("patience")), int
+        None,
+        "Stop an image after so many steps without a gain.",
+        _or_none(_whole("patience")),
+        int,
     )
     snapshots: int | Sequence[int] = _option(
         (), "Images kept on the way.", ("a list of steps", _are_steps)

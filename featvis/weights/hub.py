@@ -208,7 +208,7 @@ def hugging_face(source: Hub) -> HubFile:
         from huggingface_hub.utils import build_hf_headers
     except ImportError as error:
         raise FetchError(
-            "the package huggingface_hub is not installed (pip install 'featvis[hub]')"
+            "the package huggingface_hub is not installed (pip install huggingface_hub)"
         ) from error
     name, path, revision = source.repository, source.path, source.revision
     try:

@@ -35,11 +35,7 @@ def _here(tmp_path, monkeypatch, tmp_path_factory):
 
 def call(capsys, *arguments):
     """Exit code, output lines, error text."""
-    code = 0
-    try:
-        app.main(list(arguments))
-    except SystemExit as error:
-        code = error.code or 0
+    code = app.main(list(arguments))
     captured = capsys.readouterr()
     return code, captured.out.splitlines(), captured.err
 
@@ -99,7 +95,7 @@ def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, own,
     }
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size[0] > 2 * 12
-    code, _, _ = call(capsys, "render", own, "map:3", "map:4", "-o", "folder", *options)
+    code, _, _ = call(capsys, "render", own, "map:3", "map:4", "-o", "folder/", *options)
     assert code == 0
     assert (tmp_path / "folder" / f"{own.replace(':', '-')}_grid.png").is_file()
 
@@ -154,7 +150,7 @@ def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path)
 
 def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, driven, tmp_path):
     code, lines, errors = call(
-        capsys, "render", *driven, "map:3", "3e38*layer('large')", "-o", "all",
+        capsys, "render", *driven, "map:3", "3e38*layer('large')", "-o", "all/",
         "--transform", "none", "--json",
     )  # fmt: skip
     assert code == 2
@@ -169,20 +165,51 @@ def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, driven, tmp_pat
 
 def test_names_that_would_collide_are_told_apart(capsys, tmp_path):
     code, lines, _ = call(
-        capsys, *RENDER, "block2:3", "block2:3", "block2:[3, 1]", "-o", "all", *SMALL, "--json"
+        capsys, *RENDER, "block2:3", "block2:3", "block2:[3, 1]", "-o", "all/", *SMALL, "--json"
     )
     assert code == 0
     assert len({json.loads(line)["image"] for line in lines}) == 3
 
 
+TAKEN = pytest.mark.filterwarnings("always::featvis.NameTakenWarning")
+
+
+@TAKEN
 def test_an_existing_file_is_kept(capsys, tmp_path):
     (tmp_path / "a.png").write_bytes(b"mine")
     render = [*RENDER, "block2:3", "-o", "a.png", *SMALL, "--json"]
-    _, lines, _ = call(capsys, *render)
+    _, lines, errors = call(capsys, *render)
     assert json.loads(lines[0])["image"] == "a-1.png"
+    assert errors == "warning: a.png was there already and is kept; this one is a-1.png\n"
     assert (tmp_path / "a.png").read_bytes() == b"mine"
-    _, lines, _ = call(capsys, *render, "--force")
+    _, lines, errors = call(capsys, *render, "--force")
     assert json.loads(lines[0])["image"] == "a.png"
+    assert not errors
+
+
+def test_a_folder_is_one_in_every_command(capsys, own, driven):
+    quick = ["--steps", "1", "--transform", "none", "--quiet", "--json"]
+    for number, arguments in enumerate(
+        [
+            ["render", own, "map:1", "--animate", "films/"],
+            ["invert", "map", "a.png", *driven],
+            ["class-model", "dog", *driven, "--animate", "films/"],
+            ["accentuate", "map:1", "a.png", "--layer", "map", *driven],
+        ]
+    ):
+        code, lines, errors = call(capsys, *arguments, *quick, "-o", "made/of.it/")
+        assert (code, errors) == (0, "")
+        image = json.loads(lines[0])["image"]
+        assert os.path.dirname(image) == "made/of.it"
+        made = [name for name in os.listdir("made/of.it") if name.endswith(".png")]
+        assert len(made) == number + 1
+        model = arguments[1:2] if number == 0 else driven[1:2]
+        again = ["replay", image, "--model", *model, "--quiet", "--json", "-o", f"again/{number}/"]
+        _, lines, _ = call(capsys, *again)
+        stem = os.path.basename(image).removesuffix(".png")
+        assert json.loads(lines[0])["image"] == f"again/{number}/{stem}-replay.png"
+    films = sorted(name.rpartition("_")[2] for name in os.listdir("films"))
+    assert films == ["class-dog.webp", "map-1.webp"]
 
 
 RENDER = ["render", "efficientnet_lite0"]
@@ -362,11 +389,11 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["render"], "which network"),
-        (["layers"], "which network"),
-        (["render", "efficientnet_lite0"], "got 'efficientnet_lite0' alone"),
-        (["render", "block8:3"], "render takes a network and what to maximise"),
-        (["layers", "resnet18", "--model", "resnet50"], "--model names the network already"),
+        (["render"], "render takes MODEL OBJECTIVE..."),
+        (["layers"], "layers takes MODEL, as in: featvis layers efficientnet_lite0; got nothing"),
+        (["render", "efficientnet_lite0"], "block8:3; got efficientnet_lite0"),
+        (["render", "block8:3"], "render takes MODEL OBJECTIVE..., as in"),
+        (["layers", "resnet18", "--model", "resnet50"], "takes nothing beside --model"),
         (["layers", "--model", "resnet81"], "nearest: resnet18"),
         (["layers", "--model", "no.such.place:factory"], "cannot import no.such.place"),
         (["fetch", "resnet81"], "nearest: resnet18"),
@@ -439,12 +466,13 @@ NAMES = [
 ]  # fmt: skip
 
 
+@TAKEN
 def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path):
     (tmp_path / "in").mkdir()
     names = [os.path.join("in", name) for name in NAMES]
     for name in names:
         shutil.copy("a.png", name)
-    command = ["invert", "map", *names, *driven, "--transform", "none", "-o", "out"]
+    command = ["invert", "map", *names, *driven, "--transform", "none", "-o", "out/"]
     code, lines, errors = call(capsys, *command, "--json", "--animate", "out.gif")
     assert (code, errors) == (0, "")
     records = [json.loads(line) for line in lines]
@@ -458,8 +486,10 @@ def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     # A second command into the same folder keeps all of the first, and says what it wrote.
     code, lines, errors = call(capsys, *command, "--animate", "out.gif")
-    assert (code, errors) == (0, "")
-    assert all(line.isprintable() for line in lines)
+    assert code == 0
+    assert len(errors.splitlines()) == 11 + 2
+    assert all(" was there already and is kept" in line for line in errors.splitlines())
+    assert all(line.isprintable() for line in [*lines, *errors.splitlines()])
     again = set((tmp_path / "out").iterdir()) - set(before)
     assert len(again) == 2 * 11 + 1
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -467,9 +497,10 @@ def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path
     assert lines[-1].endswith("_grid-1.png")
 
 
+@TAKEN
 @pytest.mark.filterwarnings("always::featvis.SilenceWarning")
 def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, tmp_path):
-    arguments = ["render", "map:1", "levels:1", *driven, "-o", "two"]
+    arguments = ["render", "map:1", "levels:1", *driven, "-o", "two/"]
     code, lines, errors = call(capsys, *arguments)
     assert code == 3
     assert "levels:1 gives no gradient: rounding (round)" in errors
@@ -591,7 +622,7 @@ def test_caricature_and_accentuate(capsys, driven):
 def test_class_models_by_number_and_by_name(capsys, driven):
     quick = ["--preset", "simonyan2013", "--of", "probability", "--json"]
     code, lines, errors = call(
-        capsys, "class-model", "2", "tabby cat", *driven, *quick, "-o", "classes"
+        capsys, "class-model", "2", "tabby cat", *driven, *quick, "-o", "classes/"
     )
     assert (code, errors) == (0, "")
     records = [json.loads(line) for line in lines]
@@ -612,7 +643,7 @@ def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
         "--transform", "Roll(1)", "--draws", "2", "--animate", "a.webp", "-o", "out.png", "--json",
     )  # fmt: skip
     assert code == 2
-    assert errors.startswith("error: NaN or infinity at step 0 of image 0")
+    assert "a.png: NaN or infinity at step 0" in errors
     assert json.loads(lines[0])["stopped"] == "non-finite"
     assert os.path.exists("out.png")
 
@@ -623,10 +654,13 @@ def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
         (["invert", "map", "none.png"], "there is no file none.png"),
         (["invert", "map", "bad.png"], "bad.png is not a picture that can be read"),
         (["invert", "mop", "a.png"], "unknown layer 'mop'; nearest: map"),
-        (["invert", "map"], "invert takes a network, a layer and pictures"),
+        (["invert", "map"], "invert takes LAYER IMAGE... beside --model, as in"),
         (["invert"], "got nothing"),
         (["invert", "map", "a.png", "--preset", "plugin"], "nearest: plug_in; known: modern, "),
-        (["invert", "map", "a.png", "--steps", "0"], "--steps must be 1 or more; got 0"),
+        (
+            ["invert", "map", "a.png", "--steps", "0"],
+            "steps must be an integer of at least 1; got 0",
+        ),
         (["invert", "map", "a.png", "--size", "2"], "at least 4x4"),
         (["invert", "map", "a.png", "--size", "6x7", "--param", "Pixels((8, 8))"], "(6, 7)"),
         (["invert", "map", "a.png", "--param", "Pixels((6, 7))"], "has the size (6, 7)"),
@@ -636,15 +670,18 @@ def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
         (["invert", "map", "a.png", "--animate", "a.mp4"], "should end in .webp or .gif"),
         (["caricature", "map", "a.png", "--strength", "-1"], "strength must be a number of at"),
         (["caricature", "map", "a.png", "--preset", "cvpr2015"], "known: modern, ijcv2016"),
-        (["class-model"], "class-model takes a network and a class"),
+        (["class-model"], "class-model takes CLASS..."),
         (["class-model", "cat"], ":factory match 'cat'"),
         (["class-model", "5"], "has classes 0 to 4, not 5"),
         (["class-model", "dog", "--of", "odds"], "of must be one of score, probability"),
-        (["accentuate", "logits:1", "a.png"], "accentuate takes --layer"),
+        (
+            ["accentuate", "logits:1", "a.png"],
+            "accentuate takes --layer too, as in",
+        ),
         (["accentuate", "logits:1", "a.png", "--layer", "mop"], "nearest: map"),
         (["accentuate", "logits:7", "a.png", "--layer", "map"], "logits has units 0 to 4"),
         (["accentuate", "logits:1", "a.png", "--layer", "map", "--keep", "-1"], "at least 0"),
-        (["accentuate", "a.png"], "accentuate takes a network, an objective and pictures"),
+        (["accentuate", "a.png"], "accentuate takes OBJECTIVE IMAGE..."),
     ],
 )
 def test_a_mistake_with_a_driver_is_one_clear_error(capsys, driven, tmp_path, arguments, message):

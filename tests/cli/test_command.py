@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from featvis.cli.app import load_commands
-from featvis.cli.console import UNHEARD, Output
+from featvis_command.console import UNHEARD, Output
 from featvis_command.overview import commands, overview
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +115,19 @@ def test_the_overview_has_every_command_whole(monkeypatch):
     said = " ".join(text.split())
     assert all(f" {name} {summary} " in said for name, summary in commands().items())
     assert {*typer.main.get_command(load_commands()).list_commands(None)} == {*commands()}
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ({"COMP_WORDS": "featvis ren", "COMP_CWORD": "1"}, "render"),
+        ({"COMP_WORDS": "featvis render --opti", "COMP_CWORD": "2"}, "--optimizer"),
+    ],
+)
+def test_a_shell_completes_commands_and_their_options(typed, wanted):
+    script = "import sys, featvis_command as c; sys.argv = ['featvis']; sys.exit(c.main())"
+    asked = {"_FEATVIS_COMPLETE": "complete_bash", **typed}
+    assert child(script, env=asked) == (0, f"{wanted}\n", "")
 
 
 @pytest.mark.parametrize("arguments", ["--help", "--version"])

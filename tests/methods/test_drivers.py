@@ -162,7 +162,7 @@ ACCENTUATED = {"layer": "relu", "steps": 40, "draws": 2}
 
 
 def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
-    result = drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, weight=0.0, **ACCENTUATED)
+    result = drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, keep=0.0, **ACCENTUATED)
     plain = fv.synthesize(
         toy, "logits:1", fv.Fourier(TOY_SIZE, decay=1.0), init=PHOTOGRAPHS, steps=40, draws=2,
         optimizer="adam(0.05)", progress=False,
@@ -175,7 +175,7 @@ def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
 def test_accentuation_is_nearer_to_the_image_the_greater_the_weight(toy):
     weights = (0.0, 0.1, 0.3, 1.0, 1e6)
     found = [
-        drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, weight=weight, **ACCENTUATED)
+        drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, keep=weight, **ACCENTUATED)
         for weight in weights
     ]
     original = np.asarray(toy(PHOTOGRAPHS)["logits"])[:, 1]
@@ -201,7 +201,7 @@ def test_accentuation_is_nearer_to_the_image_the_greater_the_weight(toy):
 def test_the_first_step_of_an_accentuation_goes_less_far_the_greater_the_weight(toy):
     steps = [
         drive(
-            fv.accentuate, toy, "logits:1", PHOTOGRAPHS, layer="relu", weight=weight, steps=1,
+            fv.accentuate, toy, "logits:1", PHOTOGRAPHS, layer="relu", keep=weight, steps=1,
             transform="none", draws=1, optimizer="sgd(1e-4)", parameterization="BoundedPixels",
         )
         for weight in (0.0, 0.5, 1.0)
@@ -346,7 +346,7 @@ def test_another_class_image_or_strength_compiles_nothing(toy):
             toy, "relu", images, strength=1.0 + i, steps=40, progress=False
         ),
         lambda images, i: fv.accentuate(
-            toy, f"logits:{i}", images, layer="relu", weight=0.5 + 0.5 * i, draws=2, **steps
+            toy, f"logits:{i}", images, layer="relu", keep=0.5 + 0.5 * i, draws=2, **steps
         ),
     ]
     for run in runs:
@@ -533,7 +533,7 @@ def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
         (lambda m, x: fv.class_model(m, 1, size=(4, 4)), fv.InputError, "at least 8x8"),
         (lambda m, x: fv.class_model(m, 1, preset="simonyan"), fv.InputError, "simonyan2013"),
         (
-            lambda m, x: fv.accentuate(m, "logits:1", x, layer="relu", weight=-1),
+            lambda m, x: fv.accentuate(m, "logits:1", x, layer="relu", keep=-1),
             fv.ObjectiveError,
             "weight must be at least 0",
         ),
