@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from featvis import loading, text
 from featvis.errors import InputError, UnknownModel, printable
 from featvis.models import Model, target
 from featvis.models.leaky import with_leak
+from featvis.parameterizations import Parameterization
 from featvis.results import Result
 from featvis.results.checks import check_manifest
 from featvis.results.format import last_run
 from featvis.results.manifest import Done, versions
-from featvis.results.packing import array_of, unpack_init
+from featvis.results.packing import array_of, data_reader, digests_in, unpack_init
 from featvis.results.reading import read_manifest
 from featvis.results.run import Run, options_of_runs
 from featvis.synthesis.run import again
@@ -96,6 +97,7 @@ def replay(
     *,
     model: Model | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    parameterization: Parameterization | None = None,
     progress: bool = True,
 ) -> Result:
     """Makes a picture again: the same to the bit on the same machine with the same versions.
@@ -105,6 +107,8 @@ def replay(
         model: the model, where it is not one that `featvis.loading.load` knows.
         optimizer: the optimizer, where it was not given as text; of several runs, for each that
             has none.
+        parameterization: one that holds the data (a generator's weights) that the picture was
+            made with, where the manifest has but their digest.
         progress: show a progress bar on a terminal.
 
     Warns:
@@ -113,7 +117,7 @@ def replay(
 
     Raises:
         InputError: no such file, no manifest in it, or a damaged one; an optimizer for runs that
-            all have their own.
+            all have their own; data that are missing, or others, with both digests.
     """
     manifest = source if isinstance(source, Mapping) else read_manifest(source)
     runs = check_manifest(manifest)
@@ -129,13 +133,19 @@ def replay(
         raise InputError(
             "the manifest has its optimizer: optimizer= is for one that was not given as text"
         )
+    texts = [run["parameterization"] for run in runs]
+    if parameterization is not None and not any(map(digests_in, texts)):
+        raise InputError(
+            "the manifest has its parameterization: parameterization= is for one that holds data"
+        )
+    data = data_reader(manifest, parameterization)
     for run in runs:
         if run["member"] is not None and run["member"] >= run["batch"]:
             raise InputError(
                 f"the manifest is damaged: member is {run['member']} of {run['batch']} images"
             )
     # One at a time: each has the activations of its targets.
-    done = (_done(manifest, run, network, optimizer, first=run is runs[0]) for run in runs)
+    done = (_done(manifest, run, network, optimizer, data, first=run is runs[0]) for run in runs)
     return again(done, progress=progress).or_raise().or_warn()
 
 
@@ -144,6 +154,7 @@ def _done(
     run: Mapping[str, Any],
     network: Model,
     optimizer: optax.GradientTransformation | None,
+    data: Callable[[str], Any],
     *,
     first: bool,
 ) -> Done:
@@ -160,7 +171,7 @@ def _done(
             "the optimizer was not given as text and is not in the manifest: pass optimizer="
         )
     parameterization = text.parameterization(
-        run["parameterization"], network.input.size, network.input.channels
+        run["parameterization"], network.input.size, network.input.channels, data=data
     )
     options = {name: run[name] for name in options_of_runs() if name in run}
     return Done(

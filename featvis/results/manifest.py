@@ -31,7 +31,7 @@ from featvis.models import Target
 from featvis.models.leaky import leak_of
 from featvis.models.targets import named_arrays
 from featvis.results.format import FORMAT
-from featvis.results.packing import key_of_path, pack_array
+from featvis.results.packing import key_of_path, pack_array, packed_data
 from featvis.results.run import Run, recorded
 from objectives import NamedArray
 
@@ -102,6 +102,8 @@ def describe(runs: Sequence[Done]) -> dict[str, Any]:
         {name: value for name, value in run.items() if before[name] != value}
         for before, run in itertools.pairwise(whole)
     ]
+    for done in runs:
+        arrays |= packed_data(done.run.parts.parameterization)
     manifest: dict[str, Any] = {"format": FORMAT, "runs": [whole[0], *differing], "arrays": arrays}
     return manifest if member is None else {**manifest, "member": member}
 
@@ -131,7 +133,7 @@ def _described(done: Done, keep: Callable[[Any], str]) -> dict[str, Any]:
         },
         "objective": str(objective),
         "targets": {name: keep_named(array) for name, array in named_arrays(objective).items()},
-        "parameterization": repr(parameterization),
+        "parameterization": str(parameterization),
         **recorded(done.run),
         "batch": done.images,
         "steps": done.steps,

@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
+from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.files import open_file
 from featvis.results.checks import check_outline, damaged, is_digest, named_digests
 from featvis.results.format import FORMAT, KEYWORD
-from featvis.results.packing import digest_of, pack, shared_name
+from featvis.results.packing import digests_in, pack, shared_name
 
 #: Bytes of a text chunk, unpacked: the most that Pillow reads.
 LARGEST_CHUNK = 2**20
@@ -84,7 +85,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         if isinstance(arrays, dict):
             arrays.update(pack(array) for array in found.values())
     check_outline(manifest)
-    if all(digest in arrays for run in manifest["runs"] for digest in named_digests(run)):
+    wanted = [
+        digest
+        for run in manifest["runs"]
+        for digest in [*named_digests(run), *digests_in(str(run.get("parameterization", "")))]
+    ]
+    if all(digest in arrays for digest in wanted):
         manifest.pop("shared", None)
     return manifest
 

@@ -24,6 +24,7 @@ from featvis import text as texts
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
+from featvis.parameterizations.parameterization import check_static
 from featvis.results.format import LARGEST, is_text, is_whole
 from featvis.transforms import Transform
 from objectives import Objective, parse
@@ -281,6 +282,7 @@ def as_parameterization(value: Any, model: Model) -> Parameterization:
         return texts.parameterization(value, model.input.size, model.input.channels)
     if not isinstance(value, Parameterization):
         raise InputError(f"parameterization must be one, or its text; got {value!r}")
+    check_static(value)
     return value
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiles import Compiled
 from networks import TOY_SIZE
 from PIL import Image
 
@@ -15,7 +16,6 @@ from featvis import methods
 from featvis.evidence import metrics
 from featvis.methods import recipe as recipes
 from featvis.results.format import last_run, runs_of
-from featvis.synthesis import loop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -327,13 +327,6 @@ def test_a_name_of_several_classes_lists_them(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
-def programs():
-    return tuple(
-        part._cache_size()
-        for part in (loop.start_state, loop.take_steps, loop.decode_images, loop.evaluate_images)
-    )
-
-
 def test_another_class_image_or_strength_compiles_nothing(toy):
     others = photographs(seed=9)
     steps = {"steps": 3, "progress": False}
@@ -351,12 +344,14 @@ def test_another_class_image_or_strength_compiles_nothing(toy):
     ]
     for run in runs:
         first = run(PHOTOGRAPHS, 0)
-        before = programs()
-        second = run(others, 1)
-        assert programs() == before
+        with Compiled() as compiled:
+            second = run(others, 1)
+        parts = ("start_state", "take_steps", "decode_images", "evaluate_images")
+        assert not [part for part in parts if compiled.count(part)]
         assert np.abs(first.images - second.images).max() > 1e-3
-    run(PHOTOGRAPHS[:1], 0)
-    assert programs() != before
+    with Compiled() as compiled:
+        run(PHOTOGRAPHS[:1], 0)
+    assert compiled.steps == 1
 
 
 # ---- stages, snapshots, replay -------------------------------------------------------------
