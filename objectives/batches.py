@@ -85,19 +85,21 @@ def slice_images(objective: Objective, start: jax.Array | int, count: int) -> Ob
     return _of_images(objective, part)
 
 
-def alone(objective: Objective, place: int) -> Objective:
-    """The objective of one image of a batch, as one writes it for that image: `stack` undone.
+def alone(objective: Objective, place: int | Sequence[int]) -> Objective:
+    """The objective of one image of a batch, or of some, as one writes it: `stack` undone.
 
     `alone(Channel("block8", [3, 7]), 1)` is `Channel("block8", 7)`.
 
     Args:
         objective: whose images do not depend on each other: see `separable`.
-        place: of the image in the batch.
+        place: of the image in the batch, or places of several.
     """
 
     def part(value: Any, field: dataclasses.Field[Any]) -> Any:
-        own = np.asarray(value)[place]
-        return canonical(field.name, own[None] if field.metadata["ndim"] is None else own)
+        one = isinstance(place, (int, np.integer))
+        own = np.asarray(value)[place if one else list(place)]  # type: ignore[arg-type]
+        whole = own[None] if one and field.metadata["ndim"] is None else own
+        return canonical(field.name, whole)
 
     return _of_images(objective, part)
 

@@ -32,6 +32,11 @@ def replay_file(
     """Make a picture again from its manifest, and say whether it is the same."""
     use_cache()
     manifest = read_manifest(file)
+    if "joined" in manifest:
+        raise InputError(
+            f"{printable(file)} is of results that were joined: replay it in Python, "
+            f"featvis.replay({str(file)!r})"
+        )
     check_manifest(manifest)
     run = last_run(manifest)
     network = _network(run["model"]["name"], given.place, given.weights)

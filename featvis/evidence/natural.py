@@ -39,6 +39,8 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
     """
+    if result.joined:
+        return Result.join([compare_with_natural(part, folder) for part in result.joined])
     model, objective, *_ = result.run.parts
     units = comparable(objective)
     count = result.runs[-1].images

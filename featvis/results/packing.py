@@ -173,10 +173,11 @@ def record_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     record = {name: value for name, value in manifest.items() if name not in ("arrays", "shared")}
     arrays = dict(manifest["arrays"])
-    text = json.dumps(record["runs"]).encode()
+    what = "joined" if "joined" in record else "runs"
+    text = json.dumps(record[what]).encode()
     if len(text) > _RUNS_INSIDE:
         digest, packed = pack(np.frombuffer(text, np.uint8))
-        arrays[digest], record["runs"] = packed, digest
+        arrays[digest], record[what] = packed, digest
     if arrays:
         record["shared"] = hashlib.sha256("".join(sorted(arrays)).encode()).hexdigest()
         path = folder / shared_name(record)

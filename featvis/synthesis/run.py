@@ -138,7 +138,7 @@ def again(runs: Iterable[Done], *, progress: bool = True) -> Result:
             )
         )
         if done.member is not None:
-            result = result[done.member]
+            result = result[done.member]  # one, or some
         if "interrupt" in result.stopped:
             break
     assert result is not None
@@ -182,8 +182,10 @@ class Loop:
         init = run.init
         if self._before is not None:
             init = pictures_of(self._before, way)
-            if not self._before.runs[-1].steps:
-                # A run that failed at once has no steps to make again: what it holds is a start.
+            parts = self._before.joined
+            if parts or self._before.params is None or not self._before.runs[-1].steps:
+                # Of a run that failed at once there are no steps to make again, of a loaded or a
+                # joined result not its: what it holds is a start.
                 self._before, init = None, resized_init(init, way)
         self._run = run if self._before is None else dataclasses.replace(run, init=None)
         self._init = init = as_init(init, way)
