@@ -73,7 +73,7 @@ def render(
         raise InputError(
             f"render takes what to maximise too, as block8:3; got {given.place!r} alone"
         )
-    parsed = [parse(text, network.layers) for text in objective]
+    parsed = [parse(text, network.layers, network.class_index) for text in objective]
     wanted, takes = size_of(given.size, network), network.input
     if given.steps is not None and given.steps < 1:
         raise InputError(f"steps must be an integer of at least 1; got {given.steps}")

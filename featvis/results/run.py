@@ -268,7 +268,9 @@ def as_objective(objective: Any, model: Model | None = None) -> Objective:
         ParseError: a text that describes none.
     """
     if isinstance(objective, str):
-        return parse(objective) if model is None else parse(objective, model.layers)
+        return (
+            parse(objective) if model is None else parse(objective, model.layers, model.class_index)
+        )
     if not isinstance(objective, Objective):
         raise InputError(f"objective must be an Objective or its text; got {objective!r}")
     return objective
