@@ -110,6 +110,7 @@ from objectives import (
     static,
     units_of,
 )
+from objectives.functions import Function
 
 __version__ = _version("featvis")
 
@@ -139,6 +140,7 @@ __all__ = [
     "Fourier",
     "Framed",
     "FrozenChannels",
+    "Function",
     "GradientError",
     "Input",
     "InputError",

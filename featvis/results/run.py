@@ -28,6 +28,7 @@ from featvis.parameterizations.parameterization import check_static
 from featvis.results.format import LARGEST, is_text, is_whole
 from featvis.transforms import Transform
 from objectives import Objective, parse
+from objectives.functions import Function
 
 #: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
 DEFAULT_OPTIMIZER = "nadam(0.035)"
@@ -88,7 +89,8 @@ class Run:
 
     Args:
         model: a model, or the name of one (`featvis.loading.available()`).
-        objective: what to maximise, an objective or its text (`"block8:3"`).
+        objective: what to maximise, an objective, its text (`"block8:3"`), or a function of
+            (activations, images) that gives one score an image.
         parameterization: how images are written, or its text (`"pixels"`, at the model's own
             size); by default `Fourier` at the model's own size.
         seed: an integer from 0 to 2^32 - 1; or one an image, and then image i is the first image
@@ -121,7 +123,7 @@ class Run:
     """
 
     model: Model | str
-    objective: Objective | str
+    objective: Objective | str | Callable[[Any, Any], Any]
     parameterization: Parameterization | str | None = None
     _: KW_ONLY
     seed: int | Sequence[int] = _option(
@@ -261,7 +263,7 @@ def takes(make: Callable[P, Run]) -> Callable[[Callable[[Run], R]], Callable[P, 
 
 
 def as_objective(objective: Any, model: Model | None = None) -> Objective:
-    """An objective from itself or its text, which may be about a model (`"block8:*"`).
+    """An objective from itself, its text, which may be about a model (`"block8:*"`), or a function.
 
     Raises:
         InputError: neither.
@@ -271,9 +273,13 @@ def as_objective(objective: Any, model: Model | None = None) -> Objective:
         return (
             parse(objective) if model is None else parse(objective, model.layers, model.class_index)
         )
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
-    return objective
+    if isinstance(objective, Objective):
+        return objective
+    if not callable(objective) or isinstance(objective, type):
+        raise InputError(
+            f"objective must be an Objective, its text or a function; got {objective!r}"
+        )
+    return Function(objective)
 
 
 def as_parameterization(value: Any, model: Model) -> Parameterization:

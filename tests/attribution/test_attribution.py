@@ -110,7 +110,7 @@ def test_bad_arguments_are_said(toy, images):
         saliency(toy, "cnv:1", images)
     with pytest.raises(fv.ObjectiveError, match="made for 2 images; the batch has 3"):
         saliency(toy, fv.Logit([0, 1]), images)
-    with pytest.raises(fv.InputError, match="must be an Objective or its text; got 3"):
+    with pytest.raises(fv.InputError, match="must be an Objective, its text or a function; got 3"):
         saliency(toy, 3, images)
     with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
         saliency("efficientnet_lite", "logits:1", images)
