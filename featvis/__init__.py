@@ -57,6 +57,7 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Region,
     Upsampled,
 )
 from featvis.pictures import grid
@@ -163,6 +164,7 @@ __all__ = [
     "Prior",
     "Probability",
     "Pyramid",
+    "Region",
     "Report",
     "Result",
     "Rule",
