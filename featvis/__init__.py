@@ -46,6 +46,7 @@ from featvis.models import (
     leaky,
     target,
 )
+from featvis.own_pictures import OwnPictureWarning
 from featvis.pages import Report
 from featvis.parameterizations import (
     CPPN,
@@ -158,6 +159,7 @@ __all__ = [
     "ObjectiveError",
     "OnImages",
     "OutputError",
+    "OwnPictureWarning",
     "Parameterization",
     "ParseError",
     "Pixels",

@@ -29,7 +29,8 @@ from featvis.errors import InputError, NonFiniteError, printable
 from featvis.evidence import compare_with_natural, vary_seed
 from featvis.evidence.natural import comparable
 from featvis.files import output_path
-from featvis.images import image_files, read_batches
+from featvis.images import read_batches
+from featvis.own_pictures import natural_files
 from featvis.results import Result
 from featvis.results.run import options_of_runs
 from featvis.synthesis import synthesize_many
@@ -108,7 +109,7 @@ def render(
             comparable(unit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come when all are read
-            first = read_batches(image_files(evidence), takes.size, takes.channels, 1)
+            first = read_batches(natural_files(evidence), takes.size, takes.channels, 1)
             if next(first, None) is None:
                 raise InputError(f"no picture in {printable(evidence)} can be read")
     if seeds is not None and seeds < 2:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featvis.own_pictures import KEYWORD as KEYWORD
+
 #: The layout of the manifest; a reader refuses one it does not know.
 FORMAT = 3
-
-#: The PNG text chunk that holds it.
-KEYWORD = "featvis"
 
 #: The largest numbers of a run: what `synthesize` takes, `replay` makes again.
 LARGEST: Mapping[str, int] = {
