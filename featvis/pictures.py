@@ -30,6 +30,7 @@ _LABEL = 255
 def grid(
     pictures: Sequence[Image.Image | np.ndarray],
     labels: Sequence[str] = (),
+    *,
     columns: int | None = None,
 ) -> Image.Image:
     """Pictures of one size side by side, with text under each.

@@ -48,7 +48,7 @@ def reads_the_batch(objective: Objective) -> bool:
 
 
 def stack_key(objective: Objective) -> tuple[Any, ...]:
-    """Equal for objectives that `stack` puts in one batch, and so in one compiled program.
+    """Equal where `stack` puts an `objective` in one batch, and so in one compiled program.
 
     One that looks at the whole batch does not stack: each has a signature of its own.
     """
@@ -120,7 +120,7 @@ def _of_images(
 def separable(objective: Objective) -> bool:
     """Whether each image's score depends on that image alone, wherever it is in the batch.
 
-    An objective with arrays that are not declared (`leaf`) is not: they may be one an image.
+    An `objective` with arrays that are not declared (`leaf`) is not: they may be one an image.
     """
     leaves = jax.tree_util.tree_leaves(objective)
     undeclared = (
@@ -166,7 +166,7 @@ def stack(objectives: Sequence[Objective]) -> Objective:
 
 
 def units_of(objective: Objective) -> Objective | None:
-    """The part of an objective that reads the activations of one image; None if there is none.
+    """The part of an `objective` that reads the activations of one image; None if there is none.
 
     Image priors, constants, comparisons among the images of a batch, and those with images that are
     seen beside it are left out.

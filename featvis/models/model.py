@@ -152,7 +152,7 @@ class Model:
         return array
 
     def check_image_shape(self, height: int, width: int, channels: int) -> None:
-        """Checks the shape of one image.
+        """Checks the shape of one image, (`height`, `width`, `channels`).
 
         Raises:
             InputError: A size or a number of channels that it does not take; says what it does.

@@ -115,7 +115,7 @@ class Parameterization(ABC):
 
     @abstractmethod
     def decode(self, params: Params) -> jax.Array:
-        """Turn parameters into one image, (h, w, c) float32 in [0, 1]."""
+        """Turn `params` into one image, (h, w, c) float32 in [0, 1]."""
 
     def encode(self, image: jax.Array) -> Params:
         """Return parameters that decode to `image`, (h, w, c) in [0, 1].
@@ -131,14 +131,14 @@ class Parameterization(ABC):
         )
 
     def resume(self, key: jax.Array, picture: jax.Array) -> Params:
-        """Return parameters to go on with from a picture (h', w', c) of any size, in [0, 1].
+        """Return parameters to go on with from a `picture` (h', w', c) of any size, in [0, 1].
 
         Those of the picture, resized; `key` is for what a parameterization draws anew.
         """
         return self.encode(jnp.clip(jax.image.resize(picture, self.shape, "cubic"), 0, 1))
 
     def project(self, params: Params) -> Params:
-        """Return the nearest parameters that obey the hard constraints; without any, the same."""
+        """Return the parameters nearest to `params` that obey the hard constraints; any do here."""
         return params
 
     def _check_image(self, image: jax.Array) -> jax.Array:

@@ -213,7 +213,7 @@ class Result:
         )
 
     def with_evidence(self, **measured: Any) -> Result:
-        """The same result with more evidence, arrays (n,) by name."""
+        """The same result with more evidence: what was `measured`, arrays (n,) by name."""
         added = {name: np.asarray(values) for name, values in measured.items()}
         return dataclasses.replace(self, evidence={**self.evidence, **added})
 
@@ -224,6 +224,9 @@ class Result:
             index: of the image.
             transparent: let pixels fade that the objective hardly depended on: opacity is the
                 sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
+
+        Raises:
+            InputError: a result that was loaded, which has no sensitivity.
         """
         picture = to_picture(self.images[index])
         if transparent:
@@ -238,14 +241,14 @@ class Result:
             picture.putalpha(to_picture(np.tile(opacity, (1, panels))[..., None]))
         return picture
 
-    def grid(self, labels: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    def grid(self, labels: Sequence[str] = (), *, columns: int | None = None) -> Image.Image:
         """All images in one picture.
 
         Args:
             labels: one line under each image; none for no labels.
             columns: of the grid; by default as square as it goes.
         """
-        return grid([to_picture(image) for image in self.images], labels, columns)
+        return grid([to_picture(image) for image in self.images], labels, columns=columns)
 
     def save(
         self,
@@ -277,7 +280,7 @@ class Result:
             InputError: another suffix.
         """
         alone = len(self) == 1 and not labels
-        picture = self.picture() if alone else self.grid(labels, columns)
+        picture = self.picture() if alone else self.grid(labels, columns=columns)
         path = output_path(in_folder(path, self._file_name))
         record = packing.record_of(self.manifest, path.parent)
         height, width, channels = self.images.shape[1:]
