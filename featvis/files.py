@@ -8,7 +8,6 @@ operating system, which follows no link and fails where there is a file already.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import signal
 import stat
@@ -49,32 +48,6 @@ def _open_at_once(path: str, flags: int) -> int:
 
 def _reason(error: Exception) -> str:
     return printable(getattr(error, "strerror", None) or error)
-
-
-def slug(text: str) -> str:
-    """A text as part of a file's name: letters and digits of any script, 60 of them."""
-    kept = "".join(
-        c if c.isalnum() or (c > "\x7f" and c.isprintable()) or c in "._" else "-" for c in text
-    )
-    return re.sub(r"-+", "-", kept).strip("-.")[:60] or "unnamed"
-
-
-def in_folder(path: str | Path, name: str) -> Path:
-    """The path, or of a folder the file of a name in it: one there is, or one that ends in a slash.
-
-    Raises:
-        OutputError: the folder cannot be made.
-    """
-    path, ends = Path(path), str(path).endswith(("/", os.sep))
-    if ends:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"cannot make the folder {printable(path)}: {_reason(error)}"
-            ) from error
-    # A name that is too long is no folder.
-    return path / shorten_name(name, name_limit(path) - 16) if os.path.isdir(path) else path
 
 
 def output_path(path: str | Path, suffixes: tuple[str, ...] = (".png",)) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from featvis.errors import InputError, NonFiniteError
-from featvis.files import in_folder, output_path, slug, write_file
+from featvis.files import output_path, write_file
 from featvis.gradients.silence import warn_of_silence
 from featvis.models import Model
 from featvis.pictures import corners_of, grid, to_picture
@@ -266,8 +266,7 @@ class Result:
         same arrays share, `featvis-<digest>.safetensors`; `replay` needs it in the same folder.
 
         Args:
-            path: ends in .png, or has no suffix and gets it; or a folder (one that is there, or
-                with a slash at its end), in which the file is called as network and objective.
+            path: ends in .png, or has no suffix and gets it.
             labels: text under each image; none for no labels.
             columns: of the grid; by default as square as it goes.
             force: write over an existing file.
@@ -281,7 +280,7 @@ class Result:
         """
         alone = len(self) == 1 and not labels
         picture = self.picture() if alone else self.grid(labels, columns=columns)
-        path = output_path(in_folder(path, self._file_name))
+        path = output_path(path)
         record = packing.record_of(self.manifest, path.parent)
         height, width, channels = self.images.shape[1:]
         size = width if channels == 3 else width * channels, height
@@ -390,11 +389,6 @@ class Result:
         if isinstance(self.runs, SavedRuns):
             return self.runs.text
         return str(self.objective)
-
-    @property
-    def _file_name(self) -> str:
-        first = format.parts_of(self.manifest)[0]
-        return f"{slug(format.last_run(first)['model']['name'])}_{slug(self._objective)}.png"
 
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)

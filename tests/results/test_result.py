@@ -282,6 +282,9 @@ def test_an_existing_file_is_kept_unless_forced(one, tmp_path):
 def test_a_place_that_cannot_be_written_is_an_output_error(one, tmp_path):
     with pytest.raises(fv.OutputError, match="there is no folder"):
         one.save(tmp_path / "none" / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(fv.OutputError, match="it is a folder"):
+        one.save(tmp_path / "folder.png")
     with pytest.raises(fv.InputError, match=r"should end in \.png"):
         one.save(tmp_path / "a.jpg")
 

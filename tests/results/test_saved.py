@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from networks import TOY_SIZE, toy
+from networks import TOY_SIZE
 from PIL import Image
 
 import featvis as fv
-from featvis.results import format
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -240,9 +239,3 @@ def test_damaged_files_are_errors_of_ours(three, tmp_path, change, message):
         fv.Result.load(path)
     with pytest.raises(fv.InputError, match="cannot read"):
         fv.Result.load(tmp_path / "nothing.png")
-
-
-def test_a_folder_gets_a_file_of_the_members_name(three, tmp_path):
-    assert three[1].save(tmp_path).name == "toy_conv-2-0.1-total_variation.png"
-    assert three[1].save(f"{tmp_path}/new/").parent.name == "new"
-    assert format.last_run(three[1].manifest)["model"]["name"] == toy().name
