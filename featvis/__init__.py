@@ -49,6 +49,7 @@ from featvis.models import (
     sorted_activations,
     target,
 )
+from featvis.own_pictures import OwnPictureWarning
 from featvis.pages import Report
 from featvis.parameterizations import (
     CPPN,
@@ -60,6 +61,7 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Region,
     Upsampled,
 )
 from featvis.pictures import grid
@@ -114,6 +116,7 @@ from objectives import (
     static,
     units_of,
 )
+from objectives.functions import Function
 
 __version__ = _version("featvis")
 
@@ -143,6 +146,7 @@ __all__ = [
     "Fourier",
     "Framed",
     "FrozenChannels",
+    "Function",
     "GradientError",
     "Input",
     "InputError",
@@ -160,12 +164,14 @@ __all__ = [
     "ObjectiveError",
     "OnImages",
     "OutputError",
+    "OwnPictureWarning",
     "Parameterization",
     "ParseError",
     "Pixels",
     "Prior",
     "Probability",
     "Pyramid",
+    "Region",
     "Report",
     "Result",
     "Rule",

@@ -14,7 +14,8 @@ from featvis.errors import InputError, printable
 from featvis.evidence import compare_with_natural, vary_seed
 from featvis.evidence.natural import comparable
 from featvis.files import part_of_name
-from featvis.images import image_files, read_batches
+from featvis.images import read_batches
+from featvis.own_pictures import natural_files
 from featvis.results import Result
 from featvis.results.run import options_of_runs
 from featvis.synthesis import synthesize_many
@@ -41,7 +42,7 @@ def render(given: Namespace) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
     use_cache()
     network, objectives = network_of(given)
-    parsed = [parse(text, network.layers) for text in objectives]
+    parsed = [parse(text, network.layers, network.class_index) for text in objectives]
     options = options_of(given, network)
     size, way = options.pop("size"), options.pop("parameterization")
     takes = network.input
@@ -66,7 +67,7 @@ def render(given: Namespace) -> None:
             comparable(unit)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they come when all are read
-            first = read_batches(image_files(given.evidence), takes.size, takes.channels, 1)
+            first = read_batches(natural_files(given.evidence), takes.size, takes.channels, 1)
             if next(first, None) is None:
                 raise InputError(f"no picture in {printable(given.evidence)} can be read")
     if given.seeds is not None and given.seeds < 2:

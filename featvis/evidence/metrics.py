@@ -341,7 +341,7 @@ class NullPairs(NamedTuple):
     signal_to_noise: np.ndarray
 
 
-def null_pairs(activations: ArrayLike, pairs: int | None = None, seed: int = 0) -> NullPairs:
+def null_pairs(activations: ArrayLike, pairs: int | None = None, *, seed: int = 0) -> NullPairs:
     """Null distributions of `spearman` and `signal_to_noise`: random pairs of natural images.
 
     A pre-image that is no nearer to its target than another photograph has not matched it. In

@@ -13,7 +13,8 @@ import numpy as np
 
 from featvis import kernels
 from featvis.errors import InputError
-from featvis.images import Images, as_images, image_files, read_batches
+from featvis.images import Images, as_images, read_batches
+from featvis.own_pictures import natural_files
 from featvis.results import Result
 from objectives import Activations, Objective, OnImages, units_of
 
@@ -28,8 +29,9 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
 
     Args:
         result: of `synthesize` or `replay`.
-        folder: pictures, in it or its subfolders; or the images themselves, files, arrays in [0, 1]
-            or of uint8 at the pictures' size, or a list of them.
+        folder: pictures, in it or its subfolders, of which those that featvis wrote are left out;
+            or the images themselves, files, arrays in [0, 1] or of uint8 at the pictures' size, or
+            a list of them.
 
     Returns:
         The result with, in `evidence`, for each image: `unit_score` (the clean score without
@@ -38,7 +40,12 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
 
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
+
+    Warns:
+        OwnPictureWarning: pictures that featvis wrote are left out.
     """
+    if result.joined:
+        return Result.join([compare_with_natural(part, folder) for part in result.joined])
     model, objective, *_ = result.run.parts
     units = comparable(objective)
     count = result.runs[-1].images
@@ -72,7 +79,7 @@ def _natural(
 ) -> Iterator[np.ndarray]:
     """The natural images in batches, the last shorter."""
     if isinstance(folder, (str, Path)) and not Path(folder).is_file():
-        yield from read_batches(image_files(folder), size, channels, _BATCH)
+        yield from read_batches(natural_files(folder), size, channels, _BATCH)
         return
     images = as_images(folder, channels, size)
     if images.shape[1:3] != size:

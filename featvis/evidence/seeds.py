@@ -30,6 +30,8 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
     """
     if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
         raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
+    if result.joined:
+        return Result.join([vary_seed(part, seeds, progress=progress) for part in result.joined])
     if result.runs[0].start is not None:
         raise InputError("the run started from a given image: another seed is no other start")
     scores = [result.clean_scores]
@@ -38,8 +40,7 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
         other.or_raise().or_warn()
         if "interrupt" in other.stopped:
             raise KeyboardInterrupt
-        start = 0 if len(other) == len(result) else result.members[0]
-        scores.append(other.clean_scores[start : start + len(result)])
+        scores.append(other.clean_scores)
     return result.with_evidence(
         seed_mean=np.mean(scores, axis=0), seed_std=np.std(scores, axis=0, ddof=1)
     )

@@ -6,6 +6,7 @@ from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
     class_model,
     maco,
+    octaves,
     simonyan2013,
     visualization,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "maco",
     "metamer",
     "modern",
+    "octaves",
     "plug_in",
     "preset",
     "presets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from featvis.methods.recipe import (
     with_measures,
 )
 from featvis.models import Model
-from featvis.parameterizations import BoundedPixels, Fourier, MaCo
+from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
 from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop, RandomAffine
 from objectives import L2, Logit, LogProbability, Objective, Probability
@@ -143,6 +144,29 @@ def maco(at: Setting) -> Recipe:
         draws=8,
     )
     return Recipe((stage,))
+
+
+@preset("octaves", "class model")
+def octaves(at: Setting, *, number: int = 4, scale: float = 1.4) -> Recipe:
+    """From coarse to fine: a small picture first, each larger one from it, as in DeepDream.
+
+    Mordvintsev et al. 2015: sides in octaves of `scale`, `number` of them, the last of the whole
+    size; Fourier coefficients and 512 steps in all, shared evenly. A network of any size sees the
+    small picture, and one of a fixed size sees it magnified.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"number of octaves is a whole number of at least 1; got {number!r}")
+    if not (isinstance(scale, (int, float)) and 1 < scale < math.inf):
+        raise InputError(f"scale of octaves is a number above 1; got {scale!r}")
+    stages = []
+    for octave, steps in enumerate(at.shares(*[512 // number] * number)):
+        by = scale ** (number - 1 - octave)
+        height, width = (max(1, round(side / by)) for side in at.size)
+        image: Parameterization = Fourier((height, width), at.channels)
+        if image.size != at.size and not at.at_size(image.size):
+            image = Upsampled(at.size, at.channels, of=image)
+        stages.append(Stage(image, steps))
+    return Recipe(tuple(stages))
 
 
 @preset("simonyan2013", "class model")

@@ -333,11 +333,11 @@ def given_images(
     return model, model.as_images(images, size)
 
 
-def aim_of(model: Model, layer: str, images: np.ndarray) -> Target:
+def aim_of(model: Model, layer: str, images: np.ndarray, name: str = "target") -> Target:
     """What the layer gives for the images, once it is known that it has a gradient."""
     _ = Activations(model.layers(images.shape[1:3]))[layer]  # an unknown one says the nearest
     check_gradient(model.apply, model.params, Layer(layer), images.shape)
-    return target(model, layer, images)
+    return target(model, layer, images, name)
 
 
 def class_kept(found: Activations, original: Activations) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
+from featvis.parameterizations.region import Region
 from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Parameterization",
     "Pixels",
     "Pyramid",
+    "Region",
     "Upsampled",
 ]

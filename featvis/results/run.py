@@ -24,9 +24,11 @@ from featvis import text as texts
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
+from featvis.parameterizations.parameterization import check_static
 from featvis.results.format import LARGEST, is_text, is_whole
 from featvis.transforms import Transform
 from objectives import Objective, parse
+from objectives.functions import Function
 
 #: Measured on EfficientNet-Lite0: clean scores as with Adam at 0.05 or above, and less haze.
 DEFAULT_OPTIMIZER = "nadam(0.035)"
@@ -90,7 +92,8 @@ class Run:
 
     Args:
         model: a model, or the name of one (`featvis.loading.available()`).
-        objective: what to maximise, an objective or its text (`"block8:3"`).
+        objective: what to maximise, an objective, its text (`"block8:3"`), or a function of
+            (activations, images) that gives one score an image.
         parameterization: how images are written, or its text (`"pixels"`, at the model's own
             size); by default `Fourier` at the model's own size.
         seed: an integer from 0 to 2^32 - 1; or one an image, and then image i is the first image
@@ -125,7 +128,7 @@ class Run:
     """
 
     model: Model | str
-    objective: Objective | str
+    objective: Objective | str | Callable[[Any, Any], Any]
     parameterization: Parameterization | str | None = None
     _: KW_ONLY
     seed: int | Sequence[int] = _option(
@@ -297,17 +300,23 @@ def default_transform(model: Model, objective: Objective, size: tuple[int, int])
 
 
 def as_objective(objective: Any, model: Model | None = None) -> Objective:
-    """An objective from itself or its text, which may be about a model (`"block8:*"`).
+    """An objective from itself, its text, which may be about a model (`"block8:*"`), or a function.
 
     Raises:
         InputError: neither.
         ParseError: a text that describes none.
     """
     if isinstance(objective, str):
-        return parse(objective) if model is None else parse(objective, model.layers)
-    if not isinstance(objective, Objective):
-        raise InputError(f"objective must be an Objective or its text; got {objective!r}")
-    return objective
+        return (
+            parse(objective) if model is None else parse(objective, model.layers, model.class_index)
+        )
+    if isinstance(objective, Objective):
+        return objective
+    if not callable(objective) or isinstance(objective, type):
+        raise InputError(
+            f"objective must be an Objective, its text or a function; got {objective!r}"
+        )
+    return Function(objective)
 
 
 def as_parameterization(value: Any, model: Model) -> Parameterization:
@@ -318,6 +327,7 @@ def as_parameterization(value: Any, model: Model) -> Parameterization:
         return texts.parameterization(value, model.input.size, model.input.channels)
     if not isinstance(value, Parameterization):
         raise InputError(f"parameterization must be one, or its text; got {value!r}")
+    check_static(value)
     return value
 
 

@@ -203,7 +203,8 @@ class Pictures(NamedTuple):
 
 def pictures_of(result: Result, parameterization: Parameterization) -> Any:
     """What a run starts from that goes on from a result: its parameters, or its images."""
-    if result.run.parameterization == parameterization:
+    ways = [part.run.parameterization for part in result.joined or (result,)]
+    if result.params is not None and all(way == parameterization for way in ways):
         return result.params
     if result.images.shape[-1] != parameterization.channels:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -35,8 +36,16 @@ FOREVER = np.iinfo(np.int32).max
 _DRAWS = 8
 
 
-class Program(NamedTuple):
-    """What is compiled: all of it static and hashable."""
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["parameterization"],
+    meta_fields=[
+        "apply", "transform", "optimizer", "draws", "at_a_time", "redirect", "prune",
+    ],
+)  # fmt: skip
+@dataclass(frozen=True)
+class Program:
+    """What is compiled; the data of the parameterization are its arguments, all else is fixed."""
 
     apply: Any
     parameterization: Parameterization
@@ -84,7 +93,7 @@ def purpose_key(key: jax.Array, purpose: int) -> jax.Array:
     return jax.random.fold_in(key, purpose)
 
 
-@functools.partial(jax.jit, static_argnames=("parameterization", "optimizer", "kind"))
+@functools.partial(jax.jit, static_argnames=("optimizer", "kind"))
 def start_state(
     parameterization: Parameterization,
     optimizer: str | optax.GradientTransformation,
@@ -211,7 +220,7 @@ def _gradients(
     return _mean_of_draws(of_draw, keys, program.draws)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def program_gradient_sizes(
     program: Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
 ) -> jax.Array:
@@ -230,7 +239,7 @@ def program_gradient_sizes(
     return functools.reduce(jnp.add, sizes)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def take_steps(
     program: Program,
     weights: Any,
@@ -329,13 +338,13 @@ def _per_image(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
 
-@functools.partial(jax.jit, static_argnames=("parameterization",))
+@jax.jit
 def decode_images(parameterization: Parameterization, params: Any) -> jax.Array:
     """Images (n, h, w, c): snapshots and the final picture by the same program, to the bit."""
     return jax.vmap(parameterization.decode)(params)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def evaluate_images(
     program: Program,
     weights: Any,

