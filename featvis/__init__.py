@@ -50,6 +50,7 @@ from featvis.pages import Report
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
+    FixedNorm,
     Fourier,
     Framed,
     FrozenChannels,
@@ -57,6 +58,7 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Shared,
     Upsampled,
 )
 from featvis.pictures import grid
@@ -149,6 +151,7 @@ __all__ = [
     "FeatureMatch",
     "FeatvisError",
     "FetchError",
+    "FixedNorm",
     "Fourier",
     "Framed",
     "FrozenChannels",
@@ -182,6 +185,7 @@ __all__ = [
     "Rule",
     "Run",
     "Scaled",
+    "Shared",
     "SilenceWarning",
     "Softmax",
     "Softmin",

@@ -8,11 +8,14 @@ from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
+from featvis.parameterizations.shared import Shared
+from featvis.parameterizations.sphere import FixedNorm
 from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
     "CPPN",
     "BoundedPixels",
+    "FixedNorm",
     "Fourier",
     "Framed",
     "FrozenChannels",
@@ -20,5 +23,6 @@ __all__ = [
     "Parameterization",
     "Pixels",
     "Pyramid",
+    "Shared",
     "Upsampled",
 ]
