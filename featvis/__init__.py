@@ -32,7 +32,7 @@ from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
-from featvis.methods import accentuate, caricature, class_model, invert
+from featvis.methods import accentuate, caricature, class_model, diverse, invert, trade_off
 from featvis.models import (
     Input,
     Model,
@@ -209,6 +209,7 @@ __all__ = [
     "class_model",
     "compare_with_natural",
     "convert",
+    "diverse",
     "enable_cache",
     "fetch",
     "from_equinox",
@@ -241,6 +242,7 @@ __all__ = [
     "synthesize_many",
     "tap",
     "target",
+    "trade_off",
     "transforms",
     "units_of",
     "vary_seed",

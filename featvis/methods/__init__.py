@@ -9,6 +9,14 @@ from featvis.methods.class_models import (
     simonyan2013,
     visualization,
 )
+from featvis.methods.diversity import (
+    TradeOff,
+    cadena2018,
+    constrained,
+    diverse,
+    gram_diversity,
+    trade_off,
+)
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
 from featvis.methods.recipe import (
     Recipe,
@@ -27,14 +35,19 @@ __all__ = [
     "Recipe",
     "Setting",
     "Stage",
+    "TradeOff",
     "accentuate",
     "accentuation",
     "altered",
+    "cadena2018",
     "caricature",
     "chosen",
     "class_model",
+    "constrained",
     "cvpr2015",
+    "diverse",
     "exaggeration",
+    "gram_diversity",
     "ijcv2016",
     "ijcv2016_caricature",
     "invert",
@@ -47,5 +60,6 @@ __all__ = [
     "run_recipe",
     "setting_of",
     "simonyan2013",
+    "trade_off",
     "visualization",
 ]
