@@ -66,6 +66,8 @@ class Recipe:
         power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
         apart: what several different images of a unit maximise, of its share of the best
             activation, their smallest distance, and the layer at which they are compared.
+        noise: what is added to a unit's best images to start from, over the size of their own
+            offsets; None where several different images start from noise alone.
     """
 
     stages: tuple[Stage, ...]
@@ -79,6 +81,7 @@ class Recipe:
     positive: bool = False
     power: float = 1.0
     apart: Callable[[Objective, Objective, str], Objective] | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)

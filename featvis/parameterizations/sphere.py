@@ -24,7 +24,7 @@ class FixedNorm(Parameterization):
     VGG-19). The gradient has no part along the norm. Where an offset would leave [0, 1] it is cut
     off, and the others are scaled so that the norm is as asked.
 
-    The parameters are `pixels`, (h, w, c) float32 of the window.
+    The parameters are `pixels`, (h, w, c) float32 of the window; their size does not matter.
 
     Args:
         size: (height, width) in pixels, two positive ints.
@@ -32,6 +32,9 @@ class FixedNorm(Parameterization):
         contrast: root mean square of the offsets in the window, above 0 and below 0.5.
         window: (top, left, height, width) of the pixels that are not grey: a receptive field.
             None: all.
+        decay: of the spectrum of `z` beside that of the parameters, f^-decay with f in cycles a
+            window and 1 below that, at least 0: with 1, noise is as natural images are, and a step
+            moves what is coarse first.
 
     Raises:
         InputError: at construction, for a field that is out of its range.
@@ -39,6 +42,7 @@ class FixedNorm(Parameterization):
 
     contrast: float = 0.125
     window: Sequence[int] | None = None
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
@@ -46,6 +50,7 @@ class FixedNorm(Parameterization):
         checks.set_fields(self, contrast=checks.positive(self, "contrast", self.contrast))
         if self.contrast >= 0.5:
             raise checks.error(self, "contrast", "a number below 0.5", self.contrast)
+        checks.set_fields(self, decay=checks.number(self, "decay", self.decay, 0, 4))
         if self.window is None:
             return
         given = self.window if isinstance(self.window, (tuple, list)) else ()
@@ -79,7 +84,7 @@ class FixedNorm(Parameterization):
     def decode(self, params: Params) -> jax.Array:
         """Turn (h', w', c) values of the window into an image (h, w, c) in [0, 1]."""
         top, left, height, width = self.box
-        inside = self._on_sphere(params["pixels"])
+        inside = self._on_sphere(self._filtered(params["pixels"], -self.decay))
         below, right = self.size[0] - top - height, self.size[1] - left - width
         return 0.5 + jnp.pad(inside, ((top, below), (left, right), (0, 0)))
 
@@ -93,7 +98,20 @@ class FixedNorm(Parameterization):
         """
         top, left, height, width = self.box
         image = self._check_image(image)[top : top + height, left : left + width]
-        return {"pixels": (image - 0.5) / self.contrast}
+        offsets = self._filtered((image - 0.5) / self.contrast, self.decay)
+        # Of the size that parameters have at first, whatever their spectrum.
+        tiny = float(jnp.finfo(jnp.float32).tiny)
+        return {"pixels": offsets * jax.lax.rsqrt(jnp.maximum(jnp.mean(offsets**2), tiny))}
+
+    def _filtered(self, pixels: jax.Array, power: float) -> jax.Array:
+        """Pixels (h, w, c) whose spectrum is multiplied by f^power."""
+        if not power:
+            return pixels
+        height, width = pixels.shape[:2]
+        y, x = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
+        factors = np.maximum(1.0, np.hypot(y[:, None], x[None]))[..., None] ** power
+        spectrum = jnp.fft.rfft2(pixels, axes=(0, 1)) * jnp.asarray(factors, jnp.complex64)
+        return jnp.fft.irfft2(spectrum, (height, width), axes=(0, 1))
 
     def _on_sphere(self, pixels: jax.Array) -> jax.Array:
         """The offsets, of the norm and within ±0.5.

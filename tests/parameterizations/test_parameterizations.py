@@ -54,6 +54,7 @@ def cases(size=(9, 14), channels=3):
         Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
         FixedNorm(size, channels),
         FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
+        FixedNorm(size, channels, decay=1.0),
         Shared(size, of=Fourier(size, channels), grid=(1, 2)),
     ]
 
