@@ -32,7 +32,16 @@ from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
-from featvis.methods import accentuate, caricature, class_model, diverse, invert, trade_off
+from featvis.methods import (
+    accentuate,
+    caricature,
+    class_model,
+    diverse,
+    invariance,
+    invariance_table,
+    invert,
+    trade_off,
+)
 from featvis.models import (
     Input,
     Model,
@@ -46,7 +55,7 @@ from featvis.models import (
     leaky,
     target,
 )
-from featvis.pages import Report
+from featvis.pages import Report, invariance_page
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -221,6 +230,9 @@ __all__ = [
     "from_oihw",
     "gram",
     "grid",
+    "invariance",
+    "invariance_page",
+    "invariance_table",
     "invert",
     "leaf",
     "leaky",

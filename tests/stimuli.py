@@ -13,7 +13,7 @@ from featvis.models import Input, Model
 
 SIDE = 16
 #: The units of the layer `units`, by their index.
-LINEAR, ENERGY, POOLED_UNIT, TURNED_UNIT, PIXEL, DEAD = range(6)
+LINEAR, ENERGY, POOLED_UNIT, TURNED_UNIT, PIXEL, DEAD, RANDOM = range(7)
 #: Of the images in the tests: a Gabor patch of it stays within [0, 1].
 CONTRAST = 0.08
 #: The norm of an image's offsets then.
@@ -65,6 +65,7 @@ class _Units:
                     turned,
                     x[:, SIDE * SIDE // 2 + SIDE // 2],
                     0 * linear + 0.25,
+                    jax.nn.relu(of("random")) @ params["mixed"],
                 ],
                 axis=1,
             ),
@@ -87,5 +88,8 @@ def units() -> Model:
         name: jnp.asarray(np.stack(some).reshape(len(some), -1).T, jnp.float32)
         for name, some in columns.items()
     }
+    rng = np.random.default_rng(0)
+    params["random"] = jnp.asarray(rng.normal(size=(SIDE * SIDE, 64)) / SIDE, jnp.float32)
+    params["mixed"] = jnp.asarray(rng.normal(size=64) / 8, jnp.float32)
     takes = Input(size=(SIDE, SIDE), channels=1, min_size=SIDE)
     return Model("units", _Units(), params, None, "1" * 64, takes)

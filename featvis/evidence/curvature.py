@@ -5,8 +5,10 @@ slower: the eigenvalues of its Hessian on the sphere say how fast. It is never f
 method asks for its products with some vectors alone.
 
 Networks of rectifiers are linear in pieces, and their Hessian is 0 almost everywhere. A product is
-therefore the change of the gradient over a step that is not small, (∇f(x + s v) − ∇f(x − s v))/2s:
-exact for quadratic units, and for others what a walk of that length meets.
+therefore the change of the gradient over a step that is not small, (∇f(x + s v) − ∇f(x − s v))/2s,
+of a mean over the same few noisy copies of x: exact for quadratic units, and for others what the
+Hessian of the unit, blurred over its neighbourhood, is about. Which directions are the flattest is
+then measured, by a turn along each of those found.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from objectives import Objective
 
 #: Angles of a walk on the sphere in degrees.
 ANGLES = np.arange(0, 91, 5.0)
+#: Pairs of noisy copies of an image over which gradients are averaged.
+_COPIES = 4
+#: Degrees of the turn by which directions are told apart.
+_TURN = 15.0
 #: What a linear unit has when a walk ends at 90 % of the best: arccos 0.9.
 LINEAR_ANGLE = float(np.degrees(np.arccos(0.9)))
 
@@ -30,8 +36,8 @@ class Walk(NamedTuple):
     """A way on the sphere from the best image, along one eigenvector.
 
     Attributes:
-        curvature: second derivative of the share of the activation by the angle in radians, that of
-            a linear unit −1.
+        curvature: eigenvalue of the Hessian on the sphere, the second derivative of the share of
+            the activation by the angle in radians; that of a linear unit is −1.
         angle: degrees to where the activation has fallen by a tenth, to the nearer side of two; 90
             where it does not until then.
         images: (k, h, w, c), at angles from −angle to angle.
@@ -71,7 +77,7 @@ def flattest(
         blank: the unit's activation for plain grey.
         directions: how many.
         iterations: of Lanczos' method, at least `directions`.
-        step: of the differences, over the norm of the image's offsets.
+        step: of the differences and of the noise, over the norm of the image's offsets.
         band: of the stimulus's power that its frequencies hold; 1 for all directions.
         seed: of the first vector.
     """
@@ -99,14 +105,25 @@ def flattest(
         v = keep(v)
         return v - here * (here @ v)
 
-    def product(v: np.ndarray) -> np.ndarray:
-        moved = z.ravel() + step * size * np.stack([v, -v])
-        change = slopes(moved)
-        return tangent((change[0] - change[1]) / (2 * step) * size / gain) - radial * v
+    rng = np.random.default_rng(seed)
+    noise = np.stack([tangent(rng.normal(size=z.size)) for _ in range(_COPIES)])
+    noise *= step / np.linalg.norm(noise, axis=1, keepdims=True)
+    copies = size * (here + np.concatenate([noise, -noise]))
 
-    start = tangent(np.random.default_rng(seed).normal(size=z.size))
+    def product(v: np.ndarray) -> np.ndarray:
+        after, before = (slopes(copies + side * step * size * v).mean(axis=0) for side in (1, -1))
+        return tangent((after - before) / (2 * step) * size / gain) - radial * v
+
+    start = tangent(rng.normal(size=z.size))
     values, vectors = lanczos(product, start, max(iterations, directions), tangent)
-    order = np.argsort(-values)[:directions]
+    turn = np.radians(_TURN)
+    ends = [
+        size * (np.cos(turn) * here + side * np.sin(turn) * v)
+        for v in vectors.T
+        for side in (1, -1)
+    ]
+    shares = (responses(model, unit, np.clip(shown(np.stack(ends)), 0, 1)) - blank) / gain
+    order = np.argsort(-shares.reshape(-1, 2).min(axis=1), kind="stable")[:directions]
     return [
         _walk(model, unit, image, shown, here, vectors[:, k], size, blank, gain, float(values[k]))
         for k in order

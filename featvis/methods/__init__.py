@@ -17,6 +17,8 @@ from featvis.methods.diversity import (
     gram_diversity,
     trade_off,
 )
+from featvis.methods.invariance import Invariance, invariance
+from featvis.methods.invariance_table import invariance_table
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
 from featvis.methods.recipe import (
     Recipe,
@@ -32,6 +34,7 @@ from featvis.methods.recipe import (
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "Invariance",
     "Recipe",
     "Setting",
     "Stage",
@@ -50,6 +53,8 @@ __all__ = [
     "gram_diversity",
     "ijcv2016",
     "ijcv2016_caricature",
+    "invariance",
+    "invariance_table",
     "invert",
     "maco",
     "metamer",

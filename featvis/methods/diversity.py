@@ -426,11 +426,17 @@ def beside(aim: Aim, n: int, noise: float, seed: int) -> np.ndarray:
 def check_alive(unit: Objective, blank: float, activations: np.ndarray) -> None:
     """Refuses a unit that nothing drives above what it gives for plain grey."""
     best = float(np.max(activations))
-    if not best - blank > _DEAD * max(abs(best), abs(blank)):
+    if not is_alive(blank, activations):
         raise InputError(
             f"{unit} is dead: from {len(activations)} starts its activation is {best:.4g} at most, "
             f"and {blank:.4g} for plain grey"
         )
+
+
+def is_alive(blank: float, activations: np.ndarray) -> bool:
+    """Whether a unit's best activation is above that of plain grey."""
+    best = float(np.max(activations))
+    return best - blank > _DEAD * max(abs(best), abs(blank))
 
 
 def check_layer(model: Model, layer: str | None, own: str, size: tuple[int, int]) -> None:
