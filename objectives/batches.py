@@ -17,6 +17,7 @@ from objectives.objective import (
     Constant,
     Objective,
     OnImages,
+    Product,
     Scaled,
     Sum,
     holds_objectives,
@@ -178,7 +179,9 @@ def units_of(objective: Objective) -> Objective | None:
     if isinstance(objective, Scaled):
         inner = units_of(objective.objective)
         return None if inner is None else Scaled(objective.weight, inner)
-    if isinstance(objective, Sum):
+    if isinstance(objective, (Sum, Product)):
         kept = [units for units in map(units_of, objective.objectives) if units is not None]
-        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+        return type(objective)(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+    if objective.children and all(units_of(child) is None for child in objective.children):
+        return None  # a bound on a prior
     return objective

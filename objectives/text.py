@@ -443,4 +443,4 @@ def _ambiguous(name: str, *classes: Any) -> Any:
 
 
 #: The algebra's nodes are written + and *, never called.
-_WRITTEN_AS_OPERATORS = {"sum", "scaled", "on_images"}
+_WRITTEN_AS_OPERATORS = {"sum", "scaled", "product", "on_images"}

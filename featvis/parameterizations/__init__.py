@@ -9,11 +9,14 @@ from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
 from featvis.parameterizations.region import Region
+from featvis.parameterizations.shared import Shared
+from featvis.parameterizations.sphere import FixedNorm
 from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
     "CPPN",
     "BoundedPixels",
+    "FixedNorm",
     "Fourier",
     "Framed",
     "FrozenChannels",
@@ -22,5 +25,6 @@ __all__ = [
     "Pixels",
     "Pyramid",
     "Region",
+    "Shared",
     "Upsampled",
 ]

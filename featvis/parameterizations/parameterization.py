@@ -109,6 +109,11 @@ class Parameterization(ABC):
         """Names of the parameters that stay what they are, whatever the optimizer does."""
         return frozenset()
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the parameters that are the same for all images of a batch."""
+        return frozenset()
+
     @abstractmethod
     def init(self, key: jax.Array) -> Params:
         """Draw the parameters of one image from `key`: a dict of float32 arrays."""

@@ -101,7 +101,8 @@ class Run:
         batch: number of images; by default what the objective or the seeds ask for, or 1.
         steps: optimisation steps, at least 1.
         optimizer: any optax transformation, or its text (`"chain(clip(1.0), adam(0.05))"`), which
-            the manifest can keep. Each image has its own state, so that nothing in it mixes images.
+            the manifest can keep. Each image has its own state, so that nothing in it mixes images
+            (but `normalize_over_batch`, and what else asks for the axis `optimizers.IMAGES`).
             Its update gets the score as `value`, the gradient as `grad`, and as `key` a key of
             this image and step, for what it draws; optax's own noise is that of its own seed.
         transform: what an image goes through before the model at each step, drawn anew for each

@@ -16,6 +16,7 @@ from featvis import kernels
 from featvis import text as components
 from featvis.jaxprs.liveness import pruned
 from featvis.jaxprs.redirection import redirected
+from featvis.optimizers import IMAGES
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
 from objectives import Activations, Objective, slice_images
@@ -113,6 +114,8 @@ def start_state(
     else:
         params = jax.vmap(lambda key: parameterization.init(purpose_key(key, 0)))(keys)
     params = jax.vmap(parameterization.project)(params)
+    for name in parameterization.shared:
+        params = {**params, name: jnp.broadcast_to(params[name][:1], params[name].shape)}
     count = keys.shape[0]
     # The lowest number rather than an infinity, which JAX may have been asked to look for.
     nothing = jnp.full(count, jnp.finfo(jnp.float32).min, jnp.float32)
@@ -282,7 +285,8 @@ def take_steps(
         def update(
             gradient: Any, moments: Any, params: Any, score: jax.Array, key: jax.Array
         ) -> tuple[Any, Any]:
-            descent = jax.tree.map(jnp.negative, gradient)
+            whole = {name: _over_images(gradient[name]) for name in parameterization.shared}
+            descent = jax.tree.map(jnp.negative, {**gradient, **whole})
             updates, moments = optimizer.update(
                 descent, moments, params, value=-score, grad=descent, key=key
             )
@@ -291,7 +295,9 @@ def take_steps(
             return parameterization.project(optax.apply_updates(params, updates)), moments
 
         own = jax.vmap(jax.random.fold_in, (0, None))(drawn, _OPTIMIZERS)
-        params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores, own)
+        params, moments = jax.vmap(update, axis_name=IMAGES)(
+            gradient, now.optimizer, now.params, scores, own
+        )
         # A step that goes wrong is not taken: what was there before it is kept.
         finite = jnp.isfinite(scores) & _finite(gradient) & _finite(params)
         average = jnp.where(now.step == 0, scores, 0.9 * now.average + 0.1 * scores)
@@ -322,6 +328,11 @@ def take_steps(
 
     rows = jnp.zeros((CHUNK, count), jnp.float32)
     return jax.lax.while_loop(going, step, (state, rows, jnp.ones((CHUNK, count), bool)))
+
+
+def _over_images(gradient: jax.Array) -> jax.Array:
+    """The sum over the batch of a gradient by what its images share, of those that are finite."""
+    return jax.lax.psum(jnp.where(jnp.all(jnp.isfinite(gradient)), gradient, 0), IMAGES)
 
 
 def _finite(tree: Any) -> jax.Array:

@@ -243,7 +243,6 @@ def test_what_a_text_says(text: str, objective: ob.Objective) -> None:
         ("tv + chanel('a', 1)", 5, "unknown objective 'chanel'; nearest: channel"),
         ("scaled(1, tv)", 0, "unknown objective 'scaled'"),
         # Arithmetic.
-        ("block8:3 * tv", 11, "not with each other"),
         ("block8:3 / tv", 11, "not by each other"),
         ("2/block8:3", 2, "nothing divides by an objective"),
         ("tv/0", 3, "cannot be divided by zero"),
@@ -520,6 +519,29 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
         arrays(positive, 1, 1, 2, 3) | arrays(finite, 3, 1, 1, 1),
     ),
     ob.Tone: st.builds(ob.Tone, arrays(finite, 2) | arrays(finite, 3, 2), arrays(positive, 2)),
+    ob.Boundary: st.builds(ob.Boundary, st.integers(1, 99), positive),
+    ob.WhitenedDirection: st.builds(
+        ob.WhitenedDirection,
+        names,
+        arrays(finite, 2) | arrays(finite, 3, 2),
+        arrays(finite, 2, 2) | arrays(finite, 3, 2, 2),
+        positive,
+    ),
+    ob.SpatialDirection: st.builds(
+        ob.SpatialDirection,
+        names,
+        arrays(finite, 1, 2, 3) | arrays(finite, 3, 1, 2, 3),
+        st.none() | arrays(whole, 2) | arrays(whole, 3, 2),
+        positive,
+    ),
+    ob.Window: st.builds(
+        ob.Window, names, indices, arrays(positive, 2, 3) | arrays(positive, 3, 1, 2)
+    ),
+    ob.AtLeast: st.builds(ob.AtLeast, simple, finite | arrays(finite, 3)),
+    ob.Level: st.builds(ob.Level, simple, finite | arrays(finite, 3)),
+    ob.Softmax: st.builds(ob.Softmax, st.lists(simple, min_size=2, max_size=3), positive),
+    ob.Softmin: st.builds(ob.Softmin, st.lists(simple, min_size=2, max_size=3), positive),
+    ob.InGroups: st.builds(ob.InGroups, simple, st.integers(1, 9)),
 }
 weights = st.floats(-1e6, 1e6) | st.integers(-9, 9) | arrays(finite, 3) | arrays(finite, 100)
 
@@ -536,6 +558,7 @@ def _algebra(inner: st.SearchStrategy) -> st.SearchStrategy:
         st.builds(lambda w, a: w - a, weights, inner),
         st.builds(lambda w, a: a / w, nonzero, single),
         st.builds(lambda a: -a, inner),
+        st.builds(lambda a, b: a * b, inner, inner),
         st.builds(lambda a, images: a.on(images), single, some),
     )
 
