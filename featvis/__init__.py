@@ -27,7 +27,7 @@ from featvis.errors import (
     TooLargeError,
     UnknownModel,
 )
-from featvis.evidence import compare_with_natural, metrics, vary_seed
+from featvis.evidence import TrustWarning, compare_with_natural, metrics, trust, vary_seed
 from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
@@ -172,6 +172,7 @@ __all__ = [
     "Tone",
     "TooLargeError",
     "TotalVariation",
+    "TrustWarning",
     "UnknownLayer",
     "UnknownModel",
     "Upsampled",
@@ -216,6 +217,7 @@ __all__ = [
     "tap",
     "target",
     "transforms",
+    "trust",
     "units_of",
     "vary_seed",
 ]
