@@ -18,6 +18,8 @@ from objectives import Objective, alone
 
 #: Photographs taken at random: what any two have in common.
 _RANDOM = 24
+#: Correlation by which photographs that excite a unit are more alike than any: below, by chance.
+_ALIKE = 0.05
 #: Share of the contributions of one in a layer, below which the other passes the layer by.
 _PASSED_BY = 0.01
 
@@ -59,12 +61,16 @@ class Paths(NamedTuple):
     similarity: np.ndarray
 
     def normalised(self) -> float:
-        """The similarity, 1 for photographs that excite the unit and 0 for any, over all layers.
+        """The similarity, 1 as the photographs have with each other and 0 as any have with them.
 
-        Both differences are summed over the layers: in one alone the lower may be next to 0.
+        Both differences are summed over the layers in which the photographs are more alike than
+        any by at least `_ALIKE`: in others nothing is to be seen. NaN where there is none.
         """
-        picture, best, random = self.similarity.sum(axis=0) if len(self.layers) else [np.nan] * 3
-        return float((picture - random) / (best - random)) if best != random else float("nan")
+        picture, best, random = self.similarity.T
+        told = best - random >= _ALIKE
+        if not told.any():
+            return float("nan")
+        return float((picture - random)[told].sum() / (best - random)[told].sum())
 
 
 def paths(result: Result, images: str | Path | Images, *, top: int = 8) -> list[Paths]:

@@ -83,9 +83,10 @@ def trust(
       the photographs, 0 is no channel in common. Suspect below 0.5.
     - `path_natural`: the same of a photograph, the one of these that overlaps the others least.
     - `path_similarity`, unbounded: Spearman's ρ over the channels' mean activations, (ρ(picture,
-      top) − ρ(random, top)) / (ρ(top, top) − ρ(random, top)), the differences summed over the
-      layers on the way: 1 is as photographs that excite the unit, 0 as any photograph. Geirhos et
-      al. compare all positions for classes, layer by layer. Nothing is concluded from it.
+      top) − ρ(any, top)) / (ρ(top, top) − ρ(any, top)), the differences summed over the layers
+      where the lower is at least 0.05: 1 is as photographs that excite the unit, 0 as any
+      photograph; NaN where these are nowhere more alike than any. Geirhos et al. compare all
+      positions for classes, layer by layer. Nothing is concluded from it.
     - `start_gap`, −1 to 1 where both are above the median photograph: the mean score of the
       pictures that began at photographs less that of those that began at noise, over the larger of
       both, counted from the median photograph's. 0 where the start does not matter. Suspect above
@@ -106,8 +107,8 @@ def trust(
         progress: show a progress bar, on a terminal or in a notebook.
 
     Returns:
-        The result with this evidence. NaN for paths to a unit of the first layer; no `start_...`
-        without starts.
+        The result with this evidence. The overlaps are NaN for a unit of the first layer; without
+        starts there is none of theirs.
 
     Raises:
         InputError: an objective without a unit; no photograph, too few, or too few that excite the
@@ -186,10 +187,7 @@ def _least(values: np.ndarray) -> float:
 def _from_starts(result: Result, found: Photographs, starts: int, progress: bool) -> _Starts:
     """The pictures again, from noise of other seeds and from photographs."""
     units = comparable(result.run.parts.objective)
-    noise = [result.images]
     natural = []
-    for step in range(1, starts):
-        noise.append(_again(result, [reseeded(done, step) for done in result.runs], progress))
     for best in found.best[:starts]:
         photograph, first = found.at(best), result.runs[0]
         # Members of the batch that the result has not begin anywhere.
@@ -201,6 +199,9 @@ def _from_starts(result: Result, found: Photographs, starts: int, progress: bool
             natural.append(_again(result, begun, progress))
         except InputError as error:
             raise InputError(f"{error}; starts=0 leaves the starts out") from error
+    noise = [result.images]
+    for step in range(1, starts):
+        noise.append(_again(result, [reseeded(done, step) for done in result.runs], progress))
     scores = [[unit_scores(result, units, one) for one in several] for several in (noise, natural)]
     return _Starts(np.stack(noise), np.stack(scores[0]), np.stack(natural), np.stack(scores[1]))
 
