@@ -95,8 +95,8 @@ def trust(
       began at noise. Suspect below 0.5.
     - `suspect`: how many of these three are beyond their bounds.
 
-    What is not seen: a circuit within a channel, or where the network has no layer, and one that
-    is built against these checks.
+    What is not seen: a circuit within a channel, where the network has no layer, or among the
+    steps of a scan; and one that is built against these checks.
 
     Args:
         result: of `synthesize` or `replay`, or of a method.

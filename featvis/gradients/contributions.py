@@ -77,8 +77,10 @@ def _way(
     layers = apply(weights, image)
     found = []
     for name, slope in zip(names, slopes, strict=True):
-        rows = layers[name].reshape(-1, slope.shape[-1])
-        found.append((jnp.sum(rows * slope.reshape(rows.shape), axis=0), jnp.mean(rows, axis=0)))
+        rows, slopes_ = (
+            one.reshape(-1, one.shape[-1]).astype(jnp.float32) for one in (layers[name], slope)
+        )
+        found.append((jnp.sum(rows * slopes_, axis=0), jnp.mean(rows, axis=0)))
     return found
 
 
@@ -92,15 +94,26 @@ def _shifted(
         return [layers[name] for name in names], layers
 
     closed, shapes = jax.make_jaxpr(listed, return_shape=True)(weights, image)
-    places: dict[Any, int] = {}
+    made = {variable: eqn for eqn in closed.jaxpr.eqns for variable in eqn.outvars}
+    places: dict[Any, tuple[int, tuple[int, ...]]] = {}
     for place, variable in enumerate(closed.jaxpr.outvars[: len(names)]):
-        places.setdefault(variable, place)  # a layer by two names counts once
+        axes = tuple(range(variable.aval.ndim))
+        while variable in made and made[variable].primitive.name == "transpose":
+            # Channels first, turned round: what is turned is on the way.
+            eqn = made[variable]
+            axes, variable = tuple(eqn.params["permutation"][axis] for axis in axes), eqn.invars[0]
+        places.setdefault(variable, (place, axes))  # a layer by two names counts once
+
+    def shift(shifts: list[jax.Array], variable: Any) -> jax.Array:
+        place, axes = places[variable]
+        return jnp.transpose(shifts[place], np.argsort(axes).tolist())
+
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((weights, image))]
 
     def call(shifts: list[jax.Array]) -> dict[str, jax.Array]:
         def rule(eqn: Any, inputs: Any) -> list[Any]:
             return [
-                value + shifts[places[variable]] if variable in places else value
+                value + shift(shifts, variable) if variable in places else value
                 for variable, value in zip(eqn.outvars, bind(eqn, inputs), strict=True)
             ]
 

@@ -206,6 +206,23 @@ def test_contributions_are_the_parts_of_a_linear_score(photographs):
     assert tuple(found) == ("first", "second", "split")
 
 
+def test_layers_that_are_given_turned_round_are_on_the_way(photographs):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3, 3, 3)), jnp.float32)
+
+    def apply(kernel, image):
+        numbers = ("NCHW", "OIHW", "NCHW")
+        conv = fv.tap(
+            jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=numbers),
+            "conv",
+        )
+        return jax.nn.relu(conv).sum((2, 3)) @ jnp.arange(10.0, dtype=jnp.float32).reshape(5, 2)
+
+    model = fv.from_function(apply, kernel, input=fv.Input(size=SIZE, layout="NCHW"))
+    found = ways(model, fv.Logit(1), photographs[:2])["conv"]
+    active = np.maximum(np.asarray(model(photographs[:2])["conv"]), 0).sum((1, 2))
+    np.testing.assert_allclose(found.contributions, active * np.arange(1, 10, 2.0), rtol=1e-4)
+
+
 def of(*layers):
     """Ways of images with these contributions."""
     return {str(i): Way(np.array(one, float), np.array(one, float)) for i, one in enumerate(layers)}
