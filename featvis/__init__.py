@@ -28,7 +28,14 @@ from featvis.errors import (
     TooLargeError,
     UnknownModel,
 )
-from featvis.evidence import compare_with_natural, metrics, recognition, vary_seed
+from featvis.evidence import (
+    TrustWarning,
+    compare_with_natural,
+    metrics,
+    recognition,
+    trust,
+    vary_seed,
+)
 from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
@@ -216,6 +223,7 @@ __all__ = [
     "Tone",
     "TooLargeError",
     "TotalVariation",
+    "TrustWarning",
     "UnknownLayer",
     "UnknownModel",
     "Upsampled",
@@ -271,6 +279,7 @@ __all__ = [
     "target",
     "trade_off",
     "transforms",
+    "trust",
     "units_of",
     "vary_seed",
 ]

@@ -46,23 +46,10 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
     """
     if result.joined:
         return Result.join([compare_with_natural(part, folder) for part in result.joined])
-    model, objective, *_ = result.run.parts
-    units = comparable(objective)
-    count = result.runs[-1].images
-    height, width, channels = result.images.shape[1:]
-    members = result.members
-    natural = []
-    for images in _natural(folder, (height, width), channels):
-        padding = _BATCH - len(images)
-        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
-        scores = _score_alone(model.apply, count, model.params, units, padded)
-        natural.append(np.asarray(scores)[: len(images), members])
-    if not natural:
-        raise InputError(f"no picture in {folder!s} can be read")
+    units = comparable(result.run.parts.objective)
+    natural = [scores for _, scores in scored(result, units, folder)]
     scores = np.concatenate(natural)
-    own = np.asarray(_score_alone(model.apply, count, model.params, units, result.images))[
-        np.arange(len(result)), members
-    ]
+    own = unit_scores(result, units, result.images)
     below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
     return result.with_evidence(
         unit_score=own,
@@ -72,6 +59,48 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
         natural_std=scores.std(axis=0),
         natural_images=np.full(len(result), len(scores)),
     )
+
+
+def scored(
+    result: Result, units: Objective, folder: str | Path | Images
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Natural images at the pictures' size, and what the unit of each picture gives for them.
+
+    Args:
+        result: of which the pictures are.
+        units: their objective without priors, as `comparable` gives it.
+        folder: as for `compare_with_natural`.
+
+    Yields:
+        Some images (b, h, w, c) and their scores (b, n).
+
+    Raises:
+        InputError: as `compare_with_natural`.
+    """
+    model, count = result.run.parts.model, result.runs[-1].images
+    height, width, channels = result.images.shape[1:]
+    any_read = False
+    for images in _natural(folder, (height, width), channels):
+        any_read = True
+        padding = _BATCH - len(images)
+        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
+        scores = _score_alone(model.apply, count, model.params, units, padded)
+        yield images, np.asarray(scores)[: len(images), result.members]
+    if not any_read:
+        raise InputError(f"no picture in {folder!s} can be read")
+
+
+def unit_scores(result: Result, units: Objective, images: np.ndarray) -> np.ndarray:
+    """What the unit of each picture of a result gives for one image each, (n,).
+
+    Args:
+        result: whose units they are.
+        units: its objective without priors, as `comparable` gives it.
+        images: one for each picture, (n, h, w, c) in [0, 1].
+    """
+    model, count = result.run.parts.model, result.runs[-1].images
+    scores = np.asarray(_score_alone(model.apply, count, model.params, units, images))
+    return scores[np.arange(len(images)), result.members]
 
 
 def _natural(

@@ -36,7 +36,7 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
         raise InputError("the run started from a given image: another seed is no other start")
     scores = [result.clean_scores]
     for step in range(1, seeds):
-        other = again([_reseeded(done, step) for done in result.runs], progress=progress)
+        other = again([reseeded(done, step) for done in result.runs], progress=progress)
         other.or_raise().or_warn()
         if "interrupt" in other.stopped:
             raise KeyboardInterrupt
@@ -46,8 +46,8 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
     )
 
 
-def _reseeded(done: Done, step: int) -> Done:
-    """A run with its seeds this much on."""
+def reseeded(done: Done, step: int) -> Done:
+    """The same run with its seeds this much on."""
     seed = done.run.seed
     later = seed + step if isinstance(seed, (int, np.integer)) else [one + step for one in seed]
     return done._replace(run=dataclasses.replace(done.run, seed=later))
