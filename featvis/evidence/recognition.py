@@ -54,6 +54,12 @@ def recognition(
         UnknownModel: no model of a judge's name.
         WeightsError: a judge without weights.
     """
+    if result.joined:
+        if classes is None or isinstance(classes, (int, str, np.integer)):
+            return Result.join([recognition(one, judges, classes) for one in result])
+        _check_count(classes, len(result))
+        pairs = zip(result, classes, strict=True)
+        return Result.join([recognition(one, judges, own) for one, own in pairs])
     model = result.run.parts.model
     wanted = _wanted(result, model, classes)
     several = [judges] if isinstance(judges, (Model, str)) else list(judges)
@@ -61,7 +67,7 @@ def recognition(
         raise InputError("recognition takes at least one judge; got none")
     networks = [loading.load(one) if isinstance(one, str) else one for one in several]
     # All are checked before the first has seen a picture.
-    places = [_places(model, judge, wanted, result.images.shape[-1]) for judge in networks]
+    places = [places_of(model, judge, wanted) for judge in networks]
     found: dict[str, np.ndarray] = {}
     for judge, own in zip(networks, places, strict=True):
         name = judge.name
@@ -106,16 +112,25 @@ def covering(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _wanted(result: Result, model: Model, classes: Any) -> np.ndarray:
     """The class of each picture, (n,)."""
     if classes is None:
-        return _maximised(result.objective, len(result))
+        return classes_of(result.objective, len(result))
     alone = isinstance(classes, (int, str, np.integer))
     numbers = [model.class_index(one) for one in ([classes] if alone else classes)]
-    if len(numbers) not in (1, len(result)):
-        raise InputError(f"{len(result)} pictures have one class each; got {len(numbers)} classes")
+    if not alone:
+        _check_count(numbers, len(result))
     return np.broadcast_to(np.asarray(numbers), (len(result),))
 
 
-def _maximised(objective: Objective, count: int) -> np.ndarray:
-    """The class of each of `count` images whose score an objective maximises."""
+def _check_count(classes: Sequence[Any], count: int) -> None:
+    if len(classes) != count:
+        raise InputError(f"{count} pictures have one class each; got {len(classes)} classes")
+
+
+def classes_of(objective: Objective, count: int) -> np.ndarray:
+    """The class of each of `count` images whose score an objective maximises, (count,).
+
+    Raises:
+        InputError: of none, or of several an image.
+    """
     found: list[np.ndarray] = []
     for node in objective.walk():
         if isinstance(node, (Logit, Probability, LogProbability, Channel)):
@@ -138,14 +153,19 @@ def _maximised(objective: Objective, count: int) -> np.ndarray:
     return found[0]
 
 
-def _places(model: Model, judge: Model, wanted: np.ndarray, channels: int) -> np.ndarray:
-    """The judge's own numbers of classes of the network explained."""
+def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
+    """The judge's own numbers of classes (n,) of the network explained.
+
+    Raises:
+        InputError: a judge that cannot judge, as `recognition` says.
+    """
     if judge.digest == model.digest and judge.name == model.name:
         raise InputError(
             f"the judge {judge.name} is the network explained, which its own picture pleases: name "
             "another"
         )
     judge.check_scores()
+    channels = model.input.channels
     if judge.input.channels != channels:
         raise InputError(
             f"the judge {judge.name} takes images of {judge.input.channels} channels; the pictures "
