@@ -70,8 +70,8 @@ def corners(images: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Synthesizes all units with each border, prints the table and saves the corners."""
     line = studies.CommandLine(__doc__, "borders", quick="two layers, few steps")
-    line.add_argument("--size", type=int, default=160, help="side in pixels; by default 160")
-    line.add_argument("--steps", type=int, default=200, help="of a picture; by default 200")
+    line.add_argument("--size", type=int, default=160, help="the side in pixels")
+    line.add_argument("--steps", type=int, default=200, help="steps of a picture")
     options, began = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     objective, names = units(model, LAYERS[1:4:2] if options.quick else LAYERS, options.size)

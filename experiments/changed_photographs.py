@@ -56,9 +56,9 @@ def main() -> None:
         __doc__, "changed_photographs", folder="natural images", required=True,
         quick="two photographs, few steps",
     )  # fmt: skip
-    line.add_argument("--size", type=int, default=96, help="side in pixels; by default 96")
-    line.add_argument("--steps", type=int, help="of a caricature; by default the preset's")
-    line.add_argument("--draws", type=int, default=8, help="of an accentuation's step")
+    line.add_argument("--size", type=int, default=96, help="the side in pixels")
+    line.add_argument("--steps", type=int, help="steps of a caricature; by default the preset's")
+    line.add_argument("--draws", type=int, default=8, help="draws of an accentuation's step")
     options, started = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     files = image_files(options.folder)

@@ -138,7 +138,10 @@ def report_classes(
             figures.append(judged(judge, names, result.images))
     report.table(
         ["method", *(f"{name}, median" for name in header[2:])],
-        [[m, *(np.median(f) for f in fs)] for m, fs in zip(found, columns, strict=True)],
+        [
+            [method, *(studies.figure(np.median(one)) for one in figures)]
+            for method, figures in zip(found, columns, strict=True)
+        ],
         caption=f"Medians over the {len(names)} classes; rank 1 is the network's top class. "
         "Contrast: root mean square about mid-grey.",
     )
@@ -148,7 +151,7 @@ def report_classes(
     report.table(
         header,
         [
-            [name, method, *(float(one[i]) for one in figures)]
+            [name, method, *(studies.figure(one[i]) for one in figures)]
             for i, name in enumerate(names)
             for method, figures in zip(found, columns, strict=True)
         ],
@@ -187,16 +190,18 @@ def report_changes(
         [*images, *(image for result in results.values() for image in result.images)],
         [*names, *(f"{setting} {value:g}" for value in results for _ in names)],
         columns=len(names),
+        caption=f"The photographs, and below them {name} of each, by their {setting}.",
     )
     measured = list(next(iter(results.values())).evidence)
     rows = [
         [photograph, value, float(result.clean_scores[i])]
-        + [float(result.evidence[key][i]) for key in measured]
+        + [studies.figure(result.evidence[key][i]) for key in measured]
         for i, photograph in enumerate(names)
         for value, result in results.items()
     ]
     keys = [key.replace("_", " ") for key in measured]
-    report.table(["photograph", setting, "objective", *keys], rows)
+    caption = f"Photograph by photograph, by {setting}; same class 1: the top class is kept."
+    report.table(["photograph", setting, "objective", *keys], rows, caption)
     print(name, setting, *measured, sep="  ")
     for value, result in results.items():
         print(f"{value:6g}", *(f"{np.mean(result.evidence[key]):8.4g}" for key in measured))
@@ -207,9 +212,9 @@ def main() -> None:
     line = studies.CommandLine(
         __doc__, "class_models", folder="natural images", bundled="scikit-image",
         quick="few classes, methods and steps",
+        seed="the starts and the transforms",
     )  # fmt: skip
     line.add_argument("--judge", help="a second network that ranks the pictures")
-    line.add_argument("--seed", type=int, default=0, help="of the starts and the transforms")
     options, started = line.read(), time.perf_counter()
     model = fv.load("efficientnet_lite0")
     judge = fv.load(options.judge) if options.judge else None

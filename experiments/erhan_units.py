@@ -663,8 +663,8 @@ def main() -> None:
     line = studies.CommandLine(
         __doc__, "erhan_units", folder="the files of MNIST", pictures=False,
         bundled="scikit-learn", quick="small networks, few updates",
+        seed="the networks and the pictures",
     )  # fmt: skip
-    line.add_argument("--seed", type=int, default=0, help="of the networks and the pictures")
     options, started = line.read(), time.perf_counter()
     images = read_mnist(options.folder) if options.folder else bundled_digits()
     budget = QUICK if options.quick else FULL if options.folder else DIGITS

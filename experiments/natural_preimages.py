@@ -250,7 +250,8 @@ def show(report: Report, name: str, photographs: np.ndarray, rows: Mapping[str, 
         images += list(one.images[:columns])
         labels += [f"{row} {error:.0f} %" for error in one.figures["error"][:columns]]
     zoom = 1 if images[0].shape[-1] == 3 else 2
-    report.pictures(name, images, labels, columns=columns, zoom=zoom, caption=name)
+    caption = f"{name}: a row of originals, and one of pre-images for each recipe, with its error."
+    report.pictures(name, images, labels, columns=columns, zoom=zoom, caption=caption)
 
 
 def tabulate(report: Report, found: Found, caption: str, of: str = "layer") -> None:
@@ -262,7 +263,7 @@ def tabulate(report: Report, found: Found, caption: str, of: str = "layer") -> N
             kept = one.figures.get("same_class")
             row = [interval(one.figures[measure], places) for measure, places in digits.items()]
             row.append("" if kept is None else f"{kept.sum()} of {len(kept)}")
-            rows.append([layer, name, one.steps, *row, one.seconds])
+            rows.append([layer, name, one.steps, *row, round(one.seconds, 1)])
     header = (
         "recipe",
         "steps",
@@ -387,11 +388,15 @@ def main() -> None:
     line = studies.CommandLine(
         __doc__, "natural_preimages", folder="natural images", bundled="scikit-image",
         needs=("matplotlib", "scikit-image"), quick="two layers, four photographs",
+        seed="the noise and the photographs",
     )  # fmt: skip
-    line.add_argument("--second", default="efficientnet_lite1", help="another network")
-    line.add_argument("--weights", type=Path, help="file of the second network's weights")
-    line.add_argument("--seed", type=int, default=0, help="of the noise and the photographs")
-    line.add_argument("--long", action="store_true", help="modern with ten times the steps too")
+    line.add_argument(
+        "--second",
+        default="efficientnet_lite1",
+        help="another network",
+    )
+    line.add_argument("--weights", type=Path, help="a file of the second network's weights")
+    line.add_argument("--long", action="store_true", help="run modern with ten times the steps too")
     options, started = line.read(), time.perf_counter()
     size, count, steps = (96, 4, 40) if options.quick else (160, 16, 400)
     if options.folder is None:

@@ -209,7 +209,7 @@ def main() -> int:
     """Writes the digests, and compares them with earlier ones."""
     line = studies.CommandLine(__doc__, None, quick="every eighth call")
     line.add_argument("output", type=Path, help="the JSON file that is written")
-    line.add_argument("--against", type=Path, help="one of an earlier commit")
+    line.add_argument("--against", type=Path, help="the file of an earlier commit")
     given = line.read()
     before = json.loads(given.against.read_text()) if given.against else {}
     found: dict[str, str] = {}

@@ -35,13 +35,15 @@ _ZOOM = 3
 
 def main() -> None:
     """Synthesizes every class under each transform; prints the table and writes a sheet."""
-    line = studies.CommandLine(__doc__, "small_images", quick="32 steps, in place of 512")
-    line.add_argument("--model", default="cifar_resnet20", help="by default cifar_resnet20")
+    line = studies.CommandLine(
+        __doc__, "small_images", quick="32 steps, in place of 512",
+        seed="the starts and the transforms",
+    )  # fmt: skip
+    line.add_argument("--model", default="cifar_resnet20", help="a network")
     line.add_argument("--weights", help="a file of weights; by default those that are fetched")
-    line.add_argument("--steps", type=int, help="of a picture; by default 512")
-    line.add_argument("--seed", type=int, default=0, help="of the starts and the transforms")
+    line.add_argument("--steps", type=int, default=512, help="steps of a picture")
     arguments, started = line.read(), time.perf_counter()
-    steps = arguments.steps or (32 if arguments.quick else 512)
+    steps = 32 if arguments.quick else arguments.steps
     if arguments.weights is None:
         fv.fetch(arguments.model)
     model = fv.load(arguments.model, arguments.weights)

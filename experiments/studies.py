@@ -28,6 +28,14 @@ PACKAGES = {
 }
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 class CommandLine(argparse.ArgumentParser):
     """The options that every study has; `read` checks what is given before anything is computed.
 
@@ -40,6 +48,7 @@ class CommandLine(argparse.ArgumentParser):
         needs: packages of `PACKAGES` that it needs.
         bundled: the package whose data it takes where no folder is given.
         quick: what `--quick` leaves.
+        seed: what `--seed` drives; None for a study without.
     """
 
     def __init__(
@@ -53,30 +62,36 @@ class CommandLine(argparse.ArgumentParser):
         needs: Sequence[str] = (),
         bundled: str | None = None,
         quick: str,
+        seed: str | None = None,
     ) -> None:
-        needed = [*needs, *([bundled] if bundled else [])]
-        alone = f" ({bundled} only where no folder is given)" if bundled else ""
+        only = [bundled] if bundled and bundled not in needs else []
+        needed = [*needs, *only]
+        alone = f" ({bundled} only where no folder is given)" if only else ""
         installed = "It needs featvis alone."
         if needed:
             installed = f"It needs more than featvis{alone}: pip install {' '.join(needed)}"
-        super().__init__(description=(doc or "").partition("\n")[0], epilog=installed)
+        title = (doc or "").partition("\n")[0]
+        super().__init__(description=title, epilog=installed, formatter_class=_Defaults)
         self.folder, self.pictures = folder, pictures
         self.needs, self.bundled = tuple(needs), bundled
         if folder is not None:
-            count = None if required else "?"
-            told = f"a folder of {folder}" + ("" if required else f"; by default {bundled}'s")
-            self.add_argument("folder", nargs=count, type=Path, help=told)
+            told = f"a folder of {folder}" + ("" if required else f"; without it, {bundled}'s")
+            some = {"default": argparse.SUPPRESS} if required else {"nargs": "?"}
+            self.add_argument("folder", type=Path, help=told, **some)
         if out is not None:
-            told = f"the folder that is written; by default {out}"
-            self.add_argument("-o", "--out", type=Path, default=Path(out), help=told)
-        self.add_argument("--quick", action="store_true", help=f"a first look: {quick}")
+            self.add_argument(
+                "-o", "--out", type=Path, default=Path(out), help="the folder that is written"
+            )
+        self.add_argument("--quick", action="store_true", help=f"take a first look: {quick}")
+        if seed is not None:
+            self.add_argument("--seed", type=int, default=0, help=f"the seed of {seed}")
 
     def read(self) -> argparse.Namespace:
         """Return what is given; a package or a folder that is missing is one line and code 2."""
         options = self.parse_args()
-        needed = self.needs
+        needed = dict.fromkeys(self.needs)
         if self.bundled is not None and options.folder is None:
-            needed = (*needed, self.bundled)
+            needed[self.bundled] = None
         missing = [one for one in needed if importlib.util.find_spec(PACKAGES[one]) is None]
         if missing:
             self._leave(f"{', '.join(missing)} missing: pip install {' '.join(missing)}")
@@ -130,6 +145,12 @@ def spread(values: Sequence[float] | np.ndarray, digits: str = ".3g") -> str:
     """Single figures as a range, least to greatest; one alone as it is."""
     least, greatest = (f"{v:{digits}}" for v in (np.min(values), np.max(values)))
     return least if least == greatest else f"{least} to {greatest}"
+
+
+def figure(value: Any) -> int | float:
+    """A number as a table has it: one that is whole without a point, a rank 1 and not 1.000."""
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def finish(started: float, place: Path, photographs: int | None = None) -> None:

@@ -33,7 +33,7 @@ class Output(io.TextIOBase):
         self.error: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Writes text, if the stream still takes any."""
+        """Write text, if the stream still takes any."""
         if not isinstance(text, str):
             raise TypeError(f"text is written here, not {type(text).__name__}")
         if self._stream is None and text:
@@ -51,7 +51,7 @@ class Output(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what is waiting."""
+        """Hand on what is waiting."""
         if self._stream is None or self.error is not None:
             return
         try:
@@ -60,11 +60,11 @@ class Output(io.TextIOBase):
             self._lose(error)
 
     def writable(self) -> bool:
-        """It is, whatever becomes of the text."""
+        """Return True, whatever becomes of the text."""
         return True
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def _lose(self, error: Exception) -> None:
@@ -76,7 +76,7 @@ class Output(io.TextIOBase):
             os.close(nowhere)
 
     def exit_code(self, code: int) -> int:
-        """The exit code of a program that would have had `code`, and says what was lost."""
+        """Return the exit code of a program that would have had `code`; say what was lost."""
         self.flush()
         if self.error is None or code:
             return code

@@ -13,7 +13,7 @@ from typing import Annotated
 
 
 def commands() -> dict[str, str]:
-    """The summaries of the commands by name, read from their source without importing it.
+    """Return the summaries of the commands by name, read from their source without importing it.
 
     A command is a function under `command(...)`, or made by `method(...)` of a driver.
     """
@@ -63,7 +63,7 @@ def _said_of_the_program() -> tuple[str, str]:
 
 
 def overview(arguments: list[str]) -> tuple[str, int] | None:
-    """The text that answers the arguments without any work, and the exit code; None: work is due.
+    """Return the text that answers the arguments at once, and the exit code; None: work is due.
 
     Args:
         arguments: of the command line.

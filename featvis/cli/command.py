@@ -74,7 +74,7 @@ class _Grouped(typer.core.TyperCommand):
 def option(
     name: str, kind: Any, help: str, *written: str, group: str = "This command", **more: Any
 ) -> dict[str, inspect.Parameter]:
-    """An option of commands.
+    """Make an option of commands.
 
     Args:
         name: what commands call it.
@@ -128,7 +128,7 @@ FILES = {
 
 
 def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
-    """The options of a run, as `Run` has them, with the presets of a kind, and an animation.
+    """Return the options of a run, as `Run` has them, with presets and an animation.
 
     Args:
         kind: of presets, as `featvis.methods.presets` has it; None for a method without.
@@ -156,7 +156,7 @@ def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
 
 
 def driver_options(driver: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The options that a driver alone has, told in its docstring, typed in its signature."""
+    """Return the options that a driver alone has: told in its docstring, typed in its signature."""
     found: dict[str, inspect.Parameter] = {}
     for one in inspect.signature(driver, eval_str=True).parameters.values():
         kind = next((k for k in (str, float, int) if one.annotation in (k, k | None)), None)

@@ -15,7 +15,7 @@ from featvis.models import Model
 
 
 def network_of(given: Namespace, *, outline: bool = False) -> tuple[Model, list[str]]:
-    """The network that a command line names, and the words after its name.
+    """Return the network that a command line names, and the words after its name.
 
     With `outline` it may be without its weights.
     """
@@ -30,7 +30,7 @@ def network_of(given: Namespace, *, outline: bool = False) -> tuple[Model, list[
 
 
 def load_network(name: str, weights: str | None) -> Model:
-    """A network; one of one's own may be in the folder one is in, after all that is installed."""
+    """Load a network; one's own may be in the working folder, after all that is installed."""
     if not loading.is_place(name):
         return loading.load(name, weights)
     with suppress(FileNotFoundError):  # somebody deleted it
@@ -42,7 +42,7 @@ def load_network(name: str, weights: str | None) -> Model:
 
 
 def size_of(text: str | None, network: Model) -> tuple[int, int] | None:
-    """The (height, width) that `--size` says; None where it was not given.
+    """Return the (height, width) that `--size` says; None where it was not given.
 
     Raises:
         InputError: no size, or one that the network does not take.

@@ -50,7 +50,7 @@ def use_cache() -> None:
 
 
 def options_of(given: Namespace, network: Model) -> dict[str, Any]:
-    """What the command line says of a run, in the words of Python: `size` too."""
+    """Return what the command line says of a run, in the words of Python: `size` too."""
     size, takes = size_of(given.size, network), network.input
     if given.param is not None:
         texts.parameterization(
@@ -85,7 +85,7 @@ class Files:
 
 
 def plan(given: Namespace, network: Model, said: Sequence[str], names: Sequence[str]) -> Files:
-    """Where each picture goes, tried before anything is computed.
+    """Return where each picture goes, tried before anything is computed.
 
     Args:
         given: the command line.
@@ -193,7 +193,7 @@ def deliver(
 
 
 def label(objective: Any, network: Model) -> str:
-    """The text under a picture: a class has its name."""
+    """Return the text under a picture: a class has its name."""
     is_class = isinstance(objective, (Logit, Probability, LogProbability))
     if is_class and network.labels and np.ndim(objective.index) == 0:
         return f"{objective}: {network.labels[int(np.asarray(objective.index))]}"
