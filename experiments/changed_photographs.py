@@ -64,7 +64,7 @@ def main() -> None:
     files = image_files(options.folder)
     count = 2 if options.quick else 8
     files = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
-    images = np.asarray(read_images(files, (options.size, options.size), 3))
+    images = np.asarray(read_images(files, (options.size, options.size)))
     steps = 40 if options.quick else options.steps
 
     for layer in LAYERS:

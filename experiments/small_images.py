@@ -67,7 +67,7 @@ def main() -> None:
             labels.append(model.labels[index] if model.labels else str(index))
         result.save(arguments.out / f"{name.replace(' ', '-')}.png", force=True)
     path = arguments.out / "sheet.png"
-    grid(pictures, labels, len(classes)).save(path)
+    grid(pictures, labels, columns=len(classes)).save(path)
     studies.finish(started, path)
 
 

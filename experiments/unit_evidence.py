@@ -74,7 +74,7 @@ def main() -> None:
 
     (options.out / "figures.json").write_text(json.dumps(rows, indent=1) + "\n")
     columns = len(rows) // len({row["layer"] for row in rows})
-    sheet = grid([to_picture(p) for p in pictures], [str(r["unit"]) for r in rows], columns)
+    sheet = grid([to_picture(p) for p in pictures], [str(r["unit"]) for r in rows], columns=columns)
     sheet.save(options.out / "pictures.png")
 
     layers = list(dict.fromkeys(row["layer"] for row in rows))

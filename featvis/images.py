@@ -35,7 +35,7 @@ class ConversionWarning(UserWarning):
 
 
 def read_image(
-    path: str | Path, size: tuple[int, int] | None = None, channels: int = 3
+    path: str | Path, size: tuple[int, int] | None = None, *, channels: int = 3
 ) -> np.ndarray:
     """Reads a picture file, upright, as (h, w, channels) float32 in [0, 1].
 
@@ -65,7 +65,7 @@ def read_image(
 
 
 def read_images(
-    paths: Sequence[str | Path], size: tuple[int, int] | None = None, channels: int = 3
+    paths: Sequence[str | Path], size: tuple[int, int] | None = None, *, channels: int = 3
 ) -> np.ndarray:
     """Reads several picture files as `read_image` does, (n, h, w, channels).
 
@@ -343,8 +343,8 @@ def image_array(
     """As `as_images`, but one image alone stays (h, w, c)."""
     if of_files(images):
         if not isinstance(images, (list, tuple)):
-            return read_image(images, size, channels).astype(dtype)  # type: ignore[arg-type]
-        return read_images(images, size, channels).astype(dtype)
+            return read_image(images, size, channels=channels).astype(dtype)  # type: ignore[arg-type]
+        return read_images(images, size, channels=channels).astype(dtype)
     if isinstance(images, (list, tuple)) and any(_is_one(one) for one in images):
         each = [image_array(one, channels, size, what=what, dtype=dtype) for one in images]
         shapes = sorted({one.shape for one in each})

@@ -15,7 +15,7 @@ from flax import nnx
 
 from featvis import zoo
 from featvis.errors import FeatvisError, InputError, UnknownModel, printable
-from featvis.models import Model, from_nnx
+from featvis.models import Model, from_nnx, join
 from featvis.weights import download
 from featvis.weights.files import split_part
 from featvis.weights.watch import Limits
@@ -31,7 +31,8 @@ def load(name: str, weights: str | Path | None = None) -> Model:
     """Reads a model's weights; a second call for a name alone returns the same model.
 
     Args:
-        name: One of the names in `available()`, as `efficientnet_lite0`; or where a function (or
+        name: One of the names in `available()`, as `efficientnet_lite0`; several with `+` between,
+            `efficientnet_lite0+resnet50`, for `join` of them; or where a function (or
             class) is that makes one's own, as `mypackage.mymodule:factory`. It is imported and
             called, with `weights` where that is given, and returns a `Model` or an `nnx.Module`.
         weights: A file of weights for it; by default those that its entry knows. For a network of
@@ -45,6 +46,12 @@ def load(name: str, weights: str | Path | None = None) -> Model:
     """
     if is_place(name):
         return _made_by(name, weights)
+    if "+" in str(name):
+        if weights is not None:
+            raise InputError(
+                f"{name} are several networks: load each with its weights and join them"
+            )
+        return _joined(name)
     return _load(name) if weights is None else entry(name).load(weights)
 
 
@@ -115,6 +122,14 @@ def _said(error: BaseException) -> str:
     """What an error of a user's code says, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {printable(text)}" if text else type(error).__name__
+
+
+@functools.cache
+def _joined(name: str) -> Model:
+    parts = name.split("+")
+    if len(set(parts)) < len(parts):
+        raise InputError(f"joined networks are different ones; got {name!r}")
+    return join({part: load(part) for part in parts})
 
 
 @functools.cache

@@ -30,6 +30,7 @@ _LABEL = 255
 def grid(
     pictures: Sequence[Image.Image | np.ndarray],
     labels: Sequence[str] = (),
+    *,
     columns: int | None = None,
 ) -> Image.Image:
     """Pictures of one size side by side, with text under each.
@@ -51,30 +52,75 @@ def grid(
     drawn = [one if isinstance(one, Image.Image) else to_picture(one) for one in pictures]
     if labels and len(labels) != len(pictures):
         raise InputError(f"{len(pictures)} pictures have {len(labels)} labels")
-    columns = columns or int(np.ceil(np.sqrt(len(pictures))))
-    rows = -(-len(pictures) // columns)
     width, height = drawn[0].size
-    gap = 4
-    font = _font(max(11, min(16, width // 10)))
-    line = int(font.size * 1.5)
-    lines = [_wrapped(label, font, width) for label in labels]
-    tall = [
-        line * max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
-        for row in range(rows)
-    ]
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) + gap, rows * (height + gap) + sum(tall) + gap), "white"
-    )
+    corners, size, lines = _laid_out(len(drawn), drawn[0].size, labels, columns)
+    font = _font_for(width)
+    line = _line_height(font)
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(drawn):
-        row, column = divmod(i, columns)
-        x = gap + column * (width + gap)
-        y = gap + row * (height + gap) + sum(tall[:row])
+    for i, (picture, (x, y)) in enumerate(zip(drawn, corners, strict=True)):
         sheet.paste(picture, (x, y))
         for number, text in enumerate(lines[i] if labels else ()):
             middle = (x + width / 2, y + height + line * (number + 0.5))
             draw.text(middle, text, "black", font, anchor="mm")
     return sheet
+
+
+def corners_of(
+    count: int, size: tuple[int, int], labels: Sequence[str] = (), columns: int | None = None
+) -> list[tuple[int, int]]:
+    """Where `grid` puts its pictures: the (x, y) of their upper left corners.
+
+    Args:
+        count: of pictures, at least 1.
+        size: (width, height) of each.
+        labels: as for `grid`.
+        columns: as for `grid`.
+    """
+    return _laid_out(count, size, labels, columns)[0]
+
+
+def _laid_out(
+    count: int, size: tuple[int, int], labels: Sequence[str], columns: int | None
+) -> tuple[list[tuple[int, int]], tuple[int, int], list[list[str]]]:
+    """The corners of a grid's pictures, its own (width, height), and the lines of its labels."""
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    width, height = size
+    gap = 4
+    font = _font_for(width)
+    lines = [_wrapped(label, font, width) for label in labels]
+    tall = [
+        _line_height(font) * max(map(len, lines[row * columns : (row + 1) * columns]), default=0)
+        for row in range(rows)
+    ]
+    corners = [
+        (gap + column * (width + gap), gap + row * (height + gap) + sum(tall[:row]))
+        for row, column in (divmod(i, columns) for i in range(count))
+    ]
+    whole = columns * (width + gap) + gap, rows * (height + gap) + sum(tall) + gap
+    return corners, whole, lines
+
+
+def _font_for(width: int) -> ImageFont.FreeTypeFont:
+    return _font(max(11, min(16, width // 10)))
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    return int(font.size * 1.5)
+
+
+def from_picture(levels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """The image (h, w, c) float32 that `to_picture` wrote, of levels of 8 bits.
+
+    Args:
+        levels: (h, w) or (h, w, 3), of three channels; of other numbers panels from left to right.
+        shape: of the image, (h, w, c).
+    """
+    if shape[2] != 3:
+        grey = levels if levels.ndim == 2 else levels[..., 0]
+        levels = np.stack(np.split(grey, shape[2], axis=1), axis=-1)
+    return levels.reshape(shape).astype(np.float32) / 255
 
 
 @functools.cache

@@ -58,7 +58,12 @@ def _read(text: str, names: dict[str, Any], what: str, bare: Any = None) -> Any:
 
 
 def parameterization(
-    text: str, size: tuple[int, int], channels: int = 3, *, fixed_size: bool = False
+    text: str,
+    size: tuple[int, int],
+    channels: int = 3,
+    *,
+    fixed_size: bool = False,
+    data: Callable[[str], Any] | None = None,
 ) -> Parameterization:
     """A parameterization from its name (`fourier`) or a call (`Fourier(decay=1.5)`).
 
@@ -67,6 +72,7 @@ def parameterization(
         size: (height, width) in pixels.
         channels: number of channels.
         fixed_size: whether the user asked for `size`, so that the text may not name another.
+        data: gives the data that the text names by their digests; None where there are none.
 
     Raises:
         InputError: no such parameterization, arguments that it does not take, or two sizes.
@@ -78,6 +84,11 @@ def parameterization(
         for name in (key, key.lower())
     }
 
+    def held(digest: str) -> Any:
+        if data is None:
+            raise InputError("data have no text: pass the parameterization itself, from Python")
+        return data(digest)
+
     def bare(name: str) -> Parameterization:
         if name.lower() not in known:
             near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
@@ -87,7 +98,7 @@ def parameterization(
             )
         return known[name.lower()]()
 
-    value = _read(text, known, "parameterization", bare)
+    value = _read(text, {**known, "sha256": held}, "parameterization", bare)
     if not isinstance(value, Parameterization):
         raise InputError(f"{text!r} is not a parameterization such as fourier or Pixels(sd=0.1)")
     if fixed_size and value.size != tuple(size):

@@ -2,6 +2,7 @@
 
 from objectives.activations import Activations
 from objectives.batches import alone, separable, slice_images, stack, stack_key, units_of
+from objectives.combinations import AtLeast, InGroups, Level, Softmax, Softmin
 from objectives.comparisons import (
     Alignment,
     BatchStatistics,
@@ -13,14 +14,17 @@ from objectives.comparisons import (
     Style,
     gram,
 )
+from objectives.distributions import SortMatch
 from objectives.errors import ObjectiveError, ParseError, UnknownLayer
 from objectives.fields import NamedArray, check_number, leaf, static
-from objectives.objective import Constant, Objective, OnImages, Scaled, Sum
+from objectives.objective import Constant, Objective, OnImages, Product, Scaled, Sum
+from objectives.patterns import SpatialDirection, WhitenedDirection, Window, precision
 from objectives.priors import (
     L1,
     L2,
     AlphaNorm,
     Blur,
+    Boundary,
     CenterBias,
     Change,
     Prior,
@@ -45,8 +49,10 @@ __all__ = [
     "Activations",
     "Alignment",
     "AlphaNorm",
+    "AtLeast",
     "BatchStatistics",
     "Blur",
+    "Boundary",
     "Caricature",
     "CenterBias",
     "Change",
@@ -57,7 +63,9 @@ __all__ = [
     "DirectionNeuron",
     "Diversity",
     "FeatureMatch",
+    "InGroups",
     "Layer",
+    "Level",
     "LogProbability",
     "Logit",
     "MinDistance",
@@ -69,17 +77,25 @@ __all__ = [
     "ParseError",
     "Prior",
     "Probability",
+    "Product",
     "Scaled",
+    "Softmax",
+    "Softmin",
+    "SortMatch",
+    "SpatialDirection",
     "Style",
     "Sum",
     "Tone",
     "TotalVariation",
     "UnknownLayer",
+    "WhitenedDirection",
+    "Window",
     "alone",
     "check_number",
     "gram",
     "leaf",
     "parse",
+    "precision",
     "separable",
     "slice_images",
     "stack",

@@ -17,6 +17,7 @@ from objectives.objective import (
     Constant,
     Objective,
     OnImages,
+    Product,
     Scaled,
     Sum,
     holds_objectives,
@@ -48,7 +49,7 @@ def reads_the_batch(objective: Objective) -> bool:
 
 
 def stack_key(objective: Objective) -> tuple[Any, ...]:
-    """Equal for objectives that `stack` puts in one batch, and so in one compiled program.
+    """Equal where `stack` puts an `objective` in one batch, and so in one compiled program.
 
     One that looks at the whole batch does not stack: each has a signature of its own.
     """
@@ -85,19 +86,21 @@ def slice_images(objective: Objective, start: jax.Array | int, count: int) -> Ob
     return _of_images(objective, part)
 
 
-def alone(objective: Objective, place: int) -> Objective:
-    """The objective of one image of a batch, as one writes it for that image: `stack` undone.
+def alone(objective: Objective, place: int | Sequence[int]) -> Objective:
+    """The objective of one image of a batch, or of some, as one writes it: `stack` undone.
 
     `alone(Channel("block8", [3, 7]), 1)` is `Channel("block8", 7)`.
 
     Args:
         objective: whose images do not depend on each other: see `separable`.
-        place: of the image in the batch.
+        place: of the image in the batch, or places of several.
     """
 
     def part(value: Any, field: dataclasses.Field[Any]) -> Any:
-        own = np.asarray(value)[place]
-        return canonical(field.name, own[None] if field.metadata["ndim"] is None else own)
+        one = isinstance(place, (int, np.integer))
+        own = np.asarray(value)[place if one else list(place)]  # type: ignore[arg-type]
+        whole = own[None] if one and field.metadata["ndim"] is None else own
+        return canonical(field.name, whole)
 
     return _of_images(objective, part)
 
@@ -118,7 +121,7 @@ def _of_images(
 def separable(objective: Objective) -> bool:
     """Whether each image's score depends on that image alone, wherever it is in the batch.
 
-    An objective with arrays that are not declared (`leaf`) is not: they may be one an image.
+    An `objective` with arrays that are not declared (`leaf`) is not: they may be one an image.
     """
     leaves = jax.tree_util.tree_leaves(objective)
     undeclared = (
@@ -164,7 +167,7 @@ def stack(objectives: Sequence[Objective]) -> Objective:
 
 
 def units_of(objective: Objective) -> Objective | None:
-    """The part of an objective that reads the activations of one image; None if there is none.
+    """The part of an `objective` that reads the activations of one image; None if there is none.
 
     Image priors, constants, comparisons among the images of a batch, and those with images that are
     seen beside it are left out.
@@ -176,7 +179,9 @@ def units_of(objective: Objective) -> Objective | None:
     if isinstance(objective, Scaled):
         inner = units_of(objective.objective)
         return None if inner is None else Scaled(objective.weight, inner)
-    if isinstance(objective, Sum):
+    if isinstance(objective, (Sum, Product)):
         kept = [units for units in map(units_of, objective.objectives) if units is not None]
-        return Sum(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+        return type(objective)(tuple(kept)) if len(kept) > 1 else next(iter(kept), None)
+    if objective.children and all(units_of(child) is None for child in objective.children):
+        return None  # a bound on a prior
     return objective

@@ -34,7 +34,7 @@ def _positions(acts: Mapping[str, Any], layer: str) -> Any:
 
 
 def gram(activations: ArrayLike) -> jax.Array:
-    """Gram matrices of activations over positions, (n, ..., c) to (n, c, c), mean-normalised.
+    """Gram matrices of `activations` over positions, (n, ..., c) to (n, c, c), mean-normalised.
 
     In float32, whatever the activations are in.
 

@@ -57,6 +57,9 @@ def static(*, default: Any = dataclasses.MISSING) -> Any:
     """A field that is part of the program: a layer's name, an option. Must be hashable.
 
     A field called `layer` names a layer: a string, or None where that is the default.
+
+    Args:
+        default: the value when none is given.
     """
     return dataclasses.field(default=default, metadata={"static": True})
 
@@ -125,6 +128,13 @@ def check_number(
     at_most: float = math.inf,
 ) -> None:
     """Checks an option that is a number; for the `__post_init__` of an objective's class.
+
+    Args:
+        name: of the option, for messages.
+        value: what was given.
+        above: what it is larger than.
+        at_least: the least that it may be.
+        at_most: the most that it may be.
 
     Raises:
         ObjectiveError: not a finite number, or one out of range.

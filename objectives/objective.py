@@ -74,9 +74,9 @@ def _computed_in_float32(call: Callable[..., Any]) -> Callable[..., jax.Array]:
 class Objective(abc.ABC):
     """Base of every objective. A subclass is a frozen dataclass and a pytree without saying so.
 
-    Objectives add, subtract, negate, and multiply or divide by a number or by one weight an image
-    (an array (n,)). They compare and hash by value, print as the text that `parse` reads, and are
-    never changed in place.
+    Objectives add, subtract, negate, multiply with each other, and multiply or divide by a number
+    or by one weight an image (an array (n,)). They compare and hash by value, print as the text
+    that `parse` reads, and are never changed in place.
     """
 
     #: Whether an image's score depends on the other images of the batch, its place or their number.
@@ -254,9 +254,7 @@ class Objective(abc.ABC):
 
     def __mul__(self, other: Any) -> Objective:
         if is_objective(other):
-            raise ObjectiveError(
-                "objectives multiply with numbers or with one weight an image, not with each other"
-            )
+            return Product((self, other))
         weight = _weight(other)
         return NotImplemented if weight is None else Scaled(weight, self)
 
@@ -407,17 +405,12 @@ class Scaled(Objective):
         return jnp.asarray(self.weight, jnp.float32) * self.objective(acts, image)
 
     def __str__(self) -> str:
-        inner = str(self.objective)
-        if isinstance(self.objective, Sum):
-            inner = f"({inner})"
+        inner = _within(self.objective, str, Sum, Product)
         weight = leaf_text(self.weight)
         return f"-{inner}" if weight == "-1.0" else f"{weight}*{inner}"
 
     def __repr__(self) -> str:
-        inner = repr(self.objective)
-        return (
-            f"{shorten(self.weight)}*{f'({inner})' if isinstance(self.objective, Sum) else inner}"
-        )
+        return f"{shorten(self.weight)}*{_within(self.objective, repr, Sum, Product)}"
 
 
 class Sum(Objective):
@@ -456,6 +449,46 @@ class Sum(Objective):
 
     def __repr__(self) -> str:
         return self._joined(repr)
+
+
+class Product(Objective):
+    """The product of two or more objectives: high where all of them are, if they are above 0.
+
+    Args:
+        objectives: its factors, at least two; products among them are taken apart.
+    """
+
+    objectives: tuple[Objective, ...]
+
+    def __post_init__(self) -> None:
+        wrong = [factor for factor in self.objectives if not is_objective(factor)]
+        if wrong or len(self.objectives) < 2:
+            raise ObjectiveError(
+                f"a product is of two or more objectives; got {shorten(self.objectives)}"
+            )
+        factors: list[Objective] = []
+        for one in self.objectives:
+            factors += one.objectives if isinstance(one, Product) else [one]
+        object.__setattr__(self, "objectives", tuple(factors))
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Products of the scores (n,)."""
+        first, *rest = (factor(acts, image) for factor in self.objectives)
+        for scores in rest:
+            first = first * scores
+        return first
+
+    def __str__(self) -> str:
+        return " * ".join(_within(factor, str, Sum, Scaled) for factor in self.objectives)
+
+    def __repr__(self) -> str:
+        return " * ".join(_within(factor, repr, Sum, Scaled) for factor in self.objectives)
+
+
+def _within(objective: Objective, form: Callable[[Any], str], *kinds: type[Objective]) -> str:
+    """An objective as a part of an expression: some kinds stand in brackets."""
+    text = form(objective)
+    return f"({text})" if isinstance(objective, kinds) else text
 
 
 class OnImages(Objective):
@@ -508,16 +541,15 @@ class OnImages(Objective):
     def _independent_nodes(self) -> Iterator[Objective]:
         yield self
 
-    def _printed(self, inner: str) -> str:
-        if isinstance(self.objective, (Sum, Scaled)):
-            inner = f"({inner})"
+    def _printed(self, form: Callable[[Any], str]) -> str:
+        inner = _within(self.objective, form, Sum, Scaled, Product)
         return f"{inner}.on({list(self.images)})"
 
     def __str__(self) -> str:
-        return self._printed(str(self.objective))
+        return self._printed(str)
 
     def __repr__(self) -> str:
-        return self._printed(repr(self.objective))
+        return self._printed(repr)
 
 
 class _Subset(Mapping[str, Any]):

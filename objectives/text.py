@@ -40,14 +40,22 @@ _DIVISION = re.compile(
     r"(.+) / ((?: \d[\d_]* (?: [eE]\d+ )? [jJ]? | 0[xXoObB]\w* ) (\.\d+)? )",
     re.VERBOSE | re.ASCII,
 )
+#: A class's name: a word, or in quotes.
+_NAME = rf"[A-Za-z]\w* | {expressions.STRING}"
 _INDEX = re.compile(
-    r"""
-    \s* (?: (?P<list> \[ [-\d\s,]* \] ) | (?P<all> \* ) (?! [*(\['"] )
-           | (?P<range> \d{1,18} - \d{1,18} ) | (?P<one> -?\d{1,18} ) ) (?! \w | \.\d )
+    rf"""
+    \s* (?: (?P<list> \[ (?: [-\w\s,] | {expressions.STRING} )* \] )
+           | (?P<all> \* ) (?! [*(\['"] ) | (?P<range> \d{{1,18}} - \d{{1,18}} )
+           | (?P<one> -?\d{{1,18}} ) | (?P<name> {_NAME} ) ) (?! \w | \.\d )
     """,
     re.VERBOSE | re.ASCII,
 )
-_ITEM = re.compile(r"\s* (?: (\d+) - (\d+) | -?\d+ ) \s*", re.VERBOSE | re.ASCII)
+_ITEM = re.compile(
+    rf"\s* (?: (\d+) - (\d+) | -?\d+ | (?P<name> {_NAME} ) ) \s*", re.VERBOSE | re.ASCII
+)
+_STRING_OR_CHARACTER = re.compile(rf"{expressions.STRING} | .", re.VERBOSE | re.DOTALL)
+# A class's name that is written without the quotes that it needs.
+_GOES_ON = re.compile(r"(?: (?: - | [ ]+ ) [A-Za-z]\w* )+", re.VERBOSE | re.ASCII)
 # A number that is none of a unit as it is written.
 _NEARLY = re.compile(r"\s* \+? (\d[\d_]* (?: \.\d* )? (?: [eE]\+?\d{1,2} )? ) (?! \w )", re.VERBOSE)
 _OTHER_RANGE = re.compile(
@@ -68,11 +76,22 @@ Layers = Callable[[], Mapping[str, Sequence[int]]]
 """Gives the shapes of one image's activations by layer, as `Model.layers` does."""
 
 
-def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Objective:
+Classes = Callable[[str], int]
+"""Gives the number of a class by its name, as `Model.class_index` does, or raises."""
+
+
+def parse(
+    text: str,
+    layers: Layers | None = None,
+    classes: Classes | None = None,
+    /,
+    **arrays: ArrayLike,
+) -> Objective:
     """The objective that a text describes; `parse(str(objective)) == objective`.
 
     A unit is `layer:index`, its neuron `layer:index@y,x`, `layer:index@center`, of tokens
-    `layer:index@token`, and a class `logits:class`. Several units give each image its own: a list
+    `layer:index@token`, and a class `logits:class`, by its number or, where the network is known,
+    its name: `logits:tabby`, `logits:"tiger cat"`. Several units give each image its own: a list
     `layer:[0, 3]`, a range `layer:0-3` with both ends and without spaces (in a list too), and all
     of them `layer:*` where the network is known. A name alone is a layer (DeepDream on it), a path
     `block7/expand` too; one that needs quotes has them, `'+sa':1` or `layer('+sa')`. Expressions
@@ -82,6 +101,7 @@ def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Ob
     Args:
         text: what to read.
         layers: of the network that it is about, asked only where the text depends on it.
+        classes: the number of a class of that network by its name.
         **arrays: what the text writes by name (`NamedArray`). A name that is not called is the
             array's, whatever objective or layer has the same.
 
@@ -110,7 +130,7 @@ def parse(text: str, layers: Layers | None = None, /, **arrays: ArrayLike) -> Ob
     evaluator = expressions.Evaluator(
         names, "objective", methods=("on",), bare=bare, refused=_bare_number
     )
-    value = evaluator.evaluate(text, _units(text, {*names, *named}, layers))
+    value = evaluator.evaluate(text, _units(text, {*names, *named}, layers, classes))
     if not isinstance(value, Objective):
         kind = type(value).__name__
         meant = "name a unit such as block8:3"
@@ -143,13 +163,16 @@ def _bare_number(operator: type[ast.operator], left: Any, right: Any) -> str | N
     return f"a number alone is no term, as it changes no picture; {meant}"
 
 
-def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int, int], Objective]:
+def _units(
+    text: str, called: set[str], layers: Layers | None, classes: Classes | None
+) -> dict[tuple[int, int], Objective]:
     """The units and the layers with a slash, by their places (start, stop) in the text.
 
     Args:
         text: what the user wrote.
         called: the names of objectives and arrays.
         layers: of the network, if it is known.
+        classes: the number of a class of it by its name.
     """
     found: dict[tuple[int, int], Objective] = {}
     stop = 0
@@ -166,7 +189,7 @@ def _units(text: str, called: set[str], layers: Layers | None) -> dict[tuple[int
             if path is not None:
                 found[start, stop] = Layer(path)
         elif token["colon1"] is not None or token["colon2"] is not None:
-            unit, stop = _unit(text, token, layers)
+            unit, stop = _unit(text, token, layers, classes)
             found[start, stop] = unit
         elif token["stray"] is not None:
             raise expressions.mark(
@@ -200,7 +223,9 @@ def _path(
     )
 
 
-def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objective, int]:
+def _unit(
+    text: str, token: re.Match[str], layers: Layers | None, classes: Classes | None
+) -> tuple[Objective, int]:
     """The unit that begins with a layer's name and a colon, and where it ends."""
     layer, stop = token["layer"], token.end()
     if token["quoted"] is not None:
@@ -234,7 +259,7 @@ def _unit(text: str, token: re.Match[str], layers: Layers | None) -> tuple[Objec
         if position_text[1] is not None:
             places = [part for part in position_text.groups() if part is not None]
     try:
-        index = _indices(layer, index_text, layers)
+        index = _indices(layer, index_text, layers, classes)
         if at is not None:
             position = np.array([_whole(place) for place in places]) if places else None
             return Neuron(layer, index, position), stop
@@ -255,6 +280,16 @@ def _holds_classes(layer: str, layers: Layers | None) -> bool:
 def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:
     """Refuses what makes a unit's index look like something else than it is."""
     stop = index.end()
+    name = index["name"]
+    if name is not None and name[0] not in "'\"":
+        more = _GOES_ON.match(text, stop)
+        if more is not None:
+            whole = f"{name}{more[0]}"
+            raise expressions.mark(
+                text,
+                f"a name of several words has quotes: {layer}:{whole!r}, and a difference spaces",
+                stop,
+            )
     if index["one"] is not None:
         other = _OTHER_RANGE.match(text, stop)
         if other is not None:
@@ -274,6 +309,28 @@ def _check_what_follows(text: str, layer: str, index: re.Match[str]) -> None:
         )
 
 
+def _class(layer: str, name: str, layers: Layers | None, classes: Classes | None) -> int:
+    """The number of a class by its name, which may be in quotes."""
+    if not _holds_classes(layer, layers):
+        raise ParseError(
+            "a unit's index is a whole number, a range of them such as 0-3, a list such as "
+            f"[0, 3], or *; names are of classes, as logits:tabby: {layer}:{name}"
+        )
+    if classes is None:
+        raise ParseError(
+            f"which class {name} is, is the network's to say: give its number, or say which "
+            "network: parse(text, model.layers, model.class_index)"
+        )
+    plain = ast.literal_eval(name) if name[0] in "'\"" else name
+    try:
+        return classes(plain)
+    except ParseError:
+        raise
+    # Whatever says which names there are.
+    except Exception as error:
+        raise ParseError(" ".join(str(error).split())) from error
+
+
 def _nearly(text: str, start: int, layer: str) -> str:
     """What was meant by a number that is not written as a unit's."""
     number = _NEARLY.match(text, start)
@@ -291,7 +348,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _indices(layer: str, index: re.Match[str], layers: Layers | None) -> Any:
+def _indices(
+    layer: str, index: re.Match[str], layers: Layers | None, classes: Classes | None
+) -> Any:
     """The number of a unit, or those of several."""
     if index["all"] is not None:
         if layers is None:
@@ -308,14 +367,24 @@ def _indices(layer: str, index: re.Match[str], layers: Layers | None) -> Any:
         return _range(*map(_whole, index["range"].split("-")))
     if index["one"] is not None:
         return _whole(index["one"])
+    if index["name"] is not None:
+        return _class(layer, index["name"], layers, classes)
     numbers: list[int] = []
-    for part in index["list"][1:-1].split(","):
+    parts = [""]
+    for piece in _STRING_OR_CHARACTER.findall(index["list"][1:-1]):
+        parts[-1:] = [parts[-1], ""] if piece == "," else [parts[-1] + piece]
+    for part in parts:
         item = _ITEM.fullmatch(part)
         if item is None:
             raise ObjectiveError(
                 "a list of units is of whole numbers and ranges of them: block8:[0, 3, 5-7]"
             )
-        numbers += [_whole(part)] if item[1] is None else _range(_whole(item[1]), _whole(item[2]))
+        if item["name"] is not None:
+            numbers.append(_class(layer, item["name"], layers, classes))
+        elif item[1] is None:
+            numbers.append(_whole(part))
+        else:
+            numbers += _range(_whole(item[1]), _whole(item[2]))
     return numbers
 
 
@@ -374,4 +443,4 @@ def _ambiguous(name: str, *classes: Any) -> Any:
 
 
 #: The algebra's nodes are written + and *, never called.
-_WRITTEN_AS_OPERATORS = {"sum", "scaled", "on_images"}
+_WRITTEN_AS_OPERATORS = {"sum", "scaled", "product", "on_images"}

@@ -26,7 +26,7 @@ from objectives.objective import Objective
 UNIT_LAYER = re.compile(r"(?=\d*[A-Za-z_])\w+(?:[./]\w+)*", re.ASCII)
 
 
-class _Indexed(Objective):
+class Indexed(Objective):
     """A unit found by `index` along the last axis of `layer`."""
 
     def __post_init__(self: Any) -> None:
@@ -63,7 +63,7 @@ def _vectors(acts: Mapping[str, Any], layer: str) -> Any:
     return a
 
 
-def _take(a: Any, index: Any) -> jax.Array:
+def take(a: Any, index: Any) -> jax.Array:
     """Units of the last axis, one index or one an image: (n, ..., c) to (n, ...)."""
     index = jnp.asarray(index, jnp.int32)
     # A masked sum has a dense gradient; a gather's would be a scatter, serial on a CPU.
@@ -143,7 +143,7 @@ def _check_position_in(objective: Any, acts: Activations) -> None:
         )
 
 
-class Channel(_Indexed):
+class Channel(Indexed):
     """Mean activation of a channel over its map or its tokens.
 
     Args:
@@ -169,14 +169,14 @@ class Channel(_Indexed):
                 f"skip={self.skip} leaves out tokens of a layer (n, t, c) that has more of them; "
                 f"{self.layer!r} is {tuple(a.shape)}"
             )
-        values = _take(a[:, self.skip :] if self.skip else a, self.index)
+        values = take(a[:, self.skip :] if self.skip else a, self.index)
         return values.reshape(values.shape[0], -1).mean(axis=1)
 
     def __str__(self) -> str:
         return super().__str__() if self.layer == "logits" or self.skip else self._unit_text()
 
 
-class Neuron(_Indexed):
+class Neuron(Indexed):
     """Activation of a channel at one position of a map, or at one token.
 
     Args:
@@ -196,7 +196,7 @@ class Neuron(_Indexed):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), in the units of the activations."""
-        return _take(_at(acts, self.layer, self.position), self.index)
+        return take(_at(acts, self.layer, self.position), self.index)
 
     def _check_node(self, acts: Activations) -> None:
         super()._check_node(acts)
@@ -302,7 +302,7 @@ class Layer(Objective):
         return jnp.square(a).reshape(a.shape[0], -1).mean(axis=1)
 
 
-class Logit(_Indexed):
+class Logit(Indexed):
     """A class's score before the softmax (Simonyan et al. 2013, section 2).
 
     Args:
@@ -315,13 +315,13 @@ class Logit(_Indexed):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), logits."""
-        return _take(_vectors(acts, self.layer), self.index)
+        return take(_vectors(acts, self.layer), self.index)
 
     def __str__(self) -> str:
         return self._unit_text() if self.layer == "logits" else super().__str__()
 
 
-class Probability(_Indexed):
+class Probability(Indexed):
     """A class's posterior: the softmax of the scores (Nguyen et al. 2015).
 
     Raising it also means lowering the other classes, which the logit does not.
@@ -336,10 +336,10 @@ class Probability(_Indexed):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,) in [0, 1]."""
-        return _take(jax.nn.softmax(_vectors(acts, self.layer)), self.index)
+        return take(jax.nn.softmax(_vectors(acts, self.layer)), self.index)
 
 
-class LogProbability(_Indexed):
+class LogProbability(Indexed):
     """The logarithm of a class's posterior, whose gradient does not vanish far from the class.
 
     Args:
@@ -352,4 +352,4 @@ class LogProbability(_Indexed):
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0, in nats."""
-        return _take(jax.nn.log_softmax(_vectors(acts, self.layer)), self.index)
+        return take(jax.nn.log_softmax(_vectors(acts, self.layer)), self.index)

@@ -77,6 +77,9 @@ def _statistics(layer: str) -> tuple[np.ndarray, np.ndarray]:
     return 2 * a.mean(0), 3 * a.var(0)
 
 
+_spread = _target["late"].reshape(-1, 8)
+_precision = np.asarray(ob.precision(_spread - 0.5 * _spread.mean(0)))
+
 _TERMS = {
     "channel": ob.Channel("late", 2),
     "channel, one an image": ob.Channel("early", [2, 0, 5]),
@@ -136,6 +139,11 @@ _TERMS = {
     "alignment of activations": ob.Alignment("late", decay=3.0),
     "batch statistics": ob.BatchStatistics("early", *_statistics("early")),
     "batch statistics of vectors": ob.BatchStatistics("logits", *_statistics("logits")),
+    "sorted": ob.SortMatch("early", np.sort(_target["early"][0].reshape(-1, 6), axis=0)),
+    "sorted, one an image": ob.SortMatch(
+        "late", np.sort(_target["late"].reshape(COUNT, -1, 8), axis=1)
+    ),
+    "sorted, fewer levels": ob.SortMatch("late", np.linspace(0, 2, 8 * 5).reshape(5, 8)),
     "total variation": ob.TotalVariation(),
     "total variation, beta 1": ob.TotalVariation(beta=1.0),
     "alpha norm": ob.AlphaNorm(),
@@ -150,6 +158,30 @@ _TERMS = {
     "change, one an image": ob.Change(ob.L1(0.1) + 0.5 * ob.TotalVariation(), images(7)),
     "tone": ob.Tone([0.4, 0.5, 0.6], [0.1, 0.2, 0.3]),
     "tone, one an image": ob.Tone(0.6 * _vectors[:, :3], [0.1, 0.2, 0.3]),
+    "boundary": ob.Boundary(width=2),
+    "boundary, all rim": ob.Boundary(width=9, sigma=0.7),
+    "whitened direction": ob.WhitenedDirection("late", _vectors[0], _precision),
+    "whitened direction, power": ob.WhitenedDirection("late", _vectors[0], _precision, power=2.0),
+    "whitened direction, one an image": ob.WhitenedDirection(
+        "late", _vectors, np.stack([_precision, np.eye(8), 2 * _precision]), power=1.0
+    ),
+    "spatial direction": ob.SpatialDirection("late", _target["late"][0, 1:3, 2:5]),
+    "spatial direction, placed": ob.SpatialDirection(
+        "late", _target["late"][0, 1:3, 2:5], (0, 1), power=1.0
+    ),
+    "spatial direction, one an image": ob.SpatialDirection(
+        "early", _target["early"][:, :2, :2], [[0, 0], [1, 3], [1, 2]], power=2.0
+    ),
+    "window": ob.Window("late", 2, _mask[0] + 0.5),
+    "window, one an image": ob.Window("early", [2, 0, 5], _masks),
+    "at least": ob.AtLeast(ob.Channel("late", 2), 3.0),
+    "at least, one an image": ob.AtLeast(ob.Logit(4), [20.0, 30.0, 40.0]),
+    "level": ob.Level(ob.Channel("late", 2), 3.0),
+    "level of a prior, one an image": ob.Level(ob.L2(), [0.5, 1.0, 2.0]),
+    "softmax": ob.Softmax([ob.Logit(4), ob.Logit([1, 2, 3])], 2.0),
+    "softmin": ob.Softmin((ob.Channel("late", 2), ob.Neuron("late", 3), ob.L2()), 3.0),
+    "softmin, one an image": ob.Softmin([ob.Logit(4), 0.1 * ob.Logit(2)], [1.0, 2.0, 0.5]),
+    "in groups": ob.InGroups(ob.Channel("late", 2) + ob.MinDistance(), 3),
 }
 
 CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
@@ -162,6 +194,8 @@ CASES = [Case(name, objective) for name, objective in _TERMS.items()] + [
         "interpolation",
         np.array([0, 0.25, 1]) * ob.Logit(4) + np.array([1, 0.75, 0]) * ob.Logit([1, 2, 3]),
     ),
+    Case("product", ob.Channel("late", 2) * ob.Logit(4) * (2 * ob.L2() + 1)),
+    Case("scaled product", -0.5 * (ob.Channel("late", [2, 5, 1]) * (0.3 * ob.Layer("early")))),
     Case("on some images", ob.Channel("late", [2, 5]).on([2, 0])),
     Case("on some images, of pixels", 2 * (ob.L2() + ob.Layer("early")).on([1])),
     Case("sum with a batch objective", ob.Channel("late", 2) + 0.5 * ob.Diversity("early")),

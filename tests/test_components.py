@@ -42,32 +42,39 @@ def test_two_sizes_are_an_error_where_one_was_asked_for():
 
 
 def test_one_name_of_two_classes_names_both():
-    def define():
-        class Fourier(fv.Pixels):
+    def one():
+        class Doubled(fv.Pixels):
             pass
 
         class Jitter(fv.transforms.Transform):
             def __call__(self, key, image):
                 return image
 
-        return Fourier, Jitter
+        return Doubled, Jitter
+
+    def other():
+        class Doubled(fv.Pixels):
+            pass
+
+        return Doubled
 
     # Twice, as when a cell of a notebook is run again: only the later counts.
-    mine = define(), define()
+    mine = one(), one()
+    assert components.parameterization("doubled", (8, 8)) == mine[1][0]((8, 8))
     try:
-        for text in ("fourier", "Fourier(decay=1.0)", "Fourier()"):
-            with pytest.raises(fv.InputError, match=r"featvis.*\.Fourier and .*test_components"):
-                components.parameterization(text, (8, 8))
         with pytest.raises(
             fv.InputError, match=r"featvis\.transforms\.geometry\.Jitter and .*test_comp"
         ):
             components.transform("Jitter(8)", (8, 8))
-        assert components.parameterization("pixels", (8, 8)) == fv.Pixels((8, 8))
         assert components.transform("none", (8, 8)) == fv.transforms.Compose(())
     finally:
         del mine
         gc.collect()
-    assert components.parameterization("fourier", (8, 8)) == fv.Fourier((8, 8))
+    assert components.transform("Jitter(8)", (8, 8)) == fv.transforms.Jitter(8)
+    other()
+    for text in ("doubled", "Doubled(sd=1.0)", "Doubled()"):
+        with pytest.raises(fv.InputError, match=r"one\..*Doubled and .*test_comp.*other\."):
+            components.parameterization(text, (8, 8))
 
 
 @pytest.mark.parametrize("name", sorted(fv.transforms.PRESETS))

@@ -23,7 +23,18 @@ FORBIDDEN = {
 
 #: The rooms of featvis, from the ground up: each imports from those before it alone.
 ROOMS = (
-    *("installed", "errors", "cache", "checks", "files", "images", "limits", "pictures"),
+    *(
+        "installed",
+        "errors",
+        "cache",
+        "checks",
+        "digests",
+        "files",
+        "images",
+        "own_pictures",
+        "limits",
+        "pictures",
+    ),
     *("optimizers", "kernels", "weights", "jaxprs", "parameterizations", "transforms"),
     *("models", "zoo", "loading", "text", "gradients", "results", "synthesis", "replay"),
     *("evidence", "methods", "attribution", "pages", "cli"),

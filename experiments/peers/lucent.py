@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from peers import torch_networks
 from peers.networks import LAYERS, UNIT
 from peers.timing import milliseconds
-from peers.torch_networks import load as load
-from peers.torch_networks import stand_in_for_torchvision
 
-stand_in_for_torchvision()
+torch_networks.stand_in_for_torchvision()
+torch_networks.stand_in_for_ipython()
 
 import kornia  # noqa: E402
 
@@ -33,6 +33,11 @@ for _name in ("get_rotation_matrix2d", "warp_affine"):
 from lucent.optvis import objectives, param, render, transform  # noqa: E402
 
 Found = dict[str, Any]
+
+
+def load(network: str) -> torch_networks.Network:
+    """The network, where lucent has its images: on the first accelerator that there is."""
+    return torch_networks.load(network, str(transform.device))
 
 
 def _render(
@@ -77,6 +82,24 @@ def picture(network: str, layer: str, size: int, steps: int, path: str) -> Found
 def step(network: str, layer: str, batch: int, size: int, repeats: int) -> Found:
     """Milliseconds of a step."""
     return {"ms": milliseconds(functools.partial(_render, network, layer, batch, size), repeats)}
+
+
+def ready(network: str) -> Found:
+    """Starts the accelerator, and puts the network there."""
+    load(network)
+    torch.zeros(1, device=transform.device).item()
+    return {}
+
+
+def on_device(network: str, layer: str, batch: int, size: int, repeats: int, tf32: bool) -> Found:
+    """Milliseconds of a step on an accelerator, with or without 19 bits for float32."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        return step(network, layer, batch, size, repeats)
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def quality(

@@ -18,6 +18,14 @@ LAYERS = {
         "middle": ("layer3_0", "layer3_0"),
         "logits": ("logits", "fc"),
     },
+    "resnet50": {
+        "middle": ("layer3_0", "layer3_0"),
+        "logits": ("logits", "fc"),
+    },
+    "vit_small_patch16": {
+        "middle": ("block6", "blocks_6"),
+        "logits": ("logits", "head"),
+    },
 }
 #: The unit of each layer that is maximised.
 UNIT = 3

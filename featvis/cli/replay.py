@@ -31,6 +31,11 @@ def replay_file(given: Namespace) -> None:
     use_cache()
     file = Path(given.words[0])
     manifest = read_manifest(file)
+    if "joined" in manifest:
+        raise InputError(
+            f"{printable(file)} is of results that were joined: replay it in Python, "
+            f"featvis.replay({str(file)!r})"
+        )
     check_manifest(manifest)
     run = last_run(manifest)
     network, made_with = None, run["model"]["name"]

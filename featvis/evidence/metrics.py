@@ -269,7 +269,21 @@ def spearman(found: ArrayLike, target: ArrayLike) -> np.ndarray:
         InputError: unequal shapes, no axis of images, or values that are not finite.
     """
     y, y0 = _both(found, target)
-    return (_ranks(y) * _ranks(y0)).sum(axis=1)
+    return (centred_ranks(y) * centred_ranks(y0)).sum(axis=1)
+
+
+def centred_ranks(rows: np.ndarray) -> np.ndarray:
+    """Ranks in each row (n, d), ties at their mean, centred and of norm 1; 0 where all are equal.
+
+    The products of two rows are Spearman's correlation.
+    """
+    ranks = np.empty(rows.shape)
+    for row, out in zip(rows, ranks, strict=True):
+        _, place, count = np.unique(row, return_inverse=True, return_counts=True)
+        out[:] = (count.cumsum() - (count - 1) / 2)[place]
+    ranks -= (rows.shape[1] + 1) / 2
+    # Ranks that differ have an energy of at least 0.5.
+    return ranks / np.sqrt(np.maximum(_energy(ranks), 0.5))[:, None]
 
 
 def cosine(found: ArrayLike, target: ArrayLike) -> np.ndarray:
@@ -341,7 +355,7 @@ class NullPairs(NamedTuple):
     signal_to_noise: np.ndarray
 
 
-def null_pairs(activations: ArrayLike, pairs: int | None = None, seed: int = 0) -> NullPairs:
+def null_pairs(activations: ArrayLike, pairs: int | None = None, *, seed: int = 0) -> NullPairs:
     """Null distributions of `spearman` and `signal_to_noise`: random pairs of natural images.
 
     A pre-image that is no nearer to its target than another photograph has not matched it. In
@@ -367,7 +381,7 @@ def null_pairs(activations: ArrayLike, pairs: int | None = None, seed: int = 0) 
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(len(first))[:pairs]
     couples = rng.permuted(np.stack([first, second], axis=1)[drawn], axis=1)
-    ranks, energies = _ranks(y), _energy_of_target(y, "activations")
+    ranks, energies = centred_ranks(y), _energy_of_target(y, "activations")
     # One pair at a time: the activations of all pairs at once would not fit.
     rho = np.array([ranks[i] @ ranks[j] for i, j in couples])
     noise = np.array([_energy((y[i] - y[j])[None])[0] for i, j in couples])
@@ -474,14 +488,3 @@ def _energy_of_target(rows: np.ndarray, name: str = "target") -> np.ndarray:
 def _decibels(signal: float | np.ndarray, noise: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return 10 * np.log10(signal / noise)
-
-
-def _ranks(rows: np.ndarray) -> np.ndarray:
-    """Ranks in each row, ties at their mean, centred and of norm 1; 0 where all are equal."""
-    ranks = np.empty(rows.shape)
-    for row, out in zip(rows, ranks, strict=True):
-        _, place, count = np.unique(row, return_inverse=True, return_counts=True)
-        out[:] = (count.cumsum() - (count - 1) / 2)[place]
-    ranks -= (rows.shape[1] + 1) / 2
-    # Ranks that differ have an energy of at least 0.5.
-    return ranks / np.sqrt(np.maximum(_energy(ranks), 0.5))[:, None]

@@ -13,7 +13,8 @@ import numpy as np
 
 from featvis import kernels
 from featvis.errors import InputError
-from featvis.images import Images, as_images, image_files, read_batches
+from featvis.images import Images, as_images, read_batches
+from featvis.own_pictures import natural_files
 from featvis.results import Result
 from objectives import Activations, Objective, OnImages, units_of
 
@@ -28,8 +29,9 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
 
     Args:
         result: of `synthesize` or `replay`.
-        folder: pictures, in it or its subfolders; or the images themselves, files, arrays in [0, 1]
-            or of uint8 at the pictures' size, or a list of them.
+        folder: pictures, in it or its subfolders, of which those that featvis wrote are left out;
+            or the images themselves, files, arrays in [0, 1] or of uint8 at the pictures' size, or
+            a list of them.
 
     Returns:
         The result with, in `evidence`, for each image: `unit_score` (the clean score without
@@ -38,24 +40,16 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
 
     Raises:
         InputError: no such folder, no picture in it, or an objective of priors alone.
+
+    Warns:
+        OwnPictureWarning: pictures that featvis wrote are left out.
     """
-    model, objective, *_ = result.run.parts
-    units = comparable(objective)
-    count = result.runs[-1].images
-    height, width, channels = result.images.shape[1:]
-    members = result.members
-    natural = []
-    for images in _natural(folder, (height, width), channels):
-        padding = _BATCH - len(images)
-        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
-        scores = _score_alone(model.apply, count, model.params, units, padded)
-        natural.append(np.asarray(scores)[: len(images), members])
-    if not natural:
-        raise InputError(f"no picture in {folder!s} can be read")
+    if result.joined:
+        return Result.join([compare_with_natural(part, folder) for part in result.joined])
+    units = comparable(result.run.parts.objective)
+    natural = [scores for _, scores in scored(result, units, folder)]
     scores = np.concatenate(natural)
-    own = np.asarray(_score_alone(model.apply, count, model.params, units, result.images))[
-        np.arange(len(result)), members
-    ]
+    own = unit_scores(result, units, result.images)
     below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
     return result.with_evidence(
         unit_score=own,
@@ -67,12 +61,54 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
     )
 
 
+def scored(
+    result: Result, units: Objective, folder: str | Path | Images
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Natural images at the pictures' size, and what the unit of each picture gives for them.
+
+    Args:
+        result: of which the pictures are.
+        units: their objective without priors, as `comparable` gives it.
+        folder: as for `compare_with_natural`.
+
+    Yields:
+        Some images (b, h, w, c) and their scores (b, n).
+
+    Raises:
+        InputError: as `compare_with_natural`.
+    """
+    model, count = result.run.parts.model, result.runs[-1].images
+    height, width, channels = result.images.shape[1:]
+    any_read = False
+    for images in _natural(folder, (height, width), channels):
+        any_read = True
+        padding = _BATCH - len(images)
+        padded = np.concatenate([images, np.zeros((padding, *images.shape[1:]), np.float32)])
+        scores = _score_alone(model.apply, count, model.params, units, padded)
+        yield images, np.asarray(scores)[: len(images), result.members]
+    if not any_read:
+        raise InputError(f"no picture in {folder!s} can be read")
+
+
+def unit_scores(result: Result, units: Objective, images: np.ndarray) -> np.ndarray:
+    """What the unit of each picture of a result gives for one image each, (n,).
+
+    Args:
+        result: whose units they are.
+        units: its objective without priors, as `comparable` gives it.
+        images: one for each picture, (n, h, w, c) in [0, 1].
+    """
+    model, count = result.run.parts.model, result.runs[-1].images
+    scores = np.asarray(_score_alone(model.apply, count, model.params, units, images))
+    return scores[np.arange(len(images)), result.members]
+
+
 def _natural(
     folder: str | Path | Images, size: tuple[int, int], channels: int
 ) -> Iterator[np.ndarray]:
     """The natural images in batches, the last shorter."""
     if isinstance(folder, (str, Path)) and not Path(folder).is_file():
-        yield from read_batches(image_files(folder), size, channels, _BATCH)
+        yield from read_batches(natural_files(folder), size, channels, _BATCH)
         return
     images = as_images(folder, channels, size)
     if images.shape[1:3] != size:

@@ -30,23 +30,24 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
     """
     if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
         raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
+    if result.joined:
+        return Result.join([vary_seed(part, seeds, progress=progress) for part in result.joined])
     if result.runs[0].start is not None:
         raise InputError("the run started from a given image: another seed is no other start")
     scores = [result.clean_scores]
     for step in range(1, seeds):
-        other = again([_reseeded(done, step) for done in result.runs], progress=progress)
+        other = again([reseeded(done, step) for done in result.runs], progress=progress)
         other.or_raise().or_warn()
         if "interrupt" in other.stopped:
             raise KeyboardInterrupt
-        start = 0 if len(other) == len(result) else result.members[0]
-        scores.append(other.clean_scores[start : start + len(result)])
+        scores.append(other.clean_scores)
     return result.with_evidence(
         seed_mean=np.mean(scores, axis=0), seed_std=np.std(scores, axis=0, ddof=1)
     )
 
 
-def _reseeded(done: Done, step: int) -> Done:
-    """A run with its seeds this much on."""
+def reseeded(done: Done, step: int) -> Done:
+    """The same run with its seeds this much on."""
     seed = done.run.seed
     later = seed + step if isinstance(seed, (int, np.integer)) else [one + step for one in seed]
     return done._replace(run=dataclasses.replace(done.run, seed=later))

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
-from featvis.errors import GradientError
+from featvis.errors import GradientError, InputError
 from featvis.jaxprs.evaluate import bind
 from featvis.jaxprs.liveness import alive, pruned
 from featvis.parameterizations import Parameterization
@@ -134,15 +135,42 @@ def check_transform(transform: Transform, shape: tuple[int, ...]) -> None:
     _check_part(transform, transform.at(0), jax.eval_shape(lambda: jax.random.key(0)), image)
 
 
-@functools.lru_cache(maxsize=64)
 def check_parameterization(parameterization: Parameterization) -> None:
-    """Checks that an image has a gradient by its parameters.
+    """Checks what a parameterization makes, and that it has a gradient by its parameters.
 
     Raises:
+        InputError: parameters that are no dict of float32 arrays, or an image of another shape.
         GradientError: it has none.
     """
-    params = jax.eval_shape(lambda: parameterization.init(jax.random.key(0)))
-    _check_part(parameterization, parameterization.decode, params)
+    leaves, structure = jax.tree.flatten(parameterization)
+    kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
+    _check_parameterization(structure, kinds)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_parameterization(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> None:
+    """`check_parameterization` of one with data of these types and shapes, whatever they are."""
+    way: Parameterization = jax.tree.unflatten(structure, kinds)
+    params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
+    named = isinstance(params, dict) and all(
+        isinstance(name, str) and getattr(one, "dtype", None) == jnp.float32
+        for name, one in params.items()
+    )
+    if not named:
+        raise InputError(
+            f"{way!r}: init must give a dict of float32 arrays by name; it gives {params}"
+        )
+
+    def decode(way: Any, params: Any) -> Any:
+        return way.decode(params)
+
+    image = jax.eval_shape(decode, way, params)
+    if getattr(image, "shape", None) != way.shape or image.dtype != jnp.float32:
+        raise InputError(
+            f"{way!r}: decode must give an image {way.shape} (height, width, channels) of float32; "
+            f"it gives {image}"
+        )
+    _check_part(way, decode, way, params)
 
 
 def _check_part(what: object, function: Callable[..., Any], *args: Any) -> None:

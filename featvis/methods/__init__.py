@@ -6,9 +6,20 @@ from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
     class_model,
     maco,
+    octaves,
     simonyan2013,
     visualization,
 )
+from featvis.methods.diversity import (
+    TradeOff,
+    cadena2018,
+    constrained,
+    diverse,
+    gram_diversity,
+    trade_off,
+)
+from featvis.methods.invariance import Invariance, invariance
+from featvis.methods.invariance_table import invariance_table
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
 from featvis.methods.recipe import (
     Recipe,
@@ -24,28 +35,38 @@ from featvis.methods.recipe import (
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "Invariance",
     "Recipe",
     "Setting",
     "Stage",
+    "TradeOff",
     "accentuate",
     "accentuation",
     "altered",
+    "cadena2018",
     "caricature",
     "chosen",
     "class_model",
+    "constrained",
     "cvpr2015",
+    "diverse",
     "exaggeration",
+    "gram_diversity",
     "ijcv2016",
     "ijcv2016_caricature",
+    "invariance",
+    "invariance_table",
     "invert",
     "maco",
     "metamer",
     "modern",
+    "octaves",
     "plug_in",
     "preset",
     "presets",
     "run_recipe",
     "setting_of",
     "simonyan2013",
+    "trade_off",
     "visualization",
 ]

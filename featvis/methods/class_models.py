@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ from featvis.methods.recipe import (
     with_measures,
 )
 from featvis.models import Model
-from featvis.parameterizations import BoundedPixels, Fourier, MaCo
+from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
-from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop
+from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop, RandomAffine
 from objectives import L2, Logit, LogProbability, Objective, Probability
 
 #: What a class model can maximise, by name.
@@ -100,6 +101,23 @@ def visualization(at: Setting) -> Recipe:
     return Recipe((Stage(Fourier(at.size, at.channels), steps),))
 
 
+@preset("recognisable", "class model", "visualization")
+def recognisable(at: Setting) -> Recipe:
+    """Class pictures that other networks recognise: two views a step, at a gentler rate.
+
+    As `modern`, with parts of the picture down to a quarter of its sides, twice as many of them a
+    step, and a rate that leaves contrast as photographs have it. With `join` of several networks it
+    is recognised more often than photographs are.
+    """
+    (steps,) = at.shares(512)
+    part = min(1.0, min(at.size) / 160)
+    views = RandomAffine((1.0, 1 + 3 * part), (-20.0, 20.0), 8 * part, spread=1.0)
+    stage = Stage(
+        Fourier(at.size, at.channels), steps, optimizer="nadam(0.025)", transform=views, draws=2
+    )
+    return Recipe((stage,))
+
+
 @preset("maco", "class model", "visualization")
 def maco(at: Setting) -> Recipe:
     """Fel et al. 2023, MaCo: phases under the magnitudes of natural images, seen in crops.
@@ -126,6 +144,29 @@ def maco(at: Setting) -> Recipe:
         draws=8,
     )
     return Recipe((stage,))
+
+
+@preset("octaves", "class model")
+def octaves(at: Setting, *, number: int = 4, scale: float = 1.4) -> Recipe:
+    """From coarse to fine: a small picture first, each larger one from it, as in DeepDream.
+
+    Mordvintsev et al. 2015: sides in octaves of `scale`, `number` of them, the last of the whole
+    size; Fourier coefficients and 512 steps in all, shared evenly. A network of any size sees the
+    small picture, and one of a fixed size sees it magnified.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"number of octaves is a whole number of at least 1; got {number!r}")
+    if not (isinstance(scale, (int, float)) and 1 < scale < math.inf):
+        raise InputError(f"scale of octaves is a number above 1; got {scale!r}")
+    stages = []
+    for octave, steps in enumerate(at.shares(*[512 // number] * number)):
+        by = scale ** (number - 1 - octave)
+        height, width = (max(1, round(side / by)) for side in at.size)
+        image: Parameterization = Fourier((height, width), at.channels)
+        if image.size != at.size and not at.at_size(image.size):
+            image = Upsampled(at.size, at.channels, of=image)
+        stages.append(Stage(image, steps))
+    return Recipe(tuple(stages))
 
 
 @preset("simonyan2013", "class model")

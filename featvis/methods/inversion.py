@@ -7,8 +7,10 @@ ours are kept in [0, 1].
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,7 @@ from objectives import AlphaNorm, FeatureMatch, Objective, TotalVariation
 
 def invert(
     model: Model | str,
-    layer: str,
+    layer: str | Sequence[str] | Mapping[str, float],
     images: Images,
     *,
     preset: str = "modern",
@@ -62,12 +64,15 @@ def invert(
 
     Args:
         model: a network, or the name of one.
-        layer: a layer of it.
+        layer: a layer of it; or several, each of the same weight, or with their weights by name:
+            what is maximised is then the weighted mean of their likenesses, and the preset's
+            constants are those of the deepest.
         images: arrays (n, h, w, c) or (h, w, c) in [0, 1] or of uint8, at their own size; or
             picture files or Pillow pictures, scaled and cropped to `size`.
         preset: a paper's recipe by name: `featvis.methods.presets("inversion")` has them.
         mask: weights in [0, 1] over the layer's positions, (1, h, w) or (n, h, w): invert those
-            alone, as the paper's figures of receptive fields do with the central 5 x 5.
+            alone, as the paper's figures of receptive fields do with the central 5 x 5. It takes
+            one layer.
         seed: as for `synthesize`.
         size: of files, (height, width); by default the model's own.
         **options: `steps`, in proportion by stage; `parameterization`, `optimizer`, `transform`,
@@ -78,46 +83,91 @@ def invert(
         The pre-images. In `evidence`: `relative_error` √(‖y−y₀‖²/‖y₀‖²), `psnr` to the original in
         dB, `spearman` and `signal_to_noise` (dB) of the activations, `naturalness` of the gradient
         histogram, where the network has logits `same_class` (1 where the top class is still the
-        same), and for different images `pairwise_error` (CVPR 2015). See `featvis.metrics`.
+        same), and for different images `pairwise_error` (CVPR 2015). See `featvis.metrics`. Of
+        several layers each has its own, `relative_error:block4`.
 
     Raises:
-        InputError: no such preset, an option that neither it nor `synthesize` has, images that the
-            network does not take, or what `synthesize` raises of its arguments.
+        InputError: no such preset, or one of a single layer for several; an option that neither it
+            nor `synthesize` has; images that the network does not take; no layer, or a weight that
+            is no number above 0; or what `synthesize` raises of its arguments.
         UnknownLayer: no such layer.
     """
     rule = chosen("invert", "inversion", preset, options)
     model, images = given_images(model, images, size)
-    aim = aim_of(model, layer, images)
-    at = setting_of(model, layer, images.shape[1:3], options.pop("steps", None))
+    weights = _layer_weights(layer)
+    aims = {
+        name: aim_of(model, name, images, f"target{place or ''}")
+        for place, name in enumerate(weights)
+    }
+    order = list(model.layers(images.shape[1:3]))
+    deepest = max(weights, key=order.index)
+    at = setting_of(model, deepest, images.shape[1:3], options.pop("steps", None))
     recipe = rule(at)
+    if len(weights) > 1 and (mask is not None or recipe.unrectified):
+        what = "a mask" if mask is not None else f"the preset {preset}"
+        raise InputError(f"{what} is of one layer; got {', '.join(weights)}")
     if mask is not None and not (np.min(mask) >= 0 and np.max(mask) <= 1):
         raise InputError(f"mask is of weights in [0, 1]; got {np.min(mask)} to {np.max(mask)}")
-    objective = recipe.weight * FeatureMatch(layer, aim, mask, recipe.metric)
-    result = run_recipe(model, objective, recipe, layer, seed=seed, batch=len(images), **options)
-    return with_measures(result, lambda: _inverted(result, model, layer, images, mask))
+    whole = sum(weights.values())
+    likenesses: list[Objective] = [
+        recipe.weight * weight / whole * FeatureMatch(name, aims[name], mask, recipe.metric)
+        for name, weight in weights.items()
+    ]
+    objective = functools.reduce(operator.add, likenesses)
+    result = run_recipe(model, objective, recipe, deepest, seed=seed, batch=len(images), **options)
+    return with_measures(result, lambda: _inverted(result, model, [*weights], images, mask))
+
+
+def _layer_weights(layer: str | Sequence[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """The weights of layers by their names.
+
+    Raises:
+        InputError: no layer, one twice, or a weight that is no number above 0.
+    """
+    if isinstance(layer, Mapping):
+        weights = dict(layer)
+    elif not isinstance(layer, Iterable):
+        raise InputError(f"layer is a name, several, or weights by name; got {layer!r}")
+    else:
+        names = [layer] if isinstance(layer, str) else list(layer)
+        weights = dict.fromkeys(names, 1.0)
+        if len(weights) < len(names):
+            raise InputError(f"a layer is inverted once; got {', '.join(map(str, names))}")
+    if not weights:
+        raise InputError("invert takes at least one layer; got none")
+    for name, weight in weights.items():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not (number and 0 < weight < math.inf):
+            raise InputError(f"the weight of layer {name!r} must be above 0; got {weight!r}")
+    return weights
 
 
 def _inverted(
-    result: Result, model: Model, layer: str, images: np.ndarray, mask: ArrayLike | None
+    result: Result,
+    model: Model,
+    layers: Sequence[str],
+    images: np.ndarray,
+    mask: ArrayLike | None,
 ) -> Mapping[str, Any]:
     """What an inversion's pictures are like, its activations where the mask has them."""
     found, original = model(result.images), model(images)
-    y, y0 = np.asarray(found[layer]), np.asarray(original[layer])
-    if mask is not None:
-        y, y0 = (a * np.asarray(mask, np.float32)[..., None] for a in (y, y0))
-    more = class_kept(found, original)
-    # Of several pre-images of one image there is none.
-    if np.any(y0 != y0[0]):
-        more["pairwise_error"] = metrics.pairwise_error(y, y0)
+    errors: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for layer in layers:
+        y, y0 = np.asarray(found[layer]), np.asarray(original[layer])
+        if mask is not None:
+            y, y0 = (a * np.asarray(mask, np.float32)[..., None] for a in (y, y0))
+        which = f":{layer}" if len(layers) > 1 else ""
+        errors[f"relative_error{which}"] = metrics.relative_error(y, y0)
+        others[f"spearman{which}"] = metrics.spearman(y, y0)
+        others[f"signal_to_noise{which}"] = metrics.signal_to_noise(y, y0)
+        # Of several pre-images of one image there is none.
+        if np.any(y0 != y0[0]):
+            others[f"pairwise_error{which}"] = metrics.pairwise_error(y, y0)
+    others |= class_kept(found, original)
     if images.shape[-1] in (1, 3):
-        more["naturalness"] = metrics.naturalness(result.images, images)
-    return {
-        "relative_error": metrics.relative_error(y, y0),
-        "psnr": metrics.psnr(result.images, images),
-        "spearman": metrics.spearman(y, y0),
-        "signal_to_noise": metrics.signal_to_noise(y, y0),
-        **more,
-    }
+        others["naturalness"] = metrics.naturalness(result.images, images)
+    return {**errors, "psnr": metrics.psnr(result.images, images), **others}
 
 
 #: The texts of parts are written with these.

@@ -64,6 +64,10 @@ class Recipe:
         of: what of a class is maximised, "score", "probability" or "log_probability".
         positive: whether a caricature is of the positive activations alone.
         power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
+        apart: what several different images of a unit maximise, of its share of the best
+            activation, their smallest distance, and the layer at which they are compared.
+        noise: what is added to a unit's best images to start from, over the size of their own
+            offsets; None where several different images start from noise alone.
     """
 
     stages: tuple[Stage, ...]
@@ -76,6 +80,8 @@ class Recipe:
     of: str = "score"
     positive: bool = False
     power: float = 1.0
+    apart: Callable[[Objective, Objective, str], Objective] | None = None
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Setting:
         steps: how many are asked for in all; None: the recipe's own number.
         at_size: whether the network takes images of another (height, width), and the layer, if one
             is asked about, is of the same shape then, as logits are.
+        window: (top, left, height, width) in pixels of what the unit sees; None: all.
     """
 
     size: tuple[int, int]
@@ -100,6 +107,7 @@ class Setting:
     learned: bool
     steps: int | None
     at_size: Callable[[tuple[int, int]], bool] = field(default=lambda size: False, compare=False)
+    window: tuple[int, int, int, int] | None = None
 
     @property
     def numbers(self) -> int:
@@ -171,8 +179,8 @@ def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
 
     Args:
         name: what drivers call it, as their `preset`.
-        *kinds: what it is a recipe of: "inversion", "caricature", "class model" or
-            "visualization".
+        *kinds: what it is a recipe of: "inversion", "caricature", "class model", "visualization"
+            or "diversity".
     """
 
     def mark(rule: Rule) -> Rule:
@@ -186,7 +194,8 @@ def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
 def presets(kind: str) -> Mapping[str, Rule]:
     """The presets of a kind by name, ours first."""
     found = _PRESETS[kind]
-    return {name: found[name] for name in sorted(found, key=lambda name: name != "modern")}
+    ours = ("modern", "constrained")
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in ours)}
 
 
 def of_drivers() -> list[str]:
@@ -333,11 +342,11 @@ def given_images(
     return model, model.as_images(images, size)
 
 
-def aim_of(model: Model, layer: str, images: np.ndarray) -> Target:
+def aim_of(model: Model, layer: str, images: np.ndarray, name: str = "target") -> Target:
     """What the layer gives for the images, once it is known that it has a gradient."""
     _ = Activations(model.layers(images.shape[1:3]))[layer]  # an unknown one says the nearest
     check_gradient(model.apply, model.params, Layer(layer), images.shape)
-    return target(model, layer, images)
+    return target(model, layer, images, name)
 
 
 def class_kept(found: Activations, original: Activations) -> dict[str, np.ndarray]:

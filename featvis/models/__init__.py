@@ -4,10 +4,11 @@ from featvis.models.batch_norm import batch_norm_prior
 from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.function import from_function
 from featvis.models.input import Input
+from featvis.models.joined import join
 from featvis.models.leaky import leaky, unrectified
 from featvis.models.model import Apply, Model, Prepared
 from featvis.models.other_libraries import from_equinox, from_haiku, from_keras
-from featvis.models.targets import Target, target
+from featvis.models.targets import Target, sorted_activations, target
 
 __all__ = [
     "Apply",
@@ -22,7 +23,9 @@ __all__ = [
     "from_keras",
     "from_linen",
     "from_nnx",
+    "join",
     "leaky",
+    "sorted_activations",
     "target",
     "unrectified",
 ]

@@ -105,7 +105,7 @@ class Input:
         return jnp.moveaxis(image, -1, 1) if self.layout == "NCHW" else image
 
     def check(self, name: str, height: int, width: int, channels: int) -> None:
-        """Checks the shape of one image for the network called `name`.
+        """Checks the shape of one image, (`height`, `width`, `channels`), for a network's `name`.
 
         Raises:
             InputError: a size or a number of channels that it does not take; says what it takes.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import numbers
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from flax.core import FrozenDict
 from featvis import kernels, limits
 from featvis.errors import InputError
 from featvis.images import Images, as_images, check_numbers
+from featvis.models.classes import classes_called, listed, nearest_classes
 from featvis.models.input import Input
 from objectives import Activations
 
@@ -27,8 +27,6 @@ from objectives import Activations
 _DRY_RUN = 13
 #: Numbers of images above which the memory for their activations is checked.
 _MANY = 2**22
-#: Classes that a message lists.
-_LISTED = 12
 
 
 class Apply(Protocol):
@@ -154,7 +152,7 @@ class Model:
         return array
 
     def check_image_shape(self, height: int, width: int, channels: int) -> None:
-        """Checks the shape of one image.
+        """Checks the shape of one image, (`height`, `width`, `channels`).
 
         Raises:
             InputError: A size or a number of channels that it does not take; says what it does.
@@ -185,8 +183,8 @@ class Model:
 
         Args:
             name_or_number: A number, also as text; or a name. A name is a label as it is written,
-                else a label or one of its synonyms (commas separate them) in any capitals, else
-                a part of one label only.
+                else an identifier (`n02123045`), else a label or one of its synonyms (commas
+                separate them) in any capitals, else a part of one label only.
 
         Raises:
             InputError: A number out of range; a name that several classes have (lists them) or
@@ -194,7 +192,7 @@ class Model:
         """
         given, labels = name_or_number, self.labels or ()
         text = given.strip() if isinstance(given, str) else ""
-        found = _classes_called(labels, text)
+        found = classes_called(labels, text)
         if not found and re.fullmatch(r"[+-]?\d{1,9}", text):
             given = int(text)
         if isinstance(given, numbers.Integral) and not isinstance(given, bool):
@@ -209,17 +207,17 @@ class Model:
         if found:
             raise InputError(
                 f"{len(found)} classes of {self.name} match {given!r}; give the number of one: "
-                f"{_listed(labels, found)}"
+                f"{listed(labels, found)}"
             )
         if not labels:
             raise InputError(
                 f"{self.name} has no class names: give the number of {given!r}, "
                 f"0 to {self._classes() - 1}"
             )
-        near = _nearest_classes(labels, text)
+        near = nearest_classes(labels, text)
         hint = "nearest" if near else "it has"
-        listed = _listed(labels, near or range(len(labels)))
-        raise InputError(f"{self.name} has no class {given!r}; {hint}: {listed}")
+        shown = listed(labels, near or range(len(labels)))
+        raise InputError(f"{self.name} has no class {given!r}; {hint}: {shown}")
 
     def _classes(self) -> int:
         return self.check_scores() if self.labels is None else len(self.labels)
@@ -244,25 +242,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, weights {self.digest[:12]})"
-
-
-def _synonyms(label: str) -> list[str]:
-    return [label.casefold(), *(part.strip().casefold() for part in label.split(","))]
-
-
-def _classes_called(labels: Sequence[str], text: str) -> list[int]:
-    """Classes with this label to the letter; if there are none, as a label or synonym."""
-    exact = [i for i, label in enumerate(labels) if label == text]
-    return exact or [i for i, label in enumerate(labels) if text.casefold() in _synonyms(label)]
-
-
-def _nearest_classes(labels: Sequence[str], text: str) -> list[int]:
-    known = {name: i for i, label in enumerate(labels) for name in _synonyms(label)}
-    near = difflib.get_close_matches(text.casefold(), known, n=4)
-    return list(dict.fromkeys(known[name] for name in near))
-
-
-def _listed(labels: Sequence[str], places: Sequence[int]) -> str:
-    shown = ", ".join(f"{i} {labels[i]!r}" for i in places[:_LISTED])
-    more = len(places) - _LISTED
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -10,6 +10,9 @@ from featvis.images import Images
 from featvis.models.model import Model
 from objectives import NamedArray, Objective
 
+#: Images that a network sees at a time.
+_BATCH = 16
+
 
 class Target(NamedArray):
     """A layer's activations for images, and where they come from; made by `target`.
@@ -54,6 +57,41 @@ def target(
     made = Target(np.asarray(model(images)[layer]), name)
     made.layer, made.images, made.digest = layer, images, model.digest
     return made
+
+
+def sorted_activations(
+    model: Model,
+    layer: str,
+    images: Images,
+    name: str = "sorted",
+    *,
+    size: tuple[int, int] | None = None,
+) -> NamedArray:
+    """A layer's activations for natural images, each channel sorted: the target of `SortMatch`.
+
+    The mean over the images of their sorted activations, which is the set of numbers whose summed
+    distance to those of all images is the least.
+
+    Args:
+        model: the network.
+        layer: a layer of it, with channels last.
+        images: as for `target`; of one size, some ten or more of what the picture is to show.
+        name: how the objective's text calls it.
+        size: of files, (height, width), that of the pictures to make; by default the network's own.
+
+    Returns:
+        (positions, channels), ascending along the positions.
+
+    Raises:
+        InputError: images of a shape or range that the network does not take.
+        UnknownLayer: no such layer.
+    """
+    shown = model.as_images(images, size)
+    sums = []
+    for start in range(0, len(shown), _BATCH):
+        found = np.asarray(model(shown[start : start + _BATCH])[layer], np.float64)
+        sums.append(np.sort(found.reshape(len(found), -1, found.shape[-1]), axis=1).sum(axis=0))
+    return NamedArray((np.sum(sums, axis=0) / len(shown)).astype(np.float32), name)
 
 
 def named_arrays(objective: Objective) -> dict[str, NamedArray]:

@@ -1,5 +1,6 @@
 """Update rules that optax does not have, with a text form."""
 
+from featvis.optimizers.image import IMAGES, normalize_over_batch, whiten_gradient
 from featvis.optimizers.preimage import (
     PreimageState,
     preimage_adagrad,
@@ -9,9 +10,12 @@ from featvis.optimizers.preimage import (
 from featvis.optimizers.sampling import gaussian_noise
 
 __all__ = [
+    "IMAGES",
     "PreimageState",
     "gaussian_noise",
+    "normalize_over_batch",
     "preimage_adagrad",
     "preimage_momentum",
     "stepwise_schedule",
+    "whiten_gradient",
 ]

@@ -129,11 +129,11 @@ class Report:
             self.text(summary)
 
     def heading(self, text: str) -> None:
-        """Begins a section."""
+        """Begins a section, with a line of plain `text` over it."""
         self._body.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, paragraph: str) -> None:
-        """Adds a paragraph of plain text."""
+        """Adds a `paragraph` of plain text."""
         self._body.append(f"<p>{html.escape(paragraph)}</p>")
 
     def table(
@@ -229,7 +229,7 @@ class Report:
         pictures = [
             p.resize((zoom * p.width, zoom * p.height), Image.Resampling.NEAREST) for p in pictures
         ]
-        sheet = grid(pictures, labels, columns)
+        sheet = grid(pictures, labels, columns=columns)
         path = self._claim(name)
         count = "1 picture" if len(arrays) == 1 else f"{len(arrays)} pictures"
         alternative = f"{count}: {', '.join(labels) or name}"

@@ -8,11 +8,15 @@ from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
+from featvis.parameterizations.region import Region
+from featvis.parameterizations.shared import Shared
+from featvis.parameterizations.sphere import FixedNorm
 from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
     "CPPN",
     "BoundedPixels",
+    "FixedNorm",
     "Fourier",
     "Framed",
     "FrozenChannels",
@@ -20,5 +24,7 @@ __all__ = [
     "Parameterization",
     "Pixels",
     "Pyramid",
+    "Region",
+    "Shared",
     "Upsampled",
 ]

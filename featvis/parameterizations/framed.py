@@ -56,6 +56,11 @@ class Framed(Parameterization):
         return self._of.held
 
     @property
+    def shared(self) -> frozenset[str]:
+        """What `of` shares."""
+        return self._of.shared
+
+    @property
     def _of(self) -> Parameterization:
         assert self.of is not None  # checked at construction
         return self.of

@@ -61,6 +61,11 @@ class FrozenChannels(Parameterization):
         return self._free.held | {_HELD}
 
     @property
+    def shared(self) -> frozenset[str]:
+        """What `free` shares."""
+        return self._free.shared
+
+    @property
     def _free(self) -> Parameterization:
         assert self.free is not None  # checked at construction
         return self.free

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from featvis.errors import InputError, printable
-from featvis.results.format import FORMAT, LARGEST, is_text, is_whole, runs_of
+from featvis.results.format import FORMAT, LARGEST, is_text, is_whole, parts_of, places_of, runs_of
 from featvis.results.packing import array_of
 from featvis.results.run import options_of_runs
 
@@ -27,6 +27,8 @@ def check_manifest(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
             that is not there.
     """
     check_outline(manifest)
+    if "joined" in manifest:
+        raise damaged("a part of a joined one", "one list of runs", manifest["joined"])
     runs = runs_of(manifest)
     if runs[-1].get("member") is not None:
         raise damaged("member of the last run", "none", runs[-1]["member"])
@@ -42,6 +44,9 @@ def check_manifest(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
                 raise damaged(name, expected, run[name])
         if any(step > run["steps"] for step in run["snapshots"]):
             raise damaged("snapshots", f"steps up to {run['steps']}", run["snapshots"])
+        last = max(places_of(run["member"], 1))
+        if last >= run["batch"]:
+            raise InputError(f"the manifest is damaged: member is {last} of {run['batch']} images")
         for digest in named_digests(run):
             if digest not in manifest["arrays"]:
                 array_of(manifest, digest)  # says what is missing
@@ -54,18 +59,39 @@ def check_outline(manifest: Mapping[str, Any]) -> None:
     Raises:
         InputError: something else.
     """
+    if "joined" in manifest:
+        _check_joined(manifest)
+        return
     outline: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "format": (str(FORMAT), lambda v: type(v) is int and v == FORMAT),
         "runs": ("a list of runs", _are_runs),
         "arrays": ("arrays by their digests", _is_dict),
-        "member": ("the place of an image", _is_member),
+        "member": ("the place of an image, or several", _is_member),
         "shared": ("a SHA-256", lambda v: v is None or is_digest(v)),
+        "objective": ("a text", lambda v: v is None or is_text(v)),
     }
     for name in sorted(set(map(str, manifest)) - set(outline)):
         raise InputError(f"the manifest is damaged: it has a {printable(repr(name), 60)}")
     for name, (expected, fits) in outline.items():
         if not fits(manifest.get(name)):
             raise damaged(name, expected, manifest.get(name))
+
+
+def _check_joined(manifest: Mapping[str, Any]) -> None:
+    """Checks that what was joined are manifests, each of one list of runs."""
+    some = manifest["joined"]
+    known = {"format", "arrays", "shared", "joined"}
+    for name in sorted(set(map(str, manifest)) - known):
+        raise InputError(f"the manifest is damaged: it has a {printable(repr(name), 60)}")
+    inner = {"runs", "member", "objective"}
+    if not (
+        isinstance(some, list)
+        and 0 < len(some) <= LARGEST["batch"]
+        and all(_is_dict(one) and set(one) <= inner for one in some)
+    ):
+        raise damaged("joined", "a list of runs and their members", some)
+    for one in parts_of(manifest):
+        check_outline(one)
 
 
 def named_digests(run: Mapping[str, Any]) -> list[str]:
@@ -102,6 +128,11 @@ def is_digest(value: Any) -> bool:
 
 
 def _is_member(value: Any) -> bool:
+    if isinstance(value, list):
+        return (
+            0 < len(value) == len({*map(str, value)}) <= LARGEST["batch"]
+            and all(is_whole(one, 0, LARGEST["batch"]) for one in value)
+        )  # fmt: skip
     return value is None or is_whole(value, 0, LARGEST["batch"])
 
 
@@ -153,7 +184,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         if field.metadata["kept"] is not None
     },
     "init": ("an image or parameters, by digest", _is_init),
-    "member": ("the place of an image", _is_member),
+    "member": ("the place of an image, or several", _is_member),
     "versions": (
         "versions by name",
         lambda v: _is_dict(v) and len(v) <= 64 and all(map(is_text, v.values())),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featvis.own_pictures import KEYWORD as KEYWORD
+
 #: The layout of the manifest; a reader refuses one it does not know.
 FORMAT = 3
-
-#: The PNG text chunk that holds it.
-KEYWORD = "featvis"
 
 #: The largest numbers of a run: what `synthesize` takes, `replay` makes again.
 LARGEST: Mapping[str, int] = {
@@ -19,6 +18,25 @@ LARGEST: Mapping[str, int] = {
     "patience": 2**31 - 1,
     "seed": 2**32 - 1,
 }
+
+
+#: What a file holds beside the manifest: figures, and how its picture is laid out.
+BESIDE = ("result", "layout")
+
+
+def parts_of(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The manifests that a joined one is made of, each of one list of runs; or it alone."""
+    if "joined" not in manifest:
+        return [manifest]
+    common = {k: manifest[k] for k in ("format", "arrays", "shared") if k in manifest}
+    return [{**common, **one} for one in manifest["joined"]]
+
+
+def places_of(member: int | list[int] | tuple[int, ...] | None, count: int) -> list[int]:
+    """The places of images in their batch: of one, of some, or (None) of all."""
+    if member is None:
+        return list(range(count))
+    return [member] if isinstance(member, int) else list(member)
 
 
 def runs_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

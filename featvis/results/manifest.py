@@ -5,10 +5,13 @@ It is a list of runs, each going on from the one before, and the arrays that the
     {"format": 3, "runs": [{...}, ...], "member": 2, "arrays": {"<SHA-256>": {...}, ...}}
 
 The first run is whole, each other is what differs from the one before it; `member` is the place of
-a picture that is one of a batch. Files keep it in two parts, so that a picture stays small and
-opens everywhere: the PNG and the JSON have the runs; a file in the same folder, which all pictures
-of the same arrays share, has the arrays, and runs that are too long for a picture. That file is
-called `featvis-<digest>.safetensors`, with the digest that is `shared` in the PNG and the JSON.
+a picture that is one of a batch, or the places of several, and `objective` what was for those. That
+of results that were joined has in the place of `runs` and `member` a list of both, `joined`.
+
+Files keep it in two parts, so that a picture stays small and opens everywhere: the PNG and the JSON
+have the runs; a file in the same folder, which all pictures of the same arrays share, has the
+arrays, and runs that are too long for a picture. That file is called
+`featvis-<digest>.safetensors`, with the digest that is `shared` in the PNG and the JSON.
 
 What comes from a file is not trusted. Reading it takes at most 100 MB and a few seconds, beyond
 some four times the size of the shared file, in which nothing is compressed; and every field is
@@ -31,9 +34,9 @@ from featvis.models import Target
 from featvis.models.leaky import leak_of
 from featvis.models.targets import named_arrays
 from featvis.results.format import FORMAT
-from featvis.results.packing import key_of_path, pack_array
+from featvis.results.packing import key_of_path, pack_array, packed_data
 from featvis.results.run import Run, recorded
-from objectives import NamedArray
+from objectives import NamedArray, Objective, alone, separable
 
 _PACKAGES = ("featvis", "jax", "jaxlib", "optax", "flax", "numpy", "pillow")
 
@@ -71,7 +74,8 @@ class Done(NamedTuple):
         snapshots: the steps after which images were kept.
         start: what it started from, an array or parameters; None: the seed, or the run before.
         versions: of what its pictures depend on to the bit.
-        member: the one image of it that the next run goes on from, or that a result holds.
+        member: the place of the image, or the places of those, that the next run goes on from, or
+            that a result holds; None: all.
     """
 
     run: Run
@@ -80,7 +84,15 @@ class Done(NamedTuple):
     snapshots: tuple[int, ...]
     start: Any
     versions: Mapping[str, str]
-    member: int | None = None
+    member: int | tuple[int, ...] | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What was maximised; of some images of a batch, what was for those alone."""
+        whole = self.run.parts.objective
+        if self.member is None or self.images == 1 or not separable(whole):
+            return whole
+        return alone(whole, self.member)
 
 
 def describe(runs: Sequence[Done]) -> dict[str, Any]:
@@ -102,8 +114,22 @@ def describe(runs: Sequence[Done]) -> dict[str, Any]:
         {name: value for name, value in run.items() if before[name] != value}
         for before, run in itertools.pairwise(whole)
     ]
+    for done in runs:
+        arrays |= packed_data(done.run.parts.parameterization)
     manifest: dict[str, Any] = {"format": FORMAT, "runs": [whole[0], *differing], "arrays": arrays}
-    return manifest if member is None else {**manifest, "member": member}
+    if member is None:
+        return manifest
+    # What a reader looks for; the runs have it of the whole batch.
+    return {**manifest, "member": member, "objective": str(runs[-1].objective)}
+
+
+def describe_joined(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The manifest of results that were joined, from theirs."""
+    arrays: dict[str, Any] = {}
+    for one in manifests:
+        arrays |= one["arrays"]
+    inner = [{k: v for k, v in one.items() if k not in ("format", "arrays")} for one in manifests]
+    return {"format": FORMAT, "joined": inner, "arrays": arrays}
 
 
 def _described(done: Done, keep: Callable[[Any], str]) -> dict[str, Any]:
@@ -131,12 +157,12 @@ def _described(done: Done, keep: Callable[[Any], str]) -> dict[str, Any]:
         },
         "objective": str(objective),
         "targets": {name: keep_named(array) for name, array in named_arrays(objective).items()},
-        "parameterization": repr(parameterization),
+        "parameterization": str(parameterization),
         **recorded(done.run),
         "batch": done.images,
         "steps": done.steps,
         "snapshots": list(done.snapshots),
         "init": start,
-        "member": done.member,
+        "member": list(done.member) if isinstance(done.member, tuple) else done.member,
         "versions": dict(done.versions),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,21 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.files import open_file, write_file
 from featvis.parameterizations import Parameterization
+from featvis.parameterizations.parameterization import data_of
 from featvis.results.format import is_whole
 
 #: Bytes of runs in a picture; longer ones are shared, or each picture of a batch had them all.
 _RUNS_INSIDE = 2**16
+
+
+_NAMED = re.compile(r"\bsha256\('([0-9a-f]{64})'\)")
+
+#: Bytes of an array of a parameterization that is kept in the shared file.
+_LARGEST_DATA = 2**22
 
 
 def key_of_path(path: Any) -> str:
@@ -42,11 +51,18 @@ def pack(array: np.ndarray) -> tuple[str, dict[str, Any]]:
     return digest_of(array), {"shape": list(array.shape), str(array.dtype): data}
 
 
-def digest_of(array: np.ndarray) -> str:
-    """The SHA-256 of an array, its type and shape included."""
-    seal = hashlib.sha256(f"{array.dtype} {list(array.shape)} ".encode())
-    seal.update(array.tobytes())
-    return seal.hexdigest()
+def packed_data(parameterization: Parameterization) -> dict[str, Any]:
+    """The data of a parameterization that a manifest keeps, packed, by their digests.
+
+    Those are single arrays that are small, as masks are; a generator's weights have a file already.
+    """
+    return {
+        digest: pack(np.asarray(value))[1]
+        for digest, value in data_of(parameterization).items()
+        if isinstance(value, (np.ndarray, jax.Array))
+        and value.dtype in (np.float32, np.uint8)
+        and value.nbytes <= _LARGEST_DATA
+    }
 
 
 def from_levels(levels: np.ndarray) -> np.ndarray:
@@ -90,6 +106,42 @@ def array_of(manifest: Mapping[str, Any], digest: str) -> np.ndarray:
     return from_levels(array) if array.dtype == np.uint8 else array
 
 
+def digests_in(text: str) -> list[str]:
+    """The digests by which the text of a parameterization names its data."""
+    return _NAMED.findall(text)
+
+
+def data_reader(
+    manifest: Mapping[str, Any], given: Parameterization | None
+) -> Callable[[str], Any]:
+    """What gives the data of a manifest's parameterizations by their digests.
+
+    Args:
+        manifest: keeps some of them.
+        given: holds others.
+    """
+    held = {} if given is None else data_of(given)
+
+    def read(digest: str) -> Any:
+        if digest in held:
+            return held[digest]
+        if digest in manifest["arrays"]:
+            return unpack(digest, manifest["arrays"][digest])
+        shown = printable(digest)
+        if given is not None:
+            raise InputError(
+                f"the picture was made with data of the digest {shown[:12]}; {given!r} holds "
+                f"{', '.join(one[:12] for one in held) or 'none'}"
+            )
+        raise InputError(
+            f"the picture was made with data of the digest {shown[:12]}, which it does not keep: "
+            "pass parameterization= with them"
+            + (f", or put {shared_name(manifest)} into its folder" if "shared" in manifest else "")
+        )
+
+    return read
+
+
 def unpack_init(
     manifest: Mapping[str, Any], run: Mapping[str, Any], parameterization: Parameterization
 ) -> Any:
@@ -121,10 +173,11 @@ def record_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
     record = {name: value for name, value in manifest.items() if name not in ("arrays", "shared")}
     arrays = dict(manifest["arrays"])
-    text = json.dumps(record["runs"]).encode()
+    what = "joined" if "joined" in record else "runs"
+    text = json.dumps(record[what]).encode()
     if len(text) > _RUNS_INSIDE:
         digest, packed = pack(np.frombuffer(text, np.uint8))
-        arrays[digest], record["runs"] = packed, digest
+        arrays[digest], record[what] = packed, digest
     if arrays:
         record["shared"] = hashlib.sha256("".join(sorted(arrays)).encode()).hexdigest()
         path = folder / shared_name(record)

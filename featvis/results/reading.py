@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
+from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.files import open_file
 from featvis.results.checks import check_outline, damaged, is_digest, named_digests
-from featvis.results.format import FORMAT, KEYWORD
-from featvis.results.packing import digest_of, pack, shared_name
+from featvis.results.format import BESIDE, FORMAT, KEYWORD, parts_of
+from featvis.results.packing import digests_in, pack, shared_name
 
 #: Bytes of a text chunk, unpacked: the most that Pillow reads.
 LARGEST_CHUNK = 2**20
@@ -39,6 +40,18 @@ _MOST_CHUNKS = 10**5
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
     """The manifest of a PNG that featvis wrote, or of the JSON beside it.
+
+    Where the shared file is not in the folder its arrays are left out, and `replay` asks for it.
+
+    Raises:
+        InputError: no such file, not one of ours, damaged, or of a layout from another version.
+    """
+    manifest = read_record(path)
+    return {name: value for name, value in manifest.items() if name not in BESIDE}
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The manifest as `read_manifest`, with the figures and the layout of the picture, unchecked.
 
     Where the shared file is not in the folder its arrays are left out, and `replay` asks for it.
 
@@ -66,27 +79,34 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
             f"{shown} has a manifest of format {printable(reprlib.repr(manifest['format']), 40)}; "
             f"expected {FORMAT}"
         )
-    manifest.pop("result", None)  # the figures, in the JSON
+    beside = {name: manifest.pop(name) for name in BESIDE if name in manifest}
     arrays = manifest.setdefault("arrays", {})
     shared = manifest.get("shared")
     if shared is not None:
         if not is_digest(shared):
             raise damaged("shared", "a SHA-256", shared)
         found = _read_shared(path.parent, shared_name(manifest))
-        runs = manifest.get("runs")
+        name = "joined" if "joined" in manifest else "runs"
+        runs = manifest.get(name)
         if isinstance(runs, str):
             if runs not in found:
                 raise InputError(
                     f"the manifest in {shown} goes on in {shared_name(manifest)}: put that into "
                     "its folder"
                 )
-            manifest["runs"] = parsed_json(found.pop(runs).tobytes(), shown)
+            manifest[name] = parsed_json(found.pop(runs).tobytes(), shown)
         if isinstance(arrays, dict):
             arrays.update(pack(array) for array in found.values())
     check_outline(manifest)
-    if all(digest in arrays for run in manifest["runs"] for digest in named_digests(run)):
+    wanted = [
+        digest
+        for part in parts_of(manifest)
+        for run in part["runs"]
+        for digest in [*named_digests(run), *digests_in(str(run.get("parameterization", "")))]
+    ]
+    if all(digest in arrays for digest in wanted):
         manifest.pop("shared", None)
-    return manifest
+    return {**manifest, **beside}
 
 
 def parsed_json(text: bytes, shown: str) -> Any:

@@ -21,18 +21,21 @@ from PIL.PngImagePlugin import PngInfo
 from featvis.errors import InputError, NonFiniteError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.gradients.silence import warn_of_silence
-from featvis.pictures import grid, to_picture
+from featvis.models import Model
+from featvis.pictures import corners_of, grid, to_picture
 from featvis.results import format, packing
-from featvis.results.manifest import Done, describe
+from featvis.results.history import SavedRuns
+from featvis.results.manifest import Done, describe, describe_joined
 from featvis.results.run import Run
-from objectives import Objective, alone, separable
+from objectives import Objective
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """Synthesized images and all that is known of them.
 
-    `result[i]` is the result of one image alone, `len(result)` their number.
+    `result[i]` is the result of one image alone, `result[1:3]` that of some, `len(result)` their
+    number; each keeps its place in the batch that it was made in, and so its objective.
 
     Attributes:
         images: (n, h, w, c) float32 in [0, 1].
@@ -53,6 +56,7 @@ class Result:
             its start (or its priors), and nothing of the unit.
         seconds: the whole of the synthesis, compiling included.
         evidence: what was measured afterwards, by name; each an array (n,).
+        joined: the results that this one was joined from; none of one that was made by one run.
     """
 
     images: np.ndarray
@@ -62,38 +66,98 @@ class Result:
     params: Any
     sensitivity: np.ndarray
     snapshots: Mapping[int, np.ndarray]
-    runs: tuple[Done, ...]
+    runs: Sequence[Done]
     steps: np.ndarray
     stopped: tuple[str, ...]
     failures: tuple[str | None, ...]
     silent: tuple[str | None, ...]
     seconds: float
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    joined: tuple[Result, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Result:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        some, last = slice(index % len(self), index % len(self) + 1), self.runs[-1]
-        first = (last.member or 0) + some.start
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Result:
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"image {index} of {len(self)}")
+            return self._of([int(index) % len(self)])
+        chosen = range(len(self))[index] if isinstance(index, slice) else index
+        if not len(chosen):
+            raise IndexError(f"none of the {len(self)} images")
+        if not self.joined:
+            return self._of([range(len(self))[place] for place in chosen])
+        return Result.join([self[place] for place in chosen])
+
+    def _of(self, places: list[int]) -> Result:
+        """Some of the images, each once; of a joined result one."""
+        if self.joined:
+            (place,) = places
+            for part in self.joined:
+                if place < len(part):
+                    return part[place]
+                place -= len(part)
+        if len(set(places)) < len(places):
+            raise InputError(f"an image is chosen once; got {places}")
+        member = tuple(int(self.members[place]) for place in places)
         return dataclasses.replace(
             self,
-            images=self.images[some],
-            scores=self.scores[:, some],
-            clean_scores=self.clean_scores[some],
-            transformed_scores=self.transformed_scores[some],
-            params=jax.tree.map(lambda a: a[some], self.params),
-            sensitivity=self.sensitivity[some],
-            steps=self.steps[some],
-            stopped=self.stopped[some],
-            failures=self.failures[some],
-            silent=self.silent[some],
-            snapshots={step: images[some] for step, images in self.snapshots.items()},
-            runs=(*self.runs[:-1], last._replace(member=first)),
-            evidence={name: values[some] for name, values in self.evidence.items()},
+            images=self.images[places],
+            scores=self.scores[:, places],
+            clean_scores=self.clean_scores[places],
+            transformed_scores=self.transformed_scores[places],
+            params=jax.tree.map(lambda a: a[np.array(places)], self.params),
+            sensitivity=self.sensitivity[places],
+            steps=self.steps[places],
+            stopped=tuple(self.stopped[place] for place in places),
+            failures=tuple(self.failures[place] for place in places),
+            silent=tuple(self.silent[place] for place in places),
+            snapshots={step: images[places] for step, images in self.snapshots.items()},
+            runs=runs_for(self.runs, member if len(member) > 1 else member[0]),
+            evidence={name: values[places] for name, values in self.evidence.items()},
         )
+
+    @staticmethod
+    def join(results: Sequence[Result]) -> Result:
+        """Results as one, the images one after the other; each keeps where it comes from.
+
+        A picture of all is `join(results).save("all.png")`, and `replay` makes all of them again.
+        What they do not have in common (parameters of another parameterization, evidence that only
+        some have, snapshots after other steps) is in `joined[i]`. To a run that goes on from it, a
+        joined result is images to start from.
+
+        Args:
+            results: at least one, of images of one shape.
+
+        Returns:
+            The result, whose parts are in `joined`; one alone as it is.
+
+        Raises:
+            InputError: none, or images of several shapes.
+        """
+        from featvis.results.joining import join
+
+        return join(results)
+
+    @staticmethod
+    def load(path: str | Path, *, model: Model | None = None) -> Result:
+        """A result that `save` wrote, as it was saved; nothing is computed, nor a network loaded.
+
+        Images are those of the PNG, of 8 bits a channel, and figures those of the JSON beside it
+        (NaN where it is not there). What is in neither is empty: the scores of the steps, the
+        parameters, the sensitivity, the snapshots; `replay` makes them again.
+
+        Args:
+            path: the PNG, or the JSON beside it.
+            model: the network, for evidence of it, where `featvis.load` does not know it.
+
+        Raises:
+            InputError: no such file, not one of ours, or a damaged one.
+        """
+        from featvis.results import saved
+
+        return saved.load(path, model)
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
@@ -149,7 +213,7 @@ class Result:
         )
 
     def with_evidence(self, **measured: Any) -> Result:
-        """The same result with more evidence, arrays (n,) by name."""
+        """The same result with more evidence: what was `measured`, arrays (n,) by name."""
         added = {name: np.asarray(values) for name, values in measured.items()}
         return dataclasses.replace(self, evidence={**self.evidence, **added})
 
@@ -160,9 +224,16 @@ class Result:
             index: of the image.
             transparent: let pixels fade that the objective hardly depended on: opacity is the
                 sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
+
+        Raises:
+            InputError: a result that was loaded, which has no sensitivity.
         """
         picture = to_picture(self.images[index])
         if transparent:
+            if np.isnan(self.sensitivity[index]).any():
+                raise InputError(
+                    "a result that was loaded has no sensitivity: replay makes it again"
+                )
             sensitivity = self.sensitivity[index]
             full = np.percentile(sensitivity, 80)
             opacity = sensitivity / full if full > 0 else np.ones_like(sensitivity)
@@ -170,14 +241,14 @@ class Result:
             picture.putalpha(to_picture(np.tile(opacity, (1, panels))[..., None]))
         return picture
 
-    def grid(self, labels: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    def grid(self, labels: Sequence[str] = (), *, columns: int | None = None) -> Image.Image:
         """All images in one picture.
 
         Args:
             labels: one line under each image; none for no labels.
             columns: of the grid; by default as square as it goes.
         """
-        return grid([to_picture(image) for image in self.images], labels, columns)
+        return grid([to_picture(image) for image in self.images], labels, columns=columns)
 
     def save(
         self,
@@ -213,9 +284,13 @@ class Result:
             NameTakenWarning: there was a file of that name; says the new one's.
         """
         alone = len(self) == 1 and not labels
-        picture = self.picture() if alone else self.grid(labels, columns)
+        picture = self.picture() if alone else self.grid(labels, columns=columns)
         path = output_path(path, name=self._name)
         record = packing.record_of(self.manifest, path.parent)
+        height, width, channels = self.images.shape[1:]
+        size = width if channels == 3 else width * channels, height
+        corners = [(0, 0)] if alone else corners_of(len(self), size, labels, columns)
+        record["layout"] = {"shape": [height, width, channels], "corners": corners}
         info = PngInfo()
         info.add_itxt(format.KEYWORD, json.dumps(record), zip=True)
         buffer = io.BytesIO()
@@ -280,29 +355,47 @@ class Result:
 
     @property
     def run(self) -> Run:
-        """The run that made the images, after those that it went on from."""
+        """The run that made the images, after those that it went on from.
+
+        Raises:
+            InputError: results that were joined have one each.
+        """
+        if self.joined:
+            raise InputError("results that were joined have a run each: see .joined")
         return self.runs[-1].run
 
     @property
     def members(self) -> np.ndarray:
-        """The places of the images in the batch of their run, (n,)."""
-        return np.arange(len(self)) + (self.runs[-1].member or 0)
+        """The places of the images in the batches of their runs, (n,)."""
+        if self.joined:
+            return np.concatenate([part.members for part in self.joined])
+        return np.array(format.places_of(_member_of(self.runs), len(self)))
 
     @functools.cached_property
     def manifest(self) -> Mapping[str, Any]:
         """All that makes the images again, plain data (`featvis.results.manifest`)."""
-        return describe(self.runs)
+        if self.joined:
+            return describe_joined([part.manifest for part in self.joined])
+        return self.runs.manifest if isinstance(self.runs, SavedRuns) else describe(self.runs)
 
     @property
     def objective(self) -> Objective:
-        """What was maximised; of one image of a batch, what was for that one alone."""
-        whole, last = self.run.parts.objective, self.runs[-1]
-        if last.member is None or last.images == 1 or not separable(whole):
-            return whole
-        return alone(whole, last.member)
+        """What was maximised; of some images of a batch, what was for those alone.
+
+        Raises:
+            InputError: results that were joined have one each; or one was saved whose targets are
+                of a network that is not here.
+        """
+        if self.joined:
+            raise InputError("results that were joined have an objective each: see .joined")
+        return self.runs.objective if isinstance(self.runs, SavedRuns) else self.runs[-1].objective
 
     @property
     def _objective(self) -> str:
+        if self.joined:
+            return "; ".join(dict.fromkeys(part._objective for part in self.joined))
+        if isinstance(self.runs, SavedRuns):
+            return self.runs.text
         return str(self.objective)
 
     @property
@@ -321,6 +414,7 @@ class Result:
         """Pictures and figures, as a notebook shows them."""
         cells = []
         for i, one in enumerate(self):
+            whose = "" if one._objective == self._objective else f"{_shorten(one._objective)}: "
             buffer = io.BytesIO()
             one.picture().save(buffer, "PNG")
             data = base64.b64encode(buffer.getvalue()).decode()
@@ -331,10 +425,22 @@ class Result:
             cells.append(
                 f'<figure style="display:inline-block;margin:4px">'
                 f'<img alt="image {i}" src="data:image/png;base64,{data}">'
-                f"<figcaption>{html.escape(', '.join(facts))}</figcaption></figure>"
+                f"<figcaption>{html.escape(whose + ', '.join(facts))}</figcaption></figure>"
             )
         title = html.escape(_shorten(self._objective))
         return f"<div><code>{title}</code><br>{''.join(cells)}</div>"
+
+
+def _member_of(runs: Sequence[Done]) -> Any:
+    """The place, or the places, of a result's images in the batch of the last run."""
+    return runs.manifest.get("member") if isinstance(runs, SavedRuns) else runs[-1].member
+
+
+def runs_for(runs: Sequence[Done], member: int | tuple[int, ...]) -> Sequence[Done]:
+    """The same runs, of some of the images."""
+    if isinstance(runs, SavedRuns):
+        return runs.of(member)
+    return (*runs[:-1], runs[-1]._replace(member=member))
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

@@ -20,6 +20,7 @@ from featvis.gradients.differentiability import (
 )
 from featvis.images import image_array
 from featvis.models import Model
+from featvis.optimizers import IMAGES
 from featvis.parameterizations import Parameterization
 from featvis.results import Result
 from featvis.results.run import check_positive
@@ -164,8 +165,9 @@ def check_optimizer(
         )
         return state, updates
 
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), params)
     try:
-        state, _ = jax.eval_shape(once, params)
+        state, _ = jax.eval_shape(jax.vmap(once, axis_name=IMAGES), one)
     # Whatever the arguments of a text make a transformation raise.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -175,6 +177,27 @@ def check_optimizer(
         ) from error
     leaves = jax.tree.leaves((params, state))
     return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
+
+
+def couples_images(
+    optimizer: str | optax.GradientTransformation, parameterization: Parameterization
+) -> bool:
+    """Whether an image of a batch depends on the others by how it is written or updated."""
+    if parameterization.shared:
+        return True
+    transformation = texts.optimizer(optimizer)
+    params = jax.eval_shape(parameterization.init, jax.random.key(0))
+
+    def once(params: Any) -> Any:
+        state = transformation.init(params)
+        more = {"value": jnp.float32(0), "grad": params, "key": jax.random.key(0)}
+        return transformation.update(params, state, params, **more)
+
+    try:
+        jax.eval_shape(once, params)
+    except NameError:  # it asks for the axis of the images, which is not there
+        return True
+    return False
 
 
 def snapshot_steps(snapshots: int | Sequence[int], steps: int) -> tuple[int, ...]:
@@ -203,7 +226,8 @@ class Pictures(NamedTuple):
 
 def pictures_of(result: Result, parameterization: Parameterization) -> Any:
     """What a run starts from that goes on from a result: its parameters, or its images."""
-    if result.run.parameterization == parameterization:
+    ways = [part.run.parameterization for part in result.joined or (result,)]
+    if result.params is not None and all(way == parameterization for way in ways):
         return result.params
     if result.images.shape[-1] != parameterization.channels:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -92,10 +93,10 @@ def failure_of(
     """Which step of an image and which term of the objective went wrong, in one line."""
     step = int(state.taken[image])
     if bool(jnp.any(dead)) and step < REDIRECTED_STEPS:
-        program = program._replace(redirect=True)
+        program = dataclasses.replace(program, redirect=True)
     # Without an optimizer: what is not finite then is the term's score or gradient.
     still = components.optimizer("sgd(0.0)")
-    program = program._replace(optimizer="sgd(0.0)")
+    program = dataclasses.replace(program, optimizer="sgd(0.0)")
     again = going_again(state)._replace(
         step=jnp.int32(step), optimizer=jax.vmap(still.init)(state.params)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from featvis import kernels
 from featvis import text as components
 from featvis.jaxprs.liveness import pruned
 from featvis.jaxprs.redirection import redirected
+from featvis.optimizers import IMAGES
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
 from objectives import Activations, Objective, slice_images
@@ -35,8 +37,16 @@ FOREVER = np.iinfo(np.int32).max
 _DRAWS = 8
 
 
-class Program(NamedTuple):
-    """What is compiled: all of it static and hashable."""
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["parameterization"],
+    meta_fields=[
+        "apply", "transform", "optimizer", "draws", "at_a_time", "redirect", "prune",
+    ],
+)  # fmt: skip
+@dataclass(frozen=True)
+class Program:
+    """What is compiled; the data of the parameterization are its arguments, all else is fixed."""
 
     apply: Any
     parameterization: Parameterization
@@ -84,7 +94,7 @@ def purpose_key(key: jax.Array, purpose: int) -> jax.Array:
     return jax.random.fold_in(key, purpose)
 
 
-@functools.partial(jax.jit, static_argnames=("parameterization", "optimizer", "kind"))
+@functools.partial(jax.jit, static_argnames=("optimizer", "kind"))
 def start_state(
     parameterization: Parameterization,
     optimizer: str | optax.GradientTransformation,
@@ -104,6 +114,8 @@ def start_state(
     else:
         params = jax.vmap(lambda key: parameterization.init(purpose_key(key, 0)))(keys)
     params = jax.vmap(parameterization.project)(params)
+    for name in parameterization.shared:
+        params = {**params, name: jnp.broadcast_to(params[name][:1], params[name].shape)}
     count = keys.shape[0]
     # The lowest number rather than an infinity, which JAX may have been asked to look for.
     nothing = jnp.full(count, jnp.finfo(jnp.float32).min, jnp.float32)
@@ -211,7 +223,7 @@ def _gradients(
     return _mean_of_draws(of_draw, keys, program.draws)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def program_gradient_sizes(
     program: Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
 ) -> jax.Array:
@@ -230,7 +242,7 @@ def program_gradient_sizes(
     return functools.reduce(jnp.add, sizes)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def take_steps(
     program: Program,
     weights: Any,
@@ -273,7 +285,8 @@ def take_steps(
         def update(
             gradient: Any, moments: Any, params: Any, score: jax.Array, key: jax.Array
         ) -> tuple[Any, Any]:
-            descent = jax.tree.map(jnp.negative, gradient)
+            whole = {name: _over_images(gradient[name]) for name in parameterization.shared}
+            descent = jax.tree.map(jnp.negative, {**gradient, **whole})
             updates, moments = optimizer.update(
                 descent, moments, params, value=-score, grad=descent, key=key
             )
@@ -282,7 +295,9 @@ def take_steps(
             return parameterization.project(optax.apply_updates(params, updates)), moments
 
         own = jax.vmap(jax.random.fold_in, (0, None))(drawn, _OPTIMIZERS)
-        params, moments = jax.vmap(update)(gradient, now.optimizer, now.params, scores, own)
+        params, moments = jax.vmap(update, axis_name=IMAGES)(
+            gradient, now.optimizer, now.params, scores, own
+        )
         # A step that goes wrong is not taken: what was there before it is kept.
         finite = jnp.isfinite(scores) & _finite(gradient) & _finite(params)
         average = jnp.where(now.step == 0, scores, 0.9 * now.average + 0.1 * scores)
@@ -315,6 +330,11 @@ def take_steps(
     return jax.lax.while_loop(going, step, (state, rows, jnp.ones((CHUNK, count), bool)))
 
 
+def _over_images(gradient: jax.Array) -> jax.Array:
+    """The sum over the batch of a gradient by what its images share, of those that are finite."""
+    return jax.lax.psum(jnp.where(jnp.all(jnp.isfinite(gradient)), gradient, 0), IMAGES)
+
+
 def _finite(tree: Any) -> jax.Array:
     """Whether all numbers of each image are finite, (n,)."""
     parts = [
@@ -329,13 +349,13 @@ def _per_image(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
 
-@functools.partial(jax.jit, static_argnames=("parameterization",))
+@jax.jit
 def decode_images(parameterization: Parameterization, params: Any) -> jax.Array:
     """Images (n, h, w, c): snapshots and the final picture by the same program, to the bit."""
     return jax.vmap(parameterization.decode)(params)
 
 
-@functools.partial(kernels.compiled, static=("program",))
+@kernels.compiled
 def evaluate_images(
     program: Program,
     weights: Any,

@@ -27,6 +27,7 @@ from featvis.synthesis.arguments import (
     as_init,
     check_fit,
     check_optimizer,
+    couples_images,
     snapshot_steps,
 )
 from featvis.synthesis.run import Progress, attempt
@@ -45,9 +46,10 @@ def synthesize_many(
 ) -> Iterator[tuple[tuple[int, ...], Result]]:
     """Results for several objectives, those of one kind together in one batch.
 
-    Units of one layer are one compiled program and are run `batch_limit` at a time. Every picture
-    starts from the same seed, so that it is the one its objective alone would give, beyond
-    rounding. A NaN stops its own image alone: see `Result.failures`.
+    Units of one layer are one compiled program and are run `batch_limit` at a time, or one at a
+    time where the parameterization or the optimizer makes a batch's images depend on each other.
+    Every picture starts from the same seed, so that it is the one its objective alone would give,
+    beyond rounding. A NaN stops its own image alone: see `Result.failures`.
 
     Args:
         model: a model, or the name of one.
@@ -82,23 +84,26 @@ def synthesize_many(
     parsed = [as_objective(objective, model) for objective in objectives]
     if not parsed:
         return iter(())
-    first = Run(model, parsed[0], parameterization, seed=seed, **options)
+    runs = [Run(model, one, parameterization, seed=seed, **options) for one in parsed]
+    first = runs[0]
     marks = snapshot_steps(first.snapshots, first.steps)
     kept = {"steps": first.steps, "snapshots": len(marks)}
     state = check_optimizer(first.optimizer, parameterization)
-    transform = first.parts.transform
+    coupled = couples_images(first.optimizer, parameterization)
     groups: dict[Any, list[int]] = {}
     for place, objective in enumerate(parsed):
+        transform = runs[place].parts.transform
         count = agreed_batch_size(objective, seed, first.batch, first.init, parameterization)
         memory.check_pictures(parameterization, count, **kept)
         check_fit(model, objective, parameterization, transform, count)
-        key = stack_key(objective) if count == 1 else place
+        key = stack_key(objective) if count == 1 and not coupled else place
         groups.setdefault(key, []).append(place)
 
     batches: list[list[int]] = []
     for places in groups.values():
         joint = stack([parsed[place] for place in places[:batch_limit]])
         count = joint.batch_size or first.batch or len(places[:batch_limit])
+        transform = runs[places[0]].parts.transform
         need = memory.estimate(model, joint, parameterization, transform, count, state, **kept)
         # As many objectives of one image each as fit; an image's picture is its own.
         together = need.fitting(count) if len(places) > 1 else 0
@@ -120,7 +125,7 @@ def synthesize_many(
                 done = number * first.steps
                 joint = stack([parsed[place] for place in some])
                 seeds = seed if len(some) == 1 else [seed] * len(some)
-                run = dataclasses.replace(first, objective=joint, seed=seeds, progress=tell)
+                run = dataclasses.replace(runs[some[0]], objective=joint, seed=seeds, progress=tell)
                 result = attempt(run)
                 result.or_warn()
                 yield tuple(some), result

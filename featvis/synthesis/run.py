@@ -26,6 +26,7 @@ from featvis import text as texts
 from featvis.models import Model
 from featvis.models.targets import named_arrays
 from featvis.parameterizations import Parameterization
+from featvis.parameterizations.parameterization import with_arrays
 from featvis.results import Result
 from featvis.results.manifest import Done, versions
 from featvis.results.run import Run, as_parameterization, check_positive, takes
@@ -137,7 +138,7 @@ def again(runs: Iterable[Done], *, progress: bool = True) -> Result:
             )
         )
         if done.member is not None:
-            result = result[done.member]
+            result = result[done.member]  # one, or some
         if "interrupt" in result.stopped:
             break
     assert result is not None
@@ -181,8 +182,10 @@ class Loop:
         init = run.init
         if self._before is not None:
             init = pictures_of(self._before, way)
-            if not self._before.runs[-1].steps:
-                # A run that failed at once has no steps to make again: what it holds is a start.
+            parts = self._before.joined
+            if parts or self._before.params is None or not self._before.runs[-1].steps:
+                # Of a run that failed at once there are no steps to make again, of a loaded or a
+                # joined result not its: what it holds is a start.
                 self._before, init = None, resized_init(init, way)
         self._run = run if self._before is None else dataclasses.replace(run, init=None)
         self._init = init = as_init(init, way)
@@ -192,7 +195,7 @@ class Loop:
         memory.check_pictures(way, count, **kept)
         state_bytes = check_optimizer(run.optimizer, way)
         seen, prune = check_fit(model, objective, way, transform, count)
-        self._layout = layout = placement_of(model.params, count)
+        self._layout = layout = placement_of((model.params, way), count)
         memory.estimate(
             model, objective, way, transform, count, state_bytes, devices=layout.devices, **kept
         ).check(count)
@@ -201,6 +204,7 @@ class Loop:
         alone = not isinstance(layout.parts, NamedSharding)
         shape = (count, *way.shape)
         together = batching.images_at_a_time(model, objective, shape, seen) if alone else None
+        way = layout.shared(with_arrays(way))
         self._plain = self._program = Program(
             model.apply, way, transform, run.optimizer, run.draws, together, prune=prune
         )
@@ -247,7 +251,7 @@ class Loop:
             self._lived |= gave_gradients(self._program, rows, alive, self._dead)
             if self._program is plain and done < redirects and not np.all(alive):
                 # Start again, with redirected gradients for the images that got none.
-                self._program = plain._replace(redirect=True)
+                self._program = dataclasses.replace(plain, redirect=True)
                 self._dead = self._layout.images(~jnp.all(alive, axis=0))
                 self._state, self._scores, self._frames = self._first, [], {}
                 done, redirects = 0, min(redirects, steps)
@@ -376,7 +380,13 @@ def gradient_sizes(
     seen, prune = check_fit(model, objective, parameterization, transform, count)
     together = batching.images_at_a_time(model, objective, images.shape, seen)
     program = Program(
-        model.apply, parameterization, transform, "sgd(0.0)", draws, together, prune=prune
+        model.apply,
+        with_arrays(parameterization),
+        transform,
+        "sgd(0.0)",
+        draws,
+        together,
+        prune=prune,
     )
     keys = image_keys(seed, count)
     draw = jax.vmap(
@@ -387,6 +397,8 @@ def gradient_sizes(
     given = model.params, as_arrays(objective), keys, params
     sizes = np.array(program_gradient_sizes(program, *given))
     if not np.all(sizes):
-        alive = np.asarray(program_gradient_sizes(program._replace(redirect=True), *given))
+        alive = np.asarray(
+            program_gradient_sizes(dataclasses.replace(program, redirect=True), *given)
+        )
         sizes[sizes == 0] = alive[sizes == 0]
     return sizes

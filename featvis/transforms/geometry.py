@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -169,7 +171,7 @@ class RandomAffine(Transform):
     The size is kept, or grows by a frame: (h, w, c) to (h + 2 frame, w + 2 frame, c).
 
     Args:
-        scale: (lowest, highest) magnification, uniform, above 0; 1.1 enlarges.
+        scale: (lowest, highest) magnification, uniform in its logarithm, above 0; 1.1 enlarges.
         rotate: (lowest, highest) angle in degrees, uniform, within [-180, 180]; a positive angle
             turns the picture counterclockwise.
         shift: largest shift in pixels on each axis, uniform and not rounded, at least 0, or a
@@ -177,6 +179,8 @@ class RandomAffine(Transform):
         border: what is outside the picture, `"edge"`, `"reflect"` or `"constant"`.
         value: the intensity outside, for `"constant"`.
         frame: pixels of the outside that the output shows on each side, at least 0.
+        spread: where it magnifies, how far the part that is seen may lie from the centre, uniform:
+            0 in the centre, 1 anywhere within the picture (before it is turned).
 
     Raises:
         InputError: at construction, for a field out of its range.
@@ -188,11 +192,13 @@ class RandomAffine(Transform):
     border: str = "reflect"
     value: float = 0.5
     frame: int = 0
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
         checks.set_fields(
             self,
+            spread=checks.number(self, "spread", self.spread, 0, 1),
             scale=checks.interval(self, "scale", self.scale, 0.01, 100),
             rotate=checks.interval(self, "rotate", self.rotate, -180, 180),
             shift=number_or_schedule(self, "shift", self.shift, 0),
@@ -209,14 +215,23 @@ class RandomAffine(Transform):
         """Transform `image`, (h, w, c), with the randomness of `key`."""
         # One draw, as each costs a compile.
         fractions = jax.random.uniform(key, (4,), jnp.float32)
-        bounds = [self.scale, self.rotate, *[(-self.shift, self.shift)] * 2]
+        logarithms = (math.log(self.scale[0]), math.log(self.scale[1]))
+        bounds = [logarithms, self.rotate, *[(-self.shift, self.shift)] * 2]
         low, high = (jnp.array(ends, jnp.float32) for ends in zip(*bounds, strict=True))
-        scale, degrees, down, right = low + fractions * (high - low)
+        logarithm, degrees, down, right = low + fractions * (high - low)
+        scale = jnp.exp(logarithm)
+        moved = [down, right]
+        if self.spread:
+            # From the first pixel to the last it is n - 1, magnified s (n - 1), of which n - 1 is
+            # seen.
+            beyond = self.spread * jnp.maximum(scale - 1, 0)
+            for axis in (0, 1):
+                moved[axis] += beyond * (image.shape[axis] - 1) * (fractions[2 + axis] - 0.5)
         return affine(
             image,
             scale=scale,
             degrees=degrees,
-            shift=(down, right),
+            shift=(moved[0], moved[1]),
             border=self.border,
             value=self.value,
             frame=self.frame,

@@ -10,7 +10,7 @@ from featvis.transforms.schedules import LinearSchedule
 from featvis.transforms.transform import Compose, Transform
 
 
-def _in_proportion(pixels: int, size: tuple[int, int]) -> float:
+def _in_proportion(pixels: float, size: tuple[int, int]) -> float:
     """What is `pixels` at a side of 160 or more, and as large a part of a smaller one."""
     return pixels * min(1.0, min(size) / _PRESET_SIDE)
 
@@ -23,6 +23,12 @@ def _standard(size: tuple[int, int]) -> Transform:
 
 def _affine_preset(size: tuple[int, int]) -> Transform:
     return RandomAffine((0.9, 1.1), (-10.0, 10.0), _in_proportion(8, size), "reflect")
+
+
+def _views(size: tuple[int, int]) -> Transform:
+    return RandomAffine(
+        (1.0, 1 + _in_proportion(2.3, size)), (-20.0, 20.0), _in_proportion(8, size), spread=1.0
+    )
 
 
 def _maco(size: tuple[int, int]) -> Transform:
@@ -39,6 +45,7 @@ _PRESET_SIDE = 160
 PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
     "standard": _standard,
     "affine": _affine_preset,
+    "views": _views,
     "maco": _maco,
     "none": _none,
 }
@@ -52,11 +59,14 @@ PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
   on outside it.
 - `affine`: scale, rotation and a shift of up to 8 pixels, with the picture mirrored at its border
   and its size kept.
+- `views`: parts of the picture, from all of it to 1/3.3 of its sides, anywhere in it, turned by up
+  to 20 degrees and shifted as in `affine`. As networks are trained on such parts, what has to be
+  seen in each is less an accident of one of them (`experiments/recognition.py`).
 - `maco`: a crop of 50 % of the sides at first and 5 % at last, and normal noise of 0.04, as the
   code of Fel et al. 2023 has it: 0.08 in images of -1 to 1. Its uniform noise of half as much is
   left out. For crops that show the whole picture see `featvis.methods.maco`.
 - `none`: the identity.
 
-Frames and shifts in pixels are for sides of 160 and more; for smaller images they are in
-proportion (a shift of 8 would take a quarter of 32 pixels out of sight).
+Frames, shifts in pixels and the magnification of `views` are for sides of 160 and more; for smaller
+images they are in proportion (a shift of 8 would take a quarter of 32 pixels out of sight).
 """

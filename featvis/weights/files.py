@@ -64,6 +64,9 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     (ema) and what belongs to an optimizer set aside. An archive that would unpack to more than
     16 MiB and 20 times its own size is refused.
 
+    Args:
+        path: the file; after a `#` the part of it that is meant.
+
     Returns:
         Read-only arrays by name, in the file's order; bfloat16 is widened to float32.
 

@@ -257,7 +257,7 @@ def describe_differences(wrong: Sequence[str]) -> str:
 
 
 def from_oihw(kernel: np.ndarray) -> np.ndarray:
-    """A convolution's kernel as PyTorch keeps it, (d, c, h, w), to (h, w, c, d)."""
+    """A convolution's `kernel` as PyTorch keeps it, (d, c, h, w), to (h, w, c, d)."""
     return kernel.transpose(2, 3, 1, 0)
 
 

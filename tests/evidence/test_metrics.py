@@ -326,7 +326,7 @@ def test_all_null_pairs_are_those_of_different_images():
 
 def test_null_pairs_are_drawn_from_the_seed():
     images = activations(n=12)
-    first, again, other = (metrics.null_pairs(images, 20, seed) for seed in (3, 3, 4))
+    first, again, other = (metrics.null_pairs(images, 20, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.spearman, again.spearman)
     np.testing.assert_array_equal(first.signal_to_noise, again.signal_to_noise)
     assert not np.array_equal(first.spearman, other.spearman)

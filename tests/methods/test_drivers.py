@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiles import Compiled
 from networks import TOY_SIZE
 from PIL import Image
 
@@ -15,7 +16,6 @@ from featvis import methods
 from featvis.evidence import metrics
 from featvis.methods import recipe as recipes
 from featvis.results.format import last_run, runs_of
-from featvis.synthesis import loop
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -103,6 +103,67 @@ def test_inversion_of_an_invertible_network_is_the_image(invertible, preset, ste
     assert np.all(result.evidence["relative_error"] < 0.01)
     assert np.all(result.evidence["psnr"] > 30)
     np.testing.assert_allclose(result.images, images, atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """An orthogonal mixture of all numbers, in two layers of which neither says all."""
+    w = np.linalg.qr(np.random.default_rng(2).normal(size=(NUMBERS, NUMBERS)))[0]
+
+    def apply(params, image):
+        mixed = (image - 0.5).reshape(len(image), -1) @ params["w"]
+        return {"first": mixed[:, ::2], "second": mixed[:, 1::2]}
+
+    return fv.from_function(apply, {"w": w.astype(np.float32)}, input=fv.Input(SIZE))
+
+
+def test_inversion_of_several_layers(halves, tmp_path):
+    images = np.random.default_rng(0).uniform(0.3, 0.7, (2, *SIZE, 3)).astype(np.float32)
+    both = drive(fv.invert, halves, ["first", "second"], images)
+    np.testing.assert_allclose(both.images, images, atol=0.01)
+    for layer in ("first", "second"):
+        assert np.all(both.evidence[f"relative_error:{layer}"] < 0.01)
+        assert np.isfinite(both.evidence[f"pairwise_error:{layer}"]).all()
+    weighted = drive(
+        fv.invert, halves, {"first": 3.0, "second": 1}, images, preset="cvpr2015", steps=3
+    )
+    whole = last_run(weighted.manifest)["objective"]
+    assert whole.startswith("0.75*feature_match('first', target) + 0.25*feature_match('second', ")
+    again = fv.replay(weighted.save(tmp_path / "a"), model=halves, progress=False)
+    np.testing.assert_array_equal(again.images, weighted.images)
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "message"),
+    [
+        ([], {}, "at least one layer"),
+        (["first", "first"], {}, "inverted once"),
+        ({"first": 0.0}, {}, "weight of layer 'first' must be above 0; got 0.0"),
+        (["first", "second"], {"preset": "metamer"}, "the preset metamer is of one layer"),
+        (["first", "second"], {"mask": np.ones((1, 1, 1))}, "a mask is of one layer"),
+        (3, {}, "layer is a name, several, or weights"),
+    ],
+)
+def test_layers_that_make_no_sense(halves, layer, options, message):
+    with pytest.raises(fv.InputError, match=message):
+        drive(fv.invert, halves, layer, np.full((*SIZE, 3), 0.4), **options)
+
+
+def test_octaves_grow_to_the_whole_size_and_replay(toy, linear, tmp_path):
+    at = methods.setting_of(toy, "logits", (32, 48), 6)
+    stages = methods.octaves(at, number=3, scale=2).stages
+    assert [one.parameterization.size for one in stages] == [(8, 12), (16, 24), (32, 48)]
+    assert [one.steps for one in stages] == [2, 2, 2]
+    # A network of one size sees the small picture magnified.
+    result = drive(fv.class_model, linear, 2, preset="octaves", steps=2, number=2)
+    first, last = runs_of(result.manifest)
+    assert first["parameterization"].startswith("Upsampled(size=(6, 8)")
+    assert last["parameterization"].startswith("Fourier(size=(6, 8)")
+    again = fv.replay(result.save(tmp_path / "a"), model=linear, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
+    for wrong in ({"number": 0}, {"scale": 1.0}):
+        with pytest.raises(fv.InputError, match="octaves is a"):
+            drive(fv.class_model, toy, 2, preset="octaves", **wrong)
 
 
 def test_inversion_under_a_mask_is_of_its_receptive_field(toy):
@@ -327,13 +388,6 @@ def test_a_name_of_several_classes_lists_them(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
-def programs():
-    return tuple(
-        part._cache_size()
-        for part in (loop.start_state, loop.take_steps, loop.decode_images, loop.evaluate_images)
-    )
-
-
 def test_another_class_image_or_strength_compiles_nothing(toy):
     others = photographs(seed=9)
     steps = {"steps": 3, "progress": False}
@@ -351,12 +405,14 @@ def test_another_class_image_or_strength_compiles_nothing(toy):
     ]
     for run in runs:
         first = run(PHOTOGRAPHS, 0)
-        before = programs()
-        second = run(others, 1)
-        assert programs() == before
+        with Compiled() as compiled:
+            second = run(others, 1)
+        parts = ("start_state", "take_steps", "decode_images", "evaluate_images")
+        assert not [part for part in parts if compiled.count(part)]
         assert np.abs(first.images - second.images).max() > 1e-3
-    run(PHOTOGRAPHS[:1], 0)
-    assert programs() != before
+    with Compiled() as compiled:
+        run(PHOTOGRAPHS[:1], 0)
+    assert compiled.steps == 1
 
 
 # ---- stages, snapshots, replay -------------------------------------------------------------

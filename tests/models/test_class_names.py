@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import featvis as fv
+from featvis.results.run import as_objective
+from featvis.zoo import labels
 
 LABELS = ("tench, Tinca tinca", "Tabby, tabby cat", "tiger cat", "crane", "crane", "route 66", "7")
 
@@ -117,3 +119,25 @@ def test_the_classes_of_imagenet(lite0):
     assert all(lite0.class_index(label) == i for i, label in enumerate(lite0.labels))
     with pytest.raises(fv.InputError, match=r"134 'crane bird', 517 'construction crane'$"):
         lite0.class_index("crane")
+
+
+def test_a_class_by_its_wordnet_id():
+    model = named()
+    model = dataclasses.replace(model, labels=labels.imagenet())
+    assert model.class_index("n02123045") == model.class_index("tabby") == 281
+    assert len(set(model.labels.ids)) == 1000
+    with pytest.raises(fv.InputError, match=r"no class 'n02123046'; nearest: .*281 'tabby'"):
+        model.class_index("n02123046")
+    shifted = dataclasses.replace(model, labels=labels.imagenet_with_background())
+    assert shifted.class_index("n02123045") == 282
+
+
+def test_a_unit_is_written_with_a_class_name():
+    model = named("tench", "tabby", "tiger cat", "crane", "ox")
+    for text, index in [("logits:tabby", 1), ("logits:'tiger cat'", 2), ("logits:ench", 0)]:
+        assert as_objective(text, model) == fv.Logit(index)
+    assert str(as_objective("logits:[tabby, 3]", model)) == "logits:[1, 3]"
+    with pytest.raises(fv.ParseError, match=r"2 classes of toy match 't'.*\n.*logits:t\n.*\^"):
+        as_objective("logits:t", named("tench", "tabby"))
+    with pytest.raises(fv.ParseError, match=r"no class 'crone'; nearest: 3 'crane'"):
+        as_objective("conv:1 + logits:crone", model)

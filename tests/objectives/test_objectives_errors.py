@@ -101,7 +101,6 @@ SHAPE = (2, 20, 28, 3)
             lambda: ob.FeatureMatch("late", np.ones((3, 2, 2, 3)), np.ones((2, 2, 2))),
             "different numbers of images",
         ),
-        (lambda: A * A, "not with each other"),
         (lambda: A / A, "not by each other"),
         (lambda: 2 / A, "nothing divides by an objective"),
         (lambda: A / 0, "cannot be divided by zero; got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import numpy as np
@@ -242,7 +243,6 @@ def test_what_a_text_says(text: str, objective: ob.Objective) -> None:
         ("tv + chanel('a', 1)", 5, "unknown objective 'chanel'; nearest: channel"),
         ("scaled(1, tv)", 0, "unknown objective 'scaled'"),
         # Arithmetic.
-        ("block8:3 * tv", 11, "not with each other"),
         ("block8:3 / tv", 11, "not by each other"),
         ("2/block8:3", 2, "nothing divides by an objective"),
         ("tv/0", 3, "cannot be divided by zero"),
@@ -519,6 +519,29 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
         arrays(positive, 1, 1, 2, 3) | arrays(finite, 3, 1, 1, 1),
     ),
     ob.Tone: st.builds(ob.Tone, arrays(finite, 2) | arrays(finite, 3, 2), arrays(positive, 2)),
+    ob.Boundary: st.builds(ob.Boundary, st.integers(1, 99), positive),
+    ob.WhitenedDirection: st.builds(
+        ob.WhitenedDirection,
+        names,
+        arrays(finite, 2) | arrays(finite, 3, 2),
+        arrays(finite, 2, 2) | arrays(finite, 3, 2, 2),
+        positive,
+    ),
+    ob.SpatialDirection: st.builds(
+        ob.SpatialDirection,
+        names,
+        arrays(finite, 1, 2, 3) | arrays(finite, 3, 1, 2, 3),
+        st.none() | arrays(whole, 2) | arrays(whole, 3, 2),
+        positive,
+    ),
+    ob.Window: st.builds(
+        ob.Window, names, indices, arrays(positive, 2, 3) | arrays(positive, 3, 1, 2)
+    ),
+    ob.AtLeast: st.builds(ob.AtLeast, simple, finite | arrays(finite, 3)),
+    ob.Level: st.builds(ob.Level, simple, finite | arrays(finite, 3)),
+    ob.Softmax: st.builds(ob.Softmax, st.lists(simple, min_size=2, max_size=3), positive),
+    ob.Softmin: st.builds(ob.Softmin, st.lists(simple, min_size=2, max_size=3), positive),
+    ob.InGroups: st.builds(ob.InGroups, simple, st.integers(1, 9)),
 }
 weights = st.floats(-1e6, 1e6) | st.integers(-9, 9) | arrays(finite, 3) | arrays(finite, 100)
 
@@ -535,6 +558,7 @@ def _algebra(inner: st.SearchStrategy) -> st.SearchStrategy:
         st.builds(lambda w, a: w - a, weights, inner),
         st.builds(lambda w, a: a / w, nonzero, single),
         st.builds(lambda a: -a, inner),
+        st.builds(lambda a, b: a * b, inner, inner),
         st.builds(lambda a, images: a.on(images), single, some),
     )
 
@@ -662,3 +686,61 @@ def test_the_evaluator_speaks_of_what_it_reads() -> None:
         with pytest.raises(ob.ParseError) as caught:
             evaluator.evaluate(text)
         assert message in str(caught.value)
+
+
+# ---- classes by name -----------------------------------------------------------------------
+
+
+_NAMES = {"tabby": 281, "tiger cat": 282, "n02123045": 281, "7": 3}
+
+
+def _classes(name):
+    if name not in _NAMES:
+        raise ValueError(f"no class {name!r}; nearest: 281 'tabby'")
+    return _NAMES[name]
+
+
+def _shapes():
+    return {"block8": (7, 7, 192), "logits": (1000,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("logits:tabby", ob.Logit(281)),
+        ("logits: tabby - 0.1*tv", ob.Logit(281) - 0.1 * ob.TotalVariation()),
+        ("logits:'tiger cat'", ob.Logit(282)),
+        ('0.5*logits:"tiger cat".on([0])', 0.5 * ob.Logit(282).on([0])),
+        ("logits:n02123045", ob.Logit(281)),
+        ("logits:'7'", ob.Logit(3)),
+        ("logits:7", ob.Logit(7)),
+        ("logits:[tabby, 5, 'tiger cat', 7-8]", ob.Logit([281, 5, 282, 7, 8])),
+    ],
+)
+def test_a_class_by_its_name_is_its_number(text, expected):
+    found = ob.parse(text, _shapes, _classes)
+    assert found == expected
+    # The text form is of numbers, which need no network.
+    assert ob.parse(str(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logits:tbby", "no class 'tbby'; nearest: 281 'tabby'"),
+        ("logits:[tabby, 'x,y']", "no class 'x,y'"),
+        ("logits:tiger cat", "quotes: logits:'tiger cat'"),
+        ("logits:German-shepherd - tv", "quotes: logits:'German-shepherd'"),
+        ("block8:tabby", "names are of classes, as logits:tabby"),
+        ("block8:[1, tabby]", "names are of classes"),
+        ("logits:[tabby,]", "a list of units"),
+    ],
+)
+def test_a_class_that_there_is_not(text, message):
+    with pytest.raises(ob.ParseError, match=re.escape(message)):
+        ob.parse(text, _shapes, _classes)
+
+
+def test_a_name_needs_the_network():
+    with pytest.raises(ob.ParseError, match="the network's to say"):
+        ob.parse("logits:tabby")

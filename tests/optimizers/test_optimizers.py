@@ -272,3 +272,67 @@ def test_noise_is_of_each_image_and_step_and_of_the_seed(toy):
 def test_noise_of_no_deviation_is_refused(sd):
     with pytest.raises(fv.InputError, match="sd must be a number of at least 0"):
         optimizers.gaussian_noise(sd)
+
+
+# ---- images as images
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 2), (5, 8, 1)])
+def test_a_whitened_gradient_is_the_authors(shape):
+    gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    rule = optimizers.whiten_gradient()
+    found, _ = rule.update({"pixels": jnp.asarray(gradient)}, rule.init({"pixels": gradient}))
+    # Cadena et al.: F = 1 / max(1, (ky² + kx²)^(1/4)), divided by its mean, on the whole spectrum.
+    t = [np.minimum(np.arange(n), np.arange(n, 0, -1)).astype(float) for n in shape[:2]]
+    factor = 1 / np.maximum(1.0, (t[0][:, None] ** 2 + t[1] ** 2) ** 0.25)
+    factor /= factor.mean()
+    spectrum = np.fft.fft2(gradient, axes=(0, 1)) * factor[..., None]
+    expected = np.fft.ifft2(spectrum, axes=(0, 1)).real
+    np.testing.assert_allclose(found["pixels"], expected, atol=1e-5)
+
+
+def test_a_whole_batch_has_one_scale():
+    rule = optimizers.normalize_over_batch()
+    gradients = {"a": np.array([[3.0, 0.0], [0.0, 0.4], [np.nan, 1.0]]), "b": np.zeros((3, 2))}
+    update = jax.vmap(lambda g: rule.update(g, rule.init(g))[0], axis_name=optimizers.IMAGES)
+    found = update(jax.tree.map(jnp.asarray, gradients))
+    scale = np.sqrt((9 + 0.16 + 1) / 12)
+    np.testing.assert_allclose(found["a"], gradients["a"] / scale, rtol=1e-5)
+    still = update({"a": jnp.zeros((2, 3))})
+    assert not still["a"].any()
+
+
+def test_what_images_share_and_the_scale_of_a_batch_in_a_run(toy):
+    own = fv.Pixels(networks.TOY_SIZE)
+    unit = fv.Channel("conv", [0, 3])
+    options = {"steps": 3, "transform": "none", "progress": False}
+    shared = fv.synthesize(
+        toy, unit, fv.Shared(networks.TOY_SIZE, of=own), optimizer="sgd(1.0)", **options
+    )
+    grid = shared.params["shared"]
+    np.testing.assert_array_equal(grid[0], grid[1])
+    assert np.abs(grid).max() > 0
+    rule = "chain(normalize_over_batch(), sgd(0.1))"
+    both = fv.synthesize(toy, unit * np.array([1.0, 100.0]), own, optimizer=rule, **options)
+    start = [
+        own.init(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), i), 0)) for i in (0, 1)
+    ]
+    moved = [
+        np.abs(both.params["pixels"][i] - start[i]["pixels"]).mean() for i in (0, 1)
+    ]  # fmt: skip
+    assert 30 < moved[1] / moved[0] < 300
+    # One run each: another unit beside it would change the picture.
+    many = fv.synthesize_many(toy, ["conv:0", "conv:3"], own, optimizer=rule, **options)
+    assert [places for places, _ in many] == [(0,), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("chain(whiten_gradient(-1.0), sgd(0.1))", "power must be a number of at least 0; got -1"),
+        ("chain(whiten_gradient(), sgd(0.1))", r"is for `pixels` \(h, w, c\)"),
+    ],
+)
+def test_whitening_that_there_is_not(toy, rule, message):
+    with pytest.raises(fv.InputError, match=message):
+        fv.synthesize(toy, "conv:0", fv.Fourier(networks.TOY_SIZE), optimizer=rule, steps=1)

@@ -17,6 +17,7 @@ from featvis.errors import FeatvisError, InputError
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
+    FixedNorm,
     Fourier,
     Framed,
     FrozenChannels,
@@ -24,6 +25,8 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
+    Region,
+    Shared,
     Upsampled,
     color,
 )
@@ -50,6 +53,11 @@ def cases(size=(9, 14), channels=3):
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
         Upsampled(size, of=BoundedPixels(half, channels)),
         Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
+        Region(size, of=Fourier(size, channels), box=(size[0] // 3, 1, *half)),
+        FixedNorm(size, channels),
+        FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
+        FixedNorm(size, channels, decay=1.0),
+        Shared(size, of=Fourier(size, channels), grid=(1, 2)),
     ]
 
 
@@ -86,7 +94,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, MaCo, Upsampled))
+    free = not isinstance(case, (CPPN, FixedNorm, MaCo, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
@@ -553,3 +561,66 @@ def test_framed_pastes_a_picture_into_the_middle_of_its_noise():
 def test_framed_that_makes_no_sense(fields, message):
     with pytest.raises(InputError, match=message):
         Framed((8, 8), **fields)
+
+
+# ---- a fixed norm
+
+
+def test_a_fixed_norm_is_kept_at_any_contrast_and_within_the_box():
+    rng = np.random.default_rng(0)
+    for contrast in (0.05, 0.3, 0.45):
+        case = FixedNorm((8, 9), 3, contrast=contrast, window=(1, 2, 6, 5))
+        drawn = jnp.asarray(rng.normal(size=(6, 5, 3)), jnp.float32)
+        image = np.array(case.decode({"pixels": drawn}))
+        assert np.linalg.norm(image - 0.5) == pytest.approx(case.norm, rel=1e-5)
+        assert np.sqrt(np.mean((image[1:7, 2:7] - 0.5) ** 2)) == pytest.approx(contrast, rel=1e-5)
+        assert 0 <= image.min() <= image.max() <= 1
+        image[1:7, 2:7] = 0.5
+        assert np.all(image == 0.5)
+    # A few pixels alone cannot have it; they go as far as they can.
+    spot = jnp.zeros((4, 4, 1)).at[0, 0, 0].set(2.0)
+    found = np.asarray(FixedNorm((4, 4), 1, contrast=0.4).decode({"pixels": spot}))
+    assert found[0, 0, 0] == 1.0
+    assert np.all(np.delete(found.ravel(), 0) == 0.5)
+
+
+def test_the_gradient_at_a_fixed_norm_has_no_part_along_it():
+    case, rng = FixedNorm((6, 6), 1, contrast=0.1), np.random.default_rng(1)
+    z, w = (jnp.asarray(rng.normal(size=(6, 6, 1)), jnp.float32) for _ in range(2))
+
+    def score(pixels):
+        return jnp.sum(w * case.decode({"pixels": pixels}))
+
+    g, length = jax.grad(score)(z), float(jnp.linalg.norm(z))
+    assert abs(float(jnp.sum(g * z))) < 1e-5 * length
+    tangent = w - z * jnp.sum(w * z) / length**2
+    np.testing.assert_allclose(g, case.norm / length * tangent, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"contrast": 0.5}, "contrast is a number below 0.5, not 0.5"),
+        ({"window": (0, 0, 5, 4)}, r"window is \(top, left, height, width\) within \(4, 4\)"),
+        ({"window": (1, 1, 0, 2)}, "window is"),
+        ({"window": (1, 1)}, "window is"),
+    ],
+)
+def test_fixed_norms_that_there_are_not(fields, message):
+    with pytest.raises(InputError, match=message):
+        FixedNorm((4, 4), 1, **fields)
+
+
+def test_a_shared_part_is_added_before_the_sigmoid():
+    case = Shared((8, 8), of=Pixels((8, 8), 1))
+    assert (case.grid, case.shared, case.channels) == ((1, 1), {"shared"}, 1)
+    params = {"pixels": jnp.full((8, 8, 1), 0.3), "shared": jnp.full((1, 1, 1), -1.0)}
+    np.testing.assert_allclose(case.decode(params), 1 / (1 + np.exp(0.7)), rtol=1e-5)
+    assert Upsampled((16, 16), of=case).shared == {"shared"}
+    for fields, message in [
+        ({"of": None}, "an image's own part"),
+        ({"of": Pixels((4, 4))}, r"of the shape \(8, 8, 3\)"),
+        ({"of": Pixels((8, 8)), "grid": (9, 1)}, r"grid is at most \(8, 8\)"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Shared((8, 8), **fields)

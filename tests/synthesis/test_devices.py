@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import networks
 import numpy as np
+from compiles import Compiled
 
 import featvis as fv
 from featvis.results.run import Run
@@ -51,13 +52,12 @@ def findings():
 
     def run(model, objective, **options):
         calls.clear()
-        before = advance._cache_size()
         options = {"transform": "none", "progress": False, **options}
         size = fv.Pixels(networks.TOY_SIZE)
-        result = synthesis_run.attempt(Run(model, objective, size, **options))
-        programs = advance._cache_size() - before
+        with Compiled() as compiled:
+            result = synthesis_run.attempt(Run(model, objective, size, **options))
         moved = any(call["moved"] for call in calls)
-        return result, {**calls[-1], "moved": moved, "programs": programs}
+        return result, {**calls[-1], "moved": moved, "programs": compiled.steps}
 
     def apart(a, b):
         fields = ("images", "scores", "clean_scores", "transformed_scores", "sensitivity")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiles import Compiled
 from networks import TOY_SIZE
 
 import featvis as fv
@@ -237,33 +238,13 @@ def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
-class _Compiled:
-    """What is compiled while it is open, of any function: names, in order."""
-
-    def __enter__(self):
-        self.names = []
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
-        return self
-
-    def _hear(self, event, seconds, fun_name="", **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            self.names.append(fun_name)
-
-    def __exit__(self, *_):
-        jax.monitoring.unregister_event_duration_listener(self._hear)
-
-    @property
-    def steps(self):
-        return sum("take_steps" in name for name in self.names)
-
-
 def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(toy):
     # An optimizer of this test's own: no other has compiled its programs.
     options = {"optimizer": "adam(0.0123)", "transform": "affine"}
-    with _Compiled() as first:
+    with Compiled() as first:
         run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation(), steps=150, **options)
     assert first.steps == 1
-    with _Compiled() as others:
+    with Compiled() as others:
         for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 150)]:
             run(
                 toy,
@@ -273,7 +254,7 @@ def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(
             )
         run(toy, "conv:3 - 0.5*tv", patience=3, snapshots=2, **options)
     assert others.names == []
-    with _Compiled() as layer:
+    with Compiled() as layer:
         run(toy, fv.Channel("relu", 0) - 0.1 * fv.TotalVariation(), **options)
     assert layer.steps == 1
 
@@ -285,12 +266,12 @@ def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
     def many(texts):
         return dict(fv.synthesize_many(toy, texts, fv.Fourier(TOY_SIZE), batch_limit=2, **options))
 
-    with _Compiled() as compiled:
+    with Compiled() as compiled:
         found = many(texts)
     assert list(found) == [(0, 2), (3, 5), (6,), (1, 4)]
     # conv in pairs, conv alone (the odd one), logits in a pair.
     assert compiled.steps == 3
-    with _Compiled() as compiled:
+    with Compiled() as compiled:
         many(["conv:5", "conv:2", "conv:1"])
         run(toy, "conv:[3, 4]", seed=[0, 0], **options)
     assert compiled.names == []

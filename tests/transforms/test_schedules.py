@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiles import Compiled
 from networks import TOY_SIZE
 
 import featvis as fv
 from featvis import text
 from featvis.errors import InputError
 from featvis.results.format import last_run
-from featvis.synthesis import loop
 from featvis.transforms import (
     PRESETS,
     Blur,
@@ -134,9 +134,11 @@ def test_at_a_step_a_transform_is_that_of_the_steps_number(case, like):
     assert text.transform(repr(timed), (9, 12)) == timed
     assert hash(timed) == hash(case.over(5)) != hash(case.over(6))
     moved = jax.jit(lambda step: timed.at(step)(key, image))
-    for step, number in enumerate((0.1, 0.15, 0.2, 0.25, 0.3)):
-        np.testing.assert_allclose(moved(step), like(number)(key, image), atol=1e-5)
-    assert moved._cache_size() == 1
+    with Compiled() as compiled:
+        pictures = [moved(step) for step in range(5)]
+    assert compiled.count("lambda") == 1
+    for picture, number in zip(pictures, (0.1, 0.15, 0.2, 0.25, 0.3), strict=True):
+        np.testing.assert_allclose(picture, like(number)(key, image), atol=1e-5)
 
 
 def test_the_crops_of_maco_are_those_of_the_paper():
@@ -185,9 +187,9 @@ def test_scores_follow_a_schedule_of_ones_own_transform(toy):
 def test_another_step_another_unit_or_a_snapshot_compiles_nothing(toy):
     noisy = {"transform": "Noise(LinearSchedule(0.1, 0.3))", "optimizer": "sgd(0.1)", "steps": 80}
     whole = run(toy, **noisy)
-    before = loop.take_steps._cache_size(), loop.evaluate_images._cache_size()
-    cut = run(toy, **noisy, snapshots=[1, 2, 40])
-    assert (loop.take_steps._cache_size(), loop.evaluate_images._cache_size()) == before
+    with Compiled() as compiled:
+        cut = run(toy, **noisy, snapshots=[1, 2, 40])
+    assert compiled.names == []
     np.testing.assert_array_equal(cut.images, whole.images)
 
 

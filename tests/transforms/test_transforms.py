@@ -449,3 +449,40 @@ def test_a_transform_of_ones_own_is_one_class(toy):
     scheduled = fv.synthesize(toy, "conv:1", transform=moving, **options)
     replayed = fv.replay(scheduled.manifest, model=toy, progress=False)
     np.testing.assert_array_equal(scheduled.images, replayed.images)
+
+
+def test_what_is_magnified_lies_anywhere_in_the_picture():
+    # An axis that holds its own place: what is seen of it says where one looks.
+    place = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (64, 64, 1))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    views = RandomAffine((2.0, 2.0), (0, 0), 0.0, spread=1.0)
+    centres = jax.vmap(lambda key: views(key, place)[31:33, :, 0].mean())(keys)
+    # Half of the picture is seen: its centre lies from a quarter to three quarters, uniformly.
+    np.testing.assert_allclose(centres.min(), 0.25, atol=0.01)
+    np.testing.assert_allclose(centres.max(), 0.75, atol=0.01)
+    np.testing.assert_allclose(centres.std(), 0.5 / np.sqrt(12), rtol=0.05)
+    middle = RandomAffine((2.0, 2.0), (0, 0), 0.0)
+    np.testing.assert_allclose(
+        jax.vmap(lambda key: middle(key, place)[31:33, :, 0].mean())(keys[:5]), 0.5, atol=0.01
+    )
+
+
+def test_enlarging_is_as_likely_as_reducing():
+    place = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (64, 64, 1))
+    keys = jax.random.split(jax.random.key(0), 2000)
+    scaled = RandomAffine((0.5, 2.0), (0, 0), 0.0, "edge")
+    slope = jax.vmap(lambda key: jnp.diff(scaled(key, place)[30:33, 0, 0]).mean())(keys) * 63
+    logarithms = -np.log(slope)
+    np.testing.assert_allclose(
+        [logarithms.min(), logarithms.max()], [-np.log(2), np.log(2)], atol=0.01
+    )
+    np.testing.assert_allclose(logarithms.mean(), 0, atol=0.03)
+    np.testing.assert_allclose(logarithms.std(), 2 * np.log(2) / np.sqrt(12), rtol=0.05)
+
+
+def test_views_are_within_the_picture_and_in_proportion_to_small_ones():
+    assert PRESETS["views"]((224, 224)).scale == (1.0, pytest.approx(3.3))
+    assert PRESETS["views"]((32, 64)).scale == (1.0, pytest.approx(1.46))
+    inside = RandomAffine((1.0, 3.3), (0, 0), 0.0, "constant", 9.0, spread=1.0)
+    keys = jax.random.split(jax.random.key(0), 200)
+    assert jax.vmap(lambda key: inside(key, jnp.zeros((24, 16, 1))))(keys).max() < 1e-3

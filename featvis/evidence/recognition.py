@@ -1,0 +1,217 @@
+"""Whether another network puts a class picture into the class that it is of.
+
+A score says how much the network explained likes its own picture, and that can be speckle. A judge
+is a network that had no part in the synthesis: what it sees too is in the picture.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis import loading
+from featvis.errors import InputError
+from featvis.models import Model
+from featvis.results import Result
+from featvis.zoo.labels import word_net_ids
+from objectives import Channel, Logit, LogProbability, Objective, Probability
+
+#: Pictures that a judge sees at a time.
+_BATCH = 16
+
+
+def recognition(
+    result: Result,
+    judges: Model | str | Sequence[Model | str],
+    classes: int | str | Sequence[int | str] | None = None,
+) -> Result:
+    """What other networks take the pictures for.
+
+    A judge sees each picture at its own size: scaled so that it covers that, and cut in the middle.
+    Classes are matched by their names, any of several synonyms, or WordNet ids.
+
+    Args:
+        result: of `synthesize`, `class_model` or `replay`; of class scores, or with `classes`.
+        judges: one network or several, or their names (`featvis.loading.available()`).
+        classes: numbers or names of the network explained, one for all pictures or one each; by
+            default those whose scores the objective maximises.
+
+    Returns:
+        The result with, in `evidence`, for each judge and picture: `rank_by_JUDGE` (1: the judge's
+        top class), `top1_by_JUDGE` and `top5_by_JUDGE` (1 or 0; their means are shares), and
+        `probability_by_JUDGE`.
+
+    Raises:
+        InputError: an objective of no class or of several, a judge that is the network explained,
+            that has no class scores or names, or no class of that name, or that takes images of
+            another number of channels; a number of classes that is not that of the pictures.
+        UnknownModel: no model of a judge's name.
+        WeightsError: a judge without weights.
+    """
+    if result.joined:
+        if classes is None or isinstance(classes, (int, str, np.integer)):
+            return Result.join([recognition(one, judges, classes) for one in result])
+        _check_count(classes, len(result))
+        pairs = zip(result, classes, strict=True)
+        return Result.join([recognition(one, judges, own) for one, own in pairs])
+    model = result.run.parts.model
+    wanted = _wanted(result, model, classes)
+    several = [judges] if isinstance(judges, (Model, str)) else list(judges)
+    if not several:
+        raise InputError("recognition takes at least one judge; got none")
+    networks = [loading.load(one) if isinstance(one, str) else one for one in several]
+    # All are checked before the first has seen a picture.
+    places = [places_of(model, judge, wanted) for judge in networks]
+    found: dict[str, np.ndarray] = {}
+    for judge, own in zip(networks, places, strict=True):
+        name = judge.name
+        if f"rank_by_{name}" in found:
+            name = f"{name}_{judge.digest[:8]}"
+        logits = judged(judge, result.images)
+        mine = logits[np.arange(len(own)), own]
+        rank = 1 + np.sum(logits > mine[:, None], axis=1)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found[f"rank_by_{name}"] = rank
+        for top in (1, 5):
+            found[f"top{top}_by_{name}"] = (rank <= top).astype(np.float32)
+        found[f"probability_by_{name}"] = shifted[np.arange(len(own)), own] / shifted.sum(axis=1)
+    return result.with_evidence(**found)
+
+
+def judged(judge: Model, images: np.ndarray) -> np.ndarray:
+    """A network's class scores (n, classes) of images (n, h, w, c) in [0, 1], at its own size."""
+    seen = covering(images, judge.input.size)
+    parts = range(0, len(seen), _BATCH)
+    return np.concatenate([np.asarray(judge(seen[i : i + _BATCH])["logits"]) for i in parts])
+
+
+def covering(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Images scaled (cubic, averaged where they shrink) to cover a size, and cut in the middle.
+
+    Args:
+        images: (n, h, w, c) in [0, 1].
+        size: (height, width) in pixels.
+    """
+    count, *shape, channels = images.shape
+    factor = max(wanted / given for wanted, given in zip(size, shape, strict=True))
+    larger = [max(s, math.floor(n * factor + 0.5)) for n, s in zip(shape, size, strict=True)]
+    scaled = jnp.asarray(images, jnp.float32)
+    if tuple(larger) != tuple(shape):
+        scaled = jax.image.resize(scaled, (count, *larger, channels), "cubic")
+    top, left = ((have - want) // 2 for have, want in zip(larger, size, strict=True))
+    cut = scaled[:, top : top + size[0], left : left + size[1]]
+    return np.clip(np.asarray(cut), 0, 1)
+
+
+def _wanted(result: Result, model: Model, classes: Any) -> np.ndarray:
+    """The class of each picture, (n,)."""
+    if classes is None:
+        return classes_of(result.objective, len(result))
+    alone = isinstance(classes, (int, str, np.integer))
+    numbers = [model.class_index(one) for one in ([classes] if alone else classes)]
+    if not alone:
+        _check_count(numbers, len(result))
+    return np.broadcast_to(np.asarray(numbers), (len(result),))
+
+
+def _check_count(classes: Sequence[Any], count: int) -> None:
+    if len(classes) != count:
+        raise InputError(f"{count} pictures have one class each; got {len(classes)} classes")
+
+
+def classes_of(objective: Objective, count: int) -> np.ndarray:
+    """The class of each of `count` images whose score an objective maximises, (count,).
+
+    Raises:
+        InputError: of none, or of several an image.
+    """
+    found: list[np.ndarray] = []
+    for node in objective.walk():
+        if isinstance(node, (Logit, Probability, LogProbability, Channel)):
+            if isinstance(node, Channel) and node.layer != "logits":
+                continue
+            index = np.asarray(node.index)
+            if index.ndim and len(index) != count:
+                raise InputError(f"{node!r} is of {len(index)} images; the result has {count}")
+            found.append(np.broadcast_to(index, (count,)))
+    if not found:
+        raise InputError(
+            f"{objective!r} maximises no class score (as logits:285): say what class the pictures "
+            "are of, with classes="
+        )
+    if any(np.any(one != found[0]) for one in found):
+        raise InputError(
+            f"{objective!r} is of several classes an image: say which one to look for, with "
+            "classes="
+        )
+    return found[0]
+
+
+def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
+    """The judge's own numbers of classes (n,) of the network explained.
+
+    Raises:
+        InputError: a judge that cannot judge, as `recognition` says.
+    """
+    if judge.digest == model.digest and judge.name == model.name:
+        raise InputError(
+            f"the judge {judge.name} is the network explained, which its own picture pleases: name "
+            "another"
+        )
+    judge.check_scores()
+    channels = model.input.channels
+    if judge.input.channels != channels:
+        raise InputError(
+            f"the judge {judge.name} takes images of {judge.input.channels} channels; the pictures "
+            f"have {channels}"
+        )
+    if judge.labels is None or model.labels is None:
+        nameless = judge.name if judge.labels is None else model.name
+        raise InputError(
+            f"classes of {model.name} and of the judge {judge.name} are matched by name, and "
+            f"{nameless} has no class names"
+        )
+    matched = {number: _match(model, judge, number) for number in np.unique(wanted).tolist()}
+    return np.array([matched[number] for number in wanted.tolist()])
+
+
+def _match(model: Model, judge: Model, number: int) -> int:
+    """The judge's class that is a class of the network explained.
+
+    Raises:
+        InputError: none or several; says the nearest, or all.
+    """
+    label, theirs = (model.labels or ())[number], judge.labels or ()
+    names = _names(model)[number]
+    own = [i for i, other in enumerate(theirs) if other == label]
+    own = own or [i for i, other in enumerate(_names(judge)) if names & other]
+    if len(own) == 1:
+        return own[0]
+    if own:
+        raise InputError(
+            f"the judge {judge.name} has {len(own)} classes of the name of {label!r} (class "
+            f"{number} of {model.name}): {', '.join(map(str, own))}; which is meant is not known"
+        )
+    near = difflib.get_close_matches(label, theirs, n=3, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}" if near else f"its first are {', '.join(theirs[:3])}"
+    raise InputError(
+        f"the judge {judge.name} has no class {label!r} (class {number} of {model.name}): a judge "
+        f"is a network of the same classes; {hint}"
+    )
+
+
+def _names(model: Model) -> list[set[str]]:
+    """All names of each class, in small letters: the label, its synonyms, its WordNet id."""
+    labels = model.labels or ()
+    ids = word_net_ids(labels)
+    found = []
+    for number, label in enumerate(labels):
+        names = {label.casefold(), *(part.strip().casefold() for part in label.split(","))}
+        found.append(names | {ids[number]} if ids is not None else names)
+    return found

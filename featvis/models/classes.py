@@ -1,0 +1,54 @@
+"""The names of a network's classes, and which class a name is of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+#: Classes that a message lists.
+_LISTED = 12
+
+
+class ClassNames(tuple[str, ...]):
+    """Names of classes by index, and the identifiers that the classes have besides.
+
+    Args:
+        names: a name a class, its synonyms with commas between.
+        ids: what else each is called, as WordNet's `n02123045`; none for none.
+    """
+
+    ids: tuple[str, ...]
+
+    def __new__(cls, names: Iterable[str], ids: Iterable[str] = ()) -> Self:
+        """Makes a tuple of the names, with the identifiers beside."""
+        made = super().__new__(cls, names)
+        made.ids = tuple(ids)
+        return made
+
+
+def classes_called(labels: Sequence[str], text: str) -> list[int]:
+    """Classes with this label or identifier to the letter; if there are none, by a synonym."""
+    ids = getattr(labels, "ids", ())
+    exact = [i for i, label in enumerate(labels) if label == text]
+    exact = exact or [i for i, one in enumerate(ids) if one and one == text]
+    return exact or [i for i, label in enumerate(labels) if text.casefold() in _synonyms(label)]
+
+
+def nearest_classes(labels: Sequence[str], text: str) -> list[int]:
+    """Classes whose names or identifiers look like a text."""
+    known = {name: i for i, label in enumerate(labels) for name in _synonyms(label)}
+    known |= {one: i for i, one in enumerate(getattr(labels, "ids", ())) if one}
+    near = difflib.get_close_matches(text.casefold(), known, n=4)
+    return list(dict.fromkeys(known[name] for name in near))
+
+
+def listed(labels: Sequence[str], places: Sequence[int]) -> str:
+    """Some classes by number and name, as a message lists them."""
+    shown = ", ".join(f"{i} {labels[i]!r}" for i in places[:_LISTED])
+    more = len(places) - _LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _synonyms(label: str) -> list[str]:
+    return [label.casefold(), *(part.strip().casefold() for part in label.split(","))]

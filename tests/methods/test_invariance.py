@@ -1,0 +1,164 @@
+"""Invariance reports of units whose invariances are known, their pages and their tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import stimuli
+from stimuli import DEAD, ENERGY, LINEAR, PIXEL, RANDOM
+
+import featvis as fv
+from featvis.cli.app import main
+from featvis.methods.invariance import dimension_of
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+QUICK = {"contrast": stimuli.CONTRAST, "progress": False, "steps": 200}
+
+
+@pytest.fixture(scope="module")
+def units():
+    return stimuli.units()
+
+
+@pytest.fixture(scope="module")
+def energy(units):
+    return fv.invariance(units, f"units:{ENERGY}", n=6, keep=0.95, **QUICK)
+
+
+def indices(made):
+    return {one.name: one for one in made.indices}
+
+
+def test_a_quadrature_pair_has_one_invariant_dimension(energy):
+    phase = indices(energy)["phase"]
+    assert phase.value > 0.95
+    assert phase.chance < 0.35  # 1/π, of a linear unit that is never below 0
+    assert phase.beyond_chance
+    assert energy.diverse.evidence["activation"].min() > 0.94
+    assert energy.diverse.evidence["nearest"].min() > 0.97
+    assert energy.dimension == pytest.approx(1, abs=0.4)
+    assert round(energy.dimension) == 1
+    assert energy.walks[0].angle > 2 * 25
+    assert energy.flat == 1
+    assert any("phase" in note for note in energy.notes)
+
+
+def test_a_random_network_is_at_chance_and_the_report_says_so(units):
+    made = fv.invariance(units, f"units:{RANDOM}", n=4, **QUICK)
+    for one in made.indices:
+        if one.name != "contrast":
+            assert one.value == pytest.approx(one.chance, abs=0.2)
+    assert not indices(made)["phase"].beyond_chance
+    assert not indices(made)["rotation"].beyond_chance
+
+
+def test_the_dimension_of_points_on_circles_and_spheres():
+    def images(points):
+        return 0.5 + 0.1 * np.asarray(points, float)[..., None, None]
+
+    turn = 2 * np.pi * np.arange(6) / 6
+    circle = np.stack([np.cos(turn), np.sin(turn), 0 * turn], axis=1)
+    assert dimension_of(images(circle))[0] == pytest.approx(1)
+    assert dimension_of(images(np.eye(5)))[0] == pytest.approx(4)
+    value, error = dimension_of(images(np.ones((4, 3))))
+    assert value == pytest.approx(0)
+    assert error == pytest.approx(0)
+
+
+def test_a_report_has_its_pictures_and_its_manifest(energy, tmp_path):
+    page = fv.invariance_page(energy, tmp_path / "report", seed=0)
+    text = page.read_text()
+    for part in ("known", "texture", "flattest", "dimensions", "different"):
+        assert part in text.lower()
+    manifest = json.loads((page.parent / "manifest.json").read_text())
+    assert manifest["facts"]["keep"] == 0.95
+    names = [row[0] for row in manifest["tables"][0]["rows"]]
+    assert names == [one.name for one in energy.indices]
+    pictures = {path.stem for path in page.parent.glob("*.png")}
+    assert {"diverse", "best", "texture", "walk-1", "curves"} <= pictures
+    assert (page.parent / "diverse.json").exists()
+
+
+def test_a_table_goes_on_where_it_was_left_and_a_unit_is_the_same_alone(units, tmp_path):
+    chosen = [LINEAR, ENERGY, DEAD, RANDOM]
+    options = {"contrast": stimuli.CONTRAST, "steps": 120, "at_a_time": 2, "n": 2}
+    folder = tmp_path / "table"
+
+    def leave(done, count):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fv.invariance_table(units, "units", chosen, folder=folder, tell=leave, **options)
+    told = []
+    with open(folder / "units.csv") as file:
+        first = list(csv.DictReader(file))
+    assert [row["unit"] for row in first] == [str(LINEAR), str(ENERGY)]
+    rows = fv.invariance_table(
+        units, "units", chosen, folder=folder, tell=lambda *reached: told.append(reached), **options
+    )
+    assert told == [(2, 4), (4, 4)]
+    assert [row["unit"] for row in rows] == chosen
+    by_unit = {row["unit"]: row for row in rows}
+    assert by_unit[ENERGY]["phase"] > 0.95
+    assert by_unit[LINEAR]["phase"] < 0.1
+    assert by_unit[DEAD]["alive"] is False
+    assert "phase" not in by_unit[DEAD] or by_unit[DEAD]["phase"] is None
+    (alone,) = fv.invariance_table(units, "units", [RANDOM], **{**options, "at_a_time": 2})
+    assert alone["phase"] == pytest.approx(by_unit[RANDOM]["phase"], abs=1e-3)
+    with pytest.raises(fv.InputError, match="has a table with steps 120, and 60 is asked for"):
+        fv.invariance_table(units, "units", chosen, folder=folder, **{**options, "steps": 60})
+    (folder / "units.csv").write_text("unit,alive\nx,y\n")
+    with pytest.raises(fv.InputError, match="cannot be read"):
+        fv.invariance_table(units, "units", chosen, folder=folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: fv.invariance(m, f"units:{LINEAR}", n=1), "got n=1"),
+        (lambda m: fv.invariance(m, f"units:{PIXEL}"), "sees 1 x 1 pixels"),
+        (lambda m: fv.invariance(m, f"units:{DEAD}"), "dead, or reads nothing"),
+        (lambda m: fv.invariance(m, f"units:{LINEAR}", keep=0), "keep must be above 0"),
+        (lambda m: fv.invariance_table(m, "units", [99]), "units 0 to 6; got 99"),
+        (lambda m: fv.invariance_table(m, "unit"), "nearest: units"),
+        (lambda m: fv.invariance_table(m, "units", []), "got none"),
+    ],
+)
+def test_what_there_is_no_report_of(units, make, message):
+    with pytest.raises((fv.InputError, fv.ObjectiveError, fv.UnknownLayer), match=message):
+        make(units)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("invariance", "takes a network and a unit"),
+        ("diverse efficientnet_lite0", "takes a network and a unit"),
+        ("diverse efficientnet_lite0 block2:5 --sweep --keep 0.9", "leave out --keep"),
+        ("diverse efficientnet_lite0 block2:5 -n 1", "got n=1"),
+        ("diverse efficientnet_lite0 block2:5 --layer block3", "block3 comes after block2"),
+        ("invariance efficientnet_lite0 block2 --natural .", "a table has none"),
+    ],
+)
+def test_mistakes_on_the_command_line(line, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_both_commands_write_what_they_say(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    place = "--model stimuli:units --quiet"
+    unit = f"units:{ENERGY}"
+    main(f"diverse {place} {unit} -n 3 --steps 20 -o set.png --json".split())
+    assert json.loads(capsys.readouterr().out)["image"] == "set.png"
+    main(f"invariance {place} units:0-1 -n 2 --steps 20 -o table".split())
+    assert "2 units, 0 dead" in capsys.readouterr().out
+    assert (tmp_path / "table" / "index.html").exists()
