@@ -551,14 +551,18 @@ def tokens():
 
 @pytest.fixture
 def short_plug_in(monkeypatch):
-    """Two of its seven stages: each is a program of its own to compile."""
+    """Two stages of plug_in and of octaves: each is a program of its own to compile."""
 
     def short(at):
         recipe = methods.plug_in(at)
         return dataclasses.replace(recipe, stages=recipe.stages[::6])
 
+    def two(at):
+        return methods.octaves(at, number=2)
+
     for kind in ("inversion", "class model"):
         monkeypatch.setitem(recipes._PRESETS[kind], "plug_in", short)
+    monkeypatch.setitem(recipes._PRESETS["class model"], "octaves", two)
 
 
 def check(result, model):
@@ -566,6 +570,8 @@ def check(result, model):
     assert np.all(np.isfinite(result.images))
     assert 0 <= result.images.min() <= result.images.max() <= 1
     assert np.ptp(result.images) > 0
+    again = fv.replay(result.manifest, model=model, progress=False)
+    np.testing.assert_array_equal(again.images, result.images)
 
 
 #: A map of an odd size and tokens; the steps above are at a vector.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from parameterization_cases import ROW, cases, name
 from scipy import ndimage
 from skimage.data import astronaut
 from skimage.transform import resize
@@ -25,44 +26,12 @@ from featvis.parameterizations import (
     Parameterization,
     Pixels,
     Pyramid,
-    Region,
     Shared,
     Upsampled,
     color,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
-ROW = (-0.4, -1.7, -1.2, 0.01)
-
-
-def cases(size=(9, 14), channels=3):
-    """One of every kind, for an image of this shape."""
-    half = (size[0] + 1) // 2, (size[1] + 1) // 2
-    return [
-        Pixels(size, channels),
-        BoundedPixels(size, channels),
-        BoundedPixels(size, channels, ball="l2", radius=2.0),
-        BoundedPixels(size, channels, ball="linf", radius=0.25),
-        BoundedPixels(size, channels, ball="pixel", radius=0.3),
-        Fourier(size, channels),
-        Fourier(size, channels, decay=0.0, sd=0.1),
-        Pyramid(size, channels, levels=3),
-        CPPN(size, channels, hidden=4, layers=2),
-        MaCo(size, channels, template=(ROW,) * channels),
-        FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
-        Upsampled(size, of=BoundedPixels(half, channels)),
-        Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
-        Region(size, of=Fourier(size, channels), box=(size[0] // 3, 1, *half)),
-        FixedNorm(size, channels),
-        FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
-        FixedNorm(size, channels, decay=1.0),
-        Shared(size, of=Fourier(size, channels), grid=(1, 2)),
-    ]
-
-
-def name(case):
-    return type(case).__name__ + (f"-{case.ball}" if getattr(case, "ball", None) else "")
 
 
 def everything():

@@ -1,0 +1,19 @@
+"""One list of commands, each with a mistake that it answers with one line."""
+
+#: Arguments that are a mistake, by command, and what the line says.
+CASES = {
+    "models": (["--nothing"], "nothing"),
+    "fetch": (["efficientnet_lite9"], "efficientnet_lite"),
+    "layers": (["efficientnet_lite9"], "efficientnet_lite"),
+    "render": (["efficientnet_lite9", "block8:3"], "efficientnet_lite"),
+    "invert": (["efficientnet_lite0", "block6", "none.png"], "none.png"),
+    "caricature": (["efficientnet_lite0", "block6", "none.png"], "none.png"),
+    "accentuate": (
+        ["efficientnet_lite0", "logits:3", "none.png", "--layer", "block8"],
+        "none.png",
+    ),
+    "class-model": (["efficientnet_lite9", "3"], "efficientnet_lite"),
+    "diverse": (["efficientnet_lite9", "block4:3"], "efficientnet_lite"),
+    "invariance": (["efficientnet_lite9", "block4:3"], "efficientnet_lite"),
+    "replay": (["none.png"], "none.png"),
+}

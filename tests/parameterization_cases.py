@@ -1,0 +1,75 @@
+"""One list of parameterizations, sent through every law by the tests."""
+
+from featvis.parameterizations import (
+    CPPN,
+    BoundedPixels,
+    FixedNorm,
+    Fourier,
+    Framed,
+    FrozenChannels,
+    MaCo,
+    Parameterization,
+    Pixels,
+    Pyramid,
+    Region,
+    Shared,
+    Upsampled,
+)
+
+#: (mean, c0, c1, c2) of a channel's spectrum, as MaCo has it.
+ROW = (-0.4, -1.7, -1.2, 0.01)
+
+
+def cases(size=(9, 14), channels=3):
+    """One of every kind, for an image of this shape."""
+    half = (size[0] + 1) // 2, (size[1] + 1) // 2
+    return [
+        Pixels(size, channels),
+        BoundedPixels(size, channels),
+        BoundedPixels(size, channels, ball="l2", radius=2.0),
+        BoundedPixels(size, channels, ball="linf", radius=0.25),
+        BoundedPixels(size, channels, ball="pixel", radius=0.3),
+        Fourier(size, channels),
+        Fourier(size, channels, decay=0.0, sd=0.1),
+        Pyramid(size, channels, levels=3),
+        CPPN(size, channels, hidden=4, layers=2),
+        MaCo(size, channels, template=(ROW,) * channels),
+        FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
+        Upsampled(size, of=BoundedPixels(half, channels)),
+        Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
+        Region(size, of=Fourier(size, channels), box=(size[0] // 3, 1, *half)),
+        FixedNorm(size, channels),
+        FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
+        FixedNorm(size, channels, decay=1.0),
+        Shared(size, of=Fourier(size, channels), grid=(1, 2)),
+    ]
+
+
+def runs(size=(9, 14)):
+    """Every kind in few programs, those that hold others around each other."""
+    inner = BoundedPixels(size, noise="uniform")
+    around = Region(size, of=Framed(size, of=inner, frame=(2, 3)), box=(1, 2, 7, 12))
+    large = 2 * size[0], 2 * size[1]
+    held = FrozenChannels(large, 4, free=Upsampled(large, of=around), frozen=(1,))
+    return [
+        held,
+        Pixels(size),
+        Fourier(size),
+        Pyramid(size, levels=2),
+        CPPN(size, hidden=4, layers=1),
+        MaCo(size),
+        FixedNorm(size),
+        Shared(size, of=Fourier(size), grid=(1, 1)),
+    ]
+
+
+def parts(case):
+    """A case and the parameterizations in it."""
+    yield case
+    for value in vars(case).values():
+        if isinstance(value, Parameterization):
+            yield from parts(value)
+
+
+def name(case):
+    return type(case).__name__ + (f"-{case.ball}" if getattr(case, "ball", None) else "")
