@@ -83,12 +83,8 @@ def diverse(
         output = folder / f"{file_name(network.name)}_diverse-{slug(unit)}.png"
     path = output_path(output)
     result = methods.diverse(network, unit, preset=given.preset, **options)
-    labels = [f"{share:.2f}" for share in result.evidence["activation"]]
-
-    def write(path: Path, force: bool) -> Path:
-        return result.save(path, labels=labels, columns=len(labels), force=force)
-
-    report(result, unit, save(write, path, force), given.seed, given.as_json)
+    # Without labels: `featvis replay` compares the whole picture.
+    report(result, unit, save(result.save, path, force), given.seed, given.as_json)
     if any(result.silent):
         raise typer.Exit(SILENT)
 
@@ -237,10 +233,7 @@ def _tell_sweep(
         axis.set_ylabel("share of the best activation")
         page.figure("curve", figure)
     n = len(curve.result) // len(curve.weights)
-    labels = [f"{w:g}: {a:.2f}" for w, a in zip(
-        curve.result.evidence["weight"], curve.result.evidence["activation"], strict=True
-    )]  # fmt: skip
-    page.result("images", curve.result, labels, columns=n, caption="A row a weight.")
+    page.result("images", curve.result, columns=n, caption=f"A row of {n} images a weight.")
     path = page.write(seed=given.seed, weights=curve.weights, knee=knee)
     if given.as_json:
         print(json.dumps({"page": str(path), "knee": knee, "rows": [row[:3] for row in rows]}))
