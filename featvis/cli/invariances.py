@@ -85,12 +85,8 @@ def diverse(given: Namespace) -> None:
     name = picture_name(network.name, f"diverse-{part_of_name(unit)}")
     path = output_path(given.output or "./", name=name)
     result: Result = methods.diverse(network, unit, preset=given.preset, **options)
-    labels = [f"{share:.2f}" for share in result.evidence["activation"]]
-
-    def write(path: Path, force: bool) -> Path:
-        return result.save(path, labels=labels, columns=len(labels), force=force)
-
-    report(result, unit, save(write, path, given.force), given.seed, given.json)
+    # As replay compares it: without labels.
+    report(result, unit, save(result.save, path, given.force), given.seed, given.json)
     if any(result.silent):
         raise typer.Exit(SILENT)
 
@@ -203,10 +199,7 @@ def _tell_sweep(curve: TradeOff, network: Model, unit: str, given: Namespace) ->
         axis.set_ylabel("share of the best activation")
         page.figure("curve", figure)
     n = len(curve.result) // len(curve.weights)
-    labels = [f"{w:g}: {a:.2f}" for w, a in zip(
-        curve.result.evidence["weight"], curve.result.evidence["activation"], strict=True
-    )]  # fmt: skip
-    page.result("images", curve.result, labels, columns=n, caption="A row a weight.")
+    page.result("images", curve.result, columns=n, caption=f"A row of {n} images a weight.")
     path = page.write(seed=given.seed, weights=curve.weights, knee=knee)
     if given.json:
         print(json.dumps({"page": str(path), "knee": knee, "rows": [row[:3] for row in rows]}))

@@ -48,15 +48,15 @@ def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Pa
     top, left, height, width = aim.field.window
     zoom = max(1, round(96 / max(made.size)))
     report.heading("Different images that drive the unit")
-    kept = [f"{share:.2f}" for share in made.diverse.evidence["activation"]]
+    kept = ", ".join(f"{share:.2f}" for share in made.diverse.evidence["activation"])
+    nearest = made.diverse.evidence["nearest"].min()
+    # Without labels: `featvis replay` compares the whole picture.
     report.result(
         "diverse",
         made.diverse,
-        kept,
-        columns=len(kept),
-        caption=f"The most different images of at least {made.keep:.0%} of the best activation, "
-        f"and their shares of it. The nearest two are {made.diverse.evidence['nearest'].min():.2f} "
-        "norms apart (1.41 are orthogonal images).",
+        caption=f"The most different images of at least {made.keep:.0%} of the best activation; "
+        f"their shares of it are {kept}. The nearest two are {nearest:.2f} norms apart (1.41 are "
+        "orthogonal images).",
     )
     shares = (aim.activations - aim.blank) / aim.gain
     report.pictures(

@@ -66,6 +66,13 @@ def test_distances_of_a_layer_and_of_style(units):
     assert again == result.run.objective
 
 
+def test_a_difference_of_style_is_lucids(toy):
+    result = fv.diverse(toy, "conv:0", 2, preset="gram", weight=2.0, steps=2, progress=False)
+    assert "2.0*diversity('conv')" in str(result.run.objective)
+    assert "conv:0@center" in str(result.run.objective)
+    assert isinstance(result.run.parameterization, fv.Fourier)
+
+
 def test_a_linear_unit_pays_for_every_distance_along_a_curve_with_a_knee(units):
     weights, steps = [0.0, 0.1, 0.3, 1.0, 10.0], 600
     # The paper's constant rate leaves some 5 % of what a rate that falls to 0 reaches.

@@ -47,7 +47,7 @@ def test_a_quadrature_pair_has_one_invariant_dimension(energy):
 
 
 def test_a_random_network_is_at_chance_and_the_report_says_so(units):
-    made = fv.invariance(units, f"units:{RANDOM}", n=4, **QUICK)
+    made = fv.invariance(units, f"units:{RANDOM}", n=6, **QUICK)
     for one in made.indices:
         if one.name != "contrast":
             assert one.value == pytest.approx(one.chance, abs=0.2)
@@ -84,7 +84,7 @@ def test_a_report_has_its_pictures_and_its_manifest(energy, tmp_path):
 
 def test_a_table_goes_on_where_it_was_left_and_a_unit_is_the_same_alone(units, tmp_path):
     chosen = [LINEAR, ENERGY, DEAD, RANDOM]
-    options = {"contrast": stimuli.CONTRAST, "steps": 120, "at_a_time": 2, "n": 2}
+    options = {"steps": 120, "at_a_time": 2, "n": 2}
     folder = tmp_path / "table"
 
     def leave(done, count):
@@ -157,8 +157,11 @@ def test_both_commands_write_what_they_say(capsys, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     place = "--model stimuli:units --quiet"
     unit = f"units:{ENERGY}"
-    main(f"diverse {place} {unit} -n 3 --steps 20 -o set.png --json".split())
+    # As the fixture's, of the same program.
+    written = f"FixedNorm(contrast={stimuli.CONTRAST},window=(0,0,16,16),decay=1.0)"
+    asked = f"-n 6 --steps 200 --keep 0.95 --param {written} -o set.png --json"
+    main(f"diverse {place} {unit} {asked}".split())
     assert json.loads(capsys.readouterr().out)["image"] == "set.png"
-    main(f"invariance {place} units:0-1 -n 2 --steps 20 -o table".split())
+    main(f"invariance {place} units:0-1 -n 2 --steps 120 -o table".split())
     assert "2 units, 0 dead" in capsys.readouterr().out
     assert (tmp_path / "table" / "index.html").exists()

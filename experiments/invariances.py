@@ -1,0 +1,154 @@
+"""How does what units ignore grow with depth, and is it learned?
+
+Paper: Cadena et al. 2018, "Diverse feature visualizations reveal invariances in early layers of
+    deep neural networks": from conv1 to conv3 of VGG-19 more and more units have diverse optima,
+    complex cells that ignore the phase among them. The control that the paper lacks is the same
+    architecture with its weights shuffled.
+Command: python experiments/invariances.py -o OUT   (--quick for a first look; --mobilenet FILE with
+    the tensors of TensorFlow Lite's MobileNetV2; --vgg for VGG-19's conv1 to conv3 where `featvis
+    fetch vgg19` has put its weights; --units and --steps for more than 8 a layer and 80)
+Runtime: TODO
+What it showed: TODO
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+import featvis as fv
+from featvis.errors import InputError
+
+LITE0 = ("stem", "block0", "block2", "block4", "block6", "block8")
+MOBILENET = ("stem", "block0", "block2", "block4", "block7", "block10")
+VGG = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
+#: The transformations of the figure.
+SHOWN = ("phase", "shift_x", "shift_y", "rotation", "scale")
+
+
+def shuffled(model: fv.Model, seed: int = 0) -> fv.Model:
+    """The network with the numbers of each kernel shuffled, all else as it is."""
+    rng = np.random.default_rng(seed)
+
+    def change(leaf: jax.Array) -> np.ndarray:
+        values = np.asarray(leaf)
+        return rng.permutation(values.ravel()).reshape(values.shape) if values.ndim > 1 else values
+
+    params = jax.tree.map(change, model.params)
+    return dataclasses.replace(model, params=params, digest="", name=f"{model.name} shuffled")
+
+
+def study(
+    model: fv.Model, layers: tuple[str, ...], units: int, out: Path, **options: object
+) -> list[dict[str, float | str]]:
+    """The table of some units of each layer, drawn at random; each layer's is kept and gone on."""
+    rows: list[dict[str, float | str]] = []
+    shapes = model.layers(options["size"])
+    for place, layer in enumerate(layers):
+        count = shapes[layer][-1]
+        chosen = np.sort(np.random.default_rng(place).permutation(count)[:units]).tolist()
+        folder = out / "tables" / f"{model.name.replace(' ', '_')}-{layer}"
+        started = time.perf_counter()
+        try:
+            table = fv.invariance_table(model, layer, chosen, folder=folder, at_a_time=4, **options)
+        except InputError as error:  # a layer that sees nothing, as random ones may
+            print(f"{model.name} {layer}: {error}", flush=True)
+            continue
+        seconds = time.perf_counter() - started
+        print(f"{model.name} {layer}: {len(table)} units, {seconds:.0f} s", flush=True)
+        rows += [{"network": model.name, "layer": layer, "depth": place, **row} for row in table]
+    return rows
+
+
+def means(rows: list[dict], network: str, name: str) -> list[tuple[int, float, float, float]]:
+    """(depth, mean, 1.96 standard errors, mean of chance) of an index by layer."""
+    found = []
+    own = [row for row in rows if row["network"] == network and row["alive"]]
+    for depth in sorted({row["depth"] for row in own}):
+        values = np.array([row[name] for row in own if row["depth"] == depth], float)
+        chance = np.mean([row[f"{name}_chance"] for row in own if row["depth"] == depth])
+        error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        found.append((depth, float(values.mean()), float(error), float(chance)))
+    return found
+
+
+def figure_of(rows: list[dict], networks: list[str]) -> plt.Figure:
+    """Index against depth, with chance dotted; one panel a transformation."""
+    figure, axes = plt.subplots(
+        1, len(SHOWN), figsize=(3.2 * len(SHOWN), 3.2), sharey=True, layout="constrained"
+    )
+    for axis, name in zip(axes, SHOWN, strict=True):
+        for colour, network in enumerate(networks):
+            found = means(rows, network, name)
+            if not found:
+                continue
+            depth, mean, error, chance = map(np.array, zip(*found, strict=True))
+            axis.errorbar(depth, mean, error, color=f"C{colour}", marker="o", label=network)
+            axis.plot(depth, chance, ":", color=f"C{colour}")
+        axis.set_title(name.replace("_", " "))
+        axis.set_xlabel("layer")
+        axis.set_ylim(0, 1)
+    axes[0].set_ylabel("index")
+    axes[-1].legend(fontsize=7)
+    return figure
+
+
+def main() -> None:
+    """Runs the study and writes its tables, its figure and its page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--out", type=Path, default=Path("invariances"))
+    parser.add_argument("--mobilenet", help="a file of MobileNetV2's tensors")
+    parser.add_argument("--vgg", action="store_true", help="VGG-19, where its weights are")
+    parser.add_argument("--units", type=int, default=8, help="of each layer")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="two layers, two units, few steps")
+    options = parser.parse_args()
+    fv.enable_cache()
+    started = time.perf_counter()
+    runs = [(fv.load("efficientnet_lite0"), LITE0)]
+    if options.quick:
+        options.units, options.size, options.steps = 2, 48, 30
+        runs = [(runs[0][0], ("stem", "block2"))]
+    elif options.mobilenet:
+        runs.append((fv.load("mobilenet_v2_tf", weights=options.mobilenet), MOBILENET))
+    if options.vgg:
+        runs.append((fv.load("vgg19"), VGG))
+    rows, networks = [], []
+    size = (options.size, options.size)
+    for model, layers in runs:
+        for one in (model, shuffled(model)):
+            rows += study(
+                one, layers, options.units, options.out, size=size, steps=options.steps,
+                n=options.starts,
+            )  # fmt: skip
+            networks.append(one.name)
+
+    report = fv.Report(options.out, "What units ignore, by depth", __doc__.split("\n\n")[-1])
+    for name in SHOWN:
+        table = [
+            [network, str(depth), mean, error, chance, mean - chance]
+            for network in networks
+            for depth, mean, error, chance in means(rows, network, name)
+        ]
+        header = ["network", "layer", name, "± 1.96 standard errors", "chance", "beyond chance"]
+        report.table(header, table)
+        print(name)
+        for row in table:
+            print(f"  {row[0]:28} {row[1]} {row[2]:.2f} ± {row[3]:.2f}  chance {row[4]:.2f}")
+    report.figure("depth", figure_of(rows, networks), "Mean index of the units; dotted, chance.")
+    report.write(arguments=options, seconds=round(time.perf_counter() - started, 1))
+
+
+if __name__ == "__main__":
+    main()
