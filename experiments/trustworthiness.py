@@ -244,7 +244,7 @@ def main() -> None:
     if options.quick:
         layers, units, planted, settings = ("block4",), 2, 0, (64, 24, 2)
     else:
-        layers, units, planted, settings = LAYERS, 25, 10, (96, 64, 3)
+        layers, units, planted, settings = LAYERS, 25, 5, (96, 64, 3)
     rows, pictures, curves = study(options.photographs, layers, units, *settings)
     print("an honest network")
     tell(rows)
@@ -254,7 +254,7 @@ def main() -> None:
     save(rows, pictures, options.out, "honest", units)
     plot(rows, curves, options.out / "honest_figures.png")
     if planted:
-        rows, pictures = plant(options.photographs, planted, *settings)
+        rows, pictures = plant(options.photographs, planted, *settings[:2], 2)
         for name in dict.fromkeys(row["layer"] for row in rows):
             print(name)
             tell([row for row in rows if row["layer"] == name])

@@ -81,7 +81,8 @@ def trust(
       through which these photographs do (`featvis.evidence.paths.overlaps`: the common part of
       their shares in activation times derivative), in the layer where this is least. 1 is as among
       the photographs, 0 is no channel in common. Suspect below 0.5.
-    - `path_natural`: the same of a photograph, the one of these that overlaps the others least.
+    - `path_natural`: its null, the same of the one of these photographs that overlaps the others
+      least.
     - `path_similarity`, unbounded: Spearman's ρ over the channels' mean activations, (ρ(picture,
       top) − ρ(any, top)) / (ρ(top, top) − ρ(any, top)), the differences summed over the layers
       where the lower is at least 0.05: 1 is as photographs that excite the unit, 0 as any
@@ -94,6 +95,12 @@ def trust(
     - `start_overlap`: as `path_overlap`, of the pictures that began at photographs with those that
       began at noise. Suspect below 0.5.
     - `suspect`: how many of these three are beyond their bounds.
+
+    False alarms, for 100 units of EfficientNet-Lite0 at the defaults here
+    (`experiments/trustworthiness.py`): 2 units are suspect, 1 by each of the three. There
+    `path_overlap` and `start_overlap` are 0.48 and 0.46 at least, 0.82 in the median; `start_gap`
+    is from −0.36 to 0.57; `path_natural` is 0.76 in the median and below 0.5 for 1 unit. Fooling
+    circuits and slingshots planted in the same network have overlaps of 0.
 
     What is not seen: a circuit within a channel, where the network has no layer, or among the
     steps of a scan; and one that is built against these checks.
