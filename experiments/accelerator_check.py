@@ -387,19 +387,23 @@ def waves(given: argparse.Namespace) -> Iterator[list[Case]]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="at most, about")
+    needs = "It needs featvis alone; lucent is compared where torch-lucent is installed."
+    title = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=title, epilog=needs)
+    parser.add_argument("--minutes", type=float, default=8.0, help="how long at most, about")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument("--weights", type=Path, help="EfficientNet-Lite0's")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument("--weights", type=Path, help="a file of EfficientNet-Lite0's weights")
+    parser.add_argument("--quick", action="store_true", help="take a tiny network: does it run?")
     names = [name for name in PLACES if name != "resnet18"]
     parser.add_argument("--networks", nargs="+", choices=names)
-    parser.add_argument("--images", nargs="+", type=int, help="those worth most first")
+    parser.add_argument(
+        "--images", nargs="+", type=int, help="numbers of images, those worth most first"
+    )
     parser.add_argument("--places", nargs="+", choices=WHERE, default=WHERE)
     parser.add_argument("--size", type=int)
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS))
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--no-peer", action="store_true", help="without lucent")
+    parser.add_argument("--no-peer", action="store_true", help="leave lucent out")
     given = parser.parse_args(arguments)
     usual: dict[str, Any] = {
         "networks": [LITE, "resnet50", "vit_small_patch16"],

@@ -10,7 +10,6 @@ What it showed:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -22,11 +21,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import studies
 
 import featvis as fv
 from featvis.evidence.paths import paths
@@ -211,7 +207,7 @@ def save(
 
 def plot(rows: list[dict[str, float | str]], curves: list[np.ndarray], path: Path) -> None:
     """Draws the figures by layer, and the curve of the last layer's units."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, (left, right) = studies.pyplot().subplots(1, 2, figsize=(11, 4), layout="constrained")
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     for name, mark in (("path_overlap", "o"), ("path_natural", "x"), ("start_overlap", "^")):
         places = [layers.index(row["layer"]) for row in rows if name in row]
@@ -232,20 +228,18 @@ def plot(rows: list[dict[str, float | str]], curves: list[np.ndarray], path: Pat
 
 def main() -> None:
     """Runs the study and writes its figures, its pictures and its plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photographs", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("trustworthiness"))
-    parser.add_argument("--quick", action="store_true", help="one layer, two units, few steps")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    fv.enable_cache()
+    line = studies.CommandLine(
+        __doc__, "trustworthiness", folder="natural images", required=True,
+        needs=("matplotlib",), quick="one layer, two units, few steps",
+    )  # fmt: skip
+    options, started = line.read(), time.perf_counter()
     warnings.simplefilter("ignore", fv.ConversionWarning)
     warnings.simplefilter("ignore", fv.TrustWarning)
     if options.quick:
         layers, units, planted, settings = ("block4",), 2, 0, (64, 24, 2)
     else:
         layers, units, planted, settings = LAYERS, 25, 5, (96, 64, 3)
-    rows, pictures, curves = study(options.photographs, layers, units, *settings)
+    rows, pictures, curves = study(options.folder, layers, units, *settings)
     print("an honest network")
     tell(rows)
     own, best = np.mean(curves, axis=0)
@@ -254,12 +248,13 @@ def main() -> None:
     save(rows, pictures, options.out, "honest", units)
     plot(rows, curves, options.out / "honest_figures.png")
     if planted:
-        rows, pictures = plant(options.photographs, planted, *settings[:2], 2)
+        rows, pictures = plant(options.folder, planted, *settings[:2], 2)
         for name in dict.fromkeys(row["layer"] for row in rows):
             print(name)
             tell([row for row in rows if row["layer"] == name])
         save(rows, pictures, options.out, "deceiving", planted)
+    studies.finish(started, options.out, len(image_files(options.folder)))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

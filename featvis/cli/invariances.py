@@ -65,7 +65,7 @@ _INVARIANCE = {
     ),
 )
 def diverse(given: Namespace) -> None:
-    """Different images that all drive a unit (Cadena et al. 2018)."""
+    """Drive a unit with images that differ (Cadena et al. 2018)."""
     network, (unit,) = network_of(given)
     options = options_of(given, network) | {"n": given.images, "layer": given.layer}
     options.pop("snapshots")
@@ -101,7 +101,7 @@ def diverse(given: Namespace) -> None:
     ),
 )
 def invariance(given: Namespace) -> None:
-    """What a unit ignores, as a report; or all units of a layer, as a table that can be resumed."""
+    """Report what a unit ignores; or tabulate all units of a layer, which can be resumed."""
     network, (text,) = network_of(given)
     unit = parse(text, network.layers, network.class_index)
     folder = Path(given.output or picture_name(network.name, f"invariance-{part_of_name(text)}"))

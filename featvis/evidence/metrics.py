@@ -272,16 +272,23 @@ def spearman(found: ArrayLike, target: ArrayLike) -> np.ndarray:
     return (centred_ranks(y) * centred_ranks(y0)).sum(axis=1)
 
 
-def centred_ranks(rows: np.ndarray) -> np.ndarray:
+def centred_ranks(rows: ArrayLike) -> np.ndarray:
     """Ranks in each row (n, d), ties at their mean, centred and of norm 1; 0 where all are equal.
 
     The products of two rows are Spearman's correlation.
+
+    Args:
+        rows: (n, d), of d ≥ 1 values.
+
+    Raises:
+        InputError: no rows, or values that are not finite.
     """
-    ranks = np.empty(rows.shape)
-    for row, out in zip(rows, ranks, strict=True):
+    given = _rows("rows", rows)
+    ranks = np.empty(given.shape)
+    for row, out in zip(given, ranks, strict=True):
         _, place, count = np.unique(row, return_inverse=True, return_counts=True)
         out[:] = (count.cumsum() - (count - 1) / 2)[place]
-    ranks -= (rows.shape[1] + 1) / 2
+    ranks -= (given.shape[1] + 1) / 2
     # Ranks that differ have an energy of at least 0.5.
     return ranks / np.sqrt(np.maximum(_energy(ranks), 0.5))[:, None]
 

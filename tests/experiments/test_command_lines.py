@@ -16,6 +16,8 @@ OF_FOLDERS = (
     "erhan_units",
     "localisation",
     "natural_preimages",
+    "recognition",
+    "trustworthiness",
     "unit_evidence",
 )
 
@@ -46,7 +48,7 @@ def test_help_needs_no_extras_and_says_them(name, experiment, monkeypatch, capsy
     assert code == 0
     assert " ".join(study.__doc__.partition("\n")[0].split()) in said
     assert "--quick" in said
-    assert "pip install" in said or "It needs featvis alone." in said
+    assert "pip install" in said or "It needs featvis alone" in said
 
 
 @pytest.mark.parametrize("name", OF_FOLDERS)
