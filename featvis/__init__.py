@@ -46,6 +46,7 @@ from featvis.models import (
     leaky,
     target,
 )
+from featvis.natural import Index, Top, index, top
 from featvis.pages import Report
 from featvis.parameterizations import (
     CPPN,
@@ -140,6 +141,7 @@ __all__ = [
     "Framed",
     "FrozenChannels",
     "GradientError",
+    "Index",
     "Input",
     "InputError",
     "Layer",
@@ -171,6 +173,7 @@ __all__ = [
     "Sum",
     "Tone",
     "TooLargeError",
+    "Top",
     "TotalVariation",
     "UnknownLayer",
     "UnknownModel",
@@ -195,6 +198,7 @@ __all__ = [
     "from_oihw",
     "gram",
     "grid",
+    "index",
     "invert",
     "leaf",
     "leaky",
@@ -215,6 +219,7 @@ __all__ = [
     "synthesize_many",
     "tap",
     "target",
+    "top",
     "transforms",
     "units_of",
     "vary_seed",

@@ -5,6 +5,7 @@ from featvis.methods.caricature import caricature, exaggeration, ijcv2016_carica
 from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
     class_model,
+    exp_maximization,
     maco,
     simonyan2013,
     visualization,
@@ -35,6 +36,7 @@ __all__ = [
     "class_model",
     "cvpr2015",
     "exaggeration",
+    "exp_maximization",
     "ijcv2016",
     "ijcv2016_caricature",
     "invert",

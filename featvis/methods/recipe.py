@@ -55,7 +55,7 @@ class Recipe:
     Attributes:
         stages: at least one.
         metric: of the likeness that an inversion maximises, as `FeatureMatch` has it.
-        weight: C, of what is wanted against the prior.
+        weight: C, of what is wanted against the prior; or one a picture, (n,).
         prior: what is subtracted; None for none.
         held: of the originals (n, h, w, c), what holds the pictures to them, subtracted too; None
             for nothing.
@@ -68,7 +68,7 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     metric: str = "l2"
-    weight: float = 1.0
+    weight: float | np.ndarray = 1.0
     prior: Objective | None = None
     held: Callable[[np.ndarray], Objective] | None = None
     leaky: bool = False
@@ -91,6 +91,9 @@ class Setting:
         steps: how many are asked for in all; None: the recipe's own number.
         at_size: whether the network takes images of another (height, width), and the layer, if one
             is asked about, is of the same shape then, as logits are.
+        layer: whose units are maximised.
+        units: their numbers, of class models alone.
+        digest: of the network's weights.
     """
 
     size: tuple[int, int]
@@ -100,6 +103,9 @@ class Setting:
     learned: bool
     steps: int | None
     at_size: Callable[[tuple[int, int]], bool] = field(default=lambda size: False, compare=False)
+    layer: str = ""
+    units: tuple[int, ...] = ()
+    digest: str = ""
 
     @property
     def numbers(self) -> int:
@@ -153,6 +159,8 @@ def setting_of(model: Model, layer: str, size: tuple[int, int], steps: int | Non
         depth=(place + 1) / len(shapes),
         learned=bool(jax.tree.leaves(model.params)),
         steps=steps,
+        layer=layer,
+        digest=model.digest,
         at_size=at_size,
     )
 
