@@ -32,7 +32,15 @@ from featvis.gradients.silence import SilenceWarning
 from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
-from featvis.methods import accentuate, caricature, class_model, invert
+from featvis.methods import (
+    Facets,
+    FacetWarning,
+    accentuate,
+    caricature,
+    class_model,
+    facets,
+    invert,
+)
 from featvis.models import (
     Input,
     Model,
@@ -47,7 +55,7 @@ from featvis.models import (
     target,
 )
 from featvis.natural import Index, Top, index, top
-from featvis.pages import Report
+from featvis.pages import Report, facet_report
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -134,6 +142,8 @@ __all__ = [
     "Direction",
     "DirectionNeuron",
     "Diversity",
+    "FacetWarning",
+    "Facets",
     "FeatureMatch",
     "FeatvisError",
     "FetchError",
@@ -188,6 +198,8 @@ __all__ = [
     "compare_with_natural",
     "convert",
     "enable_cache",
+    "facet_report",
+    "facets",
     "fetch",
     "from_equinox",
     "from_function",

@@ -10,6 +10,7 @@ from featvis.methods.class_models import (
     simonyan2013,
     visualization,
 )
+from featvis.methods.facets import Facets, FacetWarning, facets, modern_facets
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
 from featvis.methods.recipe import (
     Recipe,
@@ -25,6 +26,8 @@ from featvis.methods.recipe import (
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "FacetWarning",
+    "Facets",
     "Recipe",
     "Setting",
     "Stage",
@@ -37,12 +40,14 @@ __all__ = [
     "cvpr2015",
     "exaggeration",
     "exp_maximization",
+    "facets",
     "ijcv2016",
     "ijcv2016_caricature",
     "invert",
     "maco",
     "metamer",
     "modern",
+    "modern_facets",
     "plug_in",
     "preset",
     "presets",

@@ -64,6 +64,7 @@ class Recipe:
         of: what of a class is maximised, "score", "probability" or "log_probability".
         positive: whether a caricature is of the positive activations alone.
         power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
+        pull: of facets, how much likeness to the centroid counts to one of the unit's score.
     """
 
     stages: tuple[Stage, ...]
@@ -76,6 +77,7 @@ class Recipe:
     of: str = "score"
     positive: bool = False
     power: float = 1.0
+    pull: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
 
     Args:
         name: what drivers call it, as their `preset`.
-        *kinds: what it is a recipe of: "inversion", "caricature", "class model" or
-            "visualization".
+        *kinds: what it is a recipe of: "inversion", "caricature", "class model", "facets"
+            or "visualization".
     """
 
     def mark(rule: Rule) -> Rule:

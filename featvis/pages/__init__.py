@@ -1,5 +1,6 @@
 """Pages to read: reports of figures and pictures."""
 
+from featvis.pages.facets import facet_report
 from featvis.pages.report import Report
 
-__all__ = ["Report"]
+__all__ = ["Report", "facet_report"]
