@@ -41,10 +41,13 @@ from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
 from featvis.methods import (
+    Facets,
+    FacetWarning,
     accentuate,
     caricature,
     class_model,
     diverse,
+    facets,
     invariance,
     invariance_table,
     invert,
@@ -65,8 +68,9 @@ from featvis.models import (
     sorted_activations,
     target,
 )
+from featvis.natural import Index, Top, index, top
 from featvis.own_pictures import OwnPictureWarning
-from featvis.pages import Report, invariance_page
+from featvis.pages import Report, facet_report, invariance_page
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -171,6 +175,8 @@ __all__ = [
     "Direction",
     "DirectionNeuron",
     "Diversity",
+    "FacetWarning",
+    "Facets",
     "FeatureMatch",
     "FeatvisError",
     "FetchError",
@@ -181,6 +187,7 @@ __all__ = [
     "Function",
     "GradientError",
     "InGroups",
+    "Index",
     "Input",
     "InputError",
     "Layer",
@@ -222,6 +229,7 @@ __all__ = [
     "Sum",
     "Tone",
     "TooLargeError",
+    "Top",
     "TotalVariation",
     "TrustWarning",
     "UnknownLayer",
@@ -240,6 +248,8 @@ __all__ = [
     "convert",
     "diverse",
     "enable_cache",
+    "facet_report",
+    "facets",
     "fetch",
     "from_equinox",
     "from_function",
@@ -250,6 +260,7 @@ __all__ = [
     "from_oihw",
     "gram",
     "grid",
+    "index",
     "invariance",
     "invariance_page",
     "invariance_table",
@@ -277,6 +288,7 @@ __all__ = [
     "synthesize_many",
     "tap",
     "target",
+    "top",
     "trade_off",
     "transforms",
     "trust",

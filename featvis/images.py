@@ -59,8 +59,8 @@ def read_image(
             and netpbm) were read as 8, CMYK was converted to RGB, only the first of several frames
             was read, or the picture is smaller than `size` and was enlarged.
     """
-    image, changes = _read(path, size, channels)
-    _warn_of(changes, 1)
+    image, changes = read_noted(path, size, channels)
+    warn_of_changes(changes, 1)
     return image
 
 
@@ -85,7 +85,7 @@ def read_images(
     images: list[np.ndarray] = []
     changed: list[str] = []
     for path in paths:
-        image, changes = _read(path, size, channels)
+        image, changes = read_noted(path, size, channels)
         if images and image.shape != images[0].shape:
             raise InputError(
                 f"{printable(path)} is {image.shape[0]}x{image.shape[1]} and "
@@ -96,11 +96,11 @@ def read_images(
         changed += changes
     if not images:
         raise InputError("there is no file to read: paths is empty")
-    _warn_of(changed, len(images))
+    warn_of_changes(changed, len(images))
     return np.stack(images)
 
 
-def _warn_of(changed: list[str], count: int) -> None:
+def warn_of_changes(changed: list[str], count: int) -> None:
     """Warns once of what became of the changed ones among `count` files."""
     if changed:
         several = f"{len(changed)} of {count} pictures were converted; the first is "
@@ -112,7 +112,7 @@ def _opened(path: str | Path | Image.Image) -> Any:
     return contextlib.nullcontext(path) if isinstance(path, Image.Image) else Image.open(path)
 
 
-def _read(
+def read_noted(
     path: str | Path | Image.Image, size: tuple[int, int] | None, channels: int
 ) -> tuple[np.ndarray, list[str]]:
     """The image, and a line that names the file and what was lost or made up, if anything was."""
@@ -277,7 +277,7 @@ def read_batches(
     changed: list[str] = []
     for path in files:
         try:
-            image, changes = _read(path, size, channels)
+            image, changes = read_noted(path, size, channels)
         except InputError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
@@ -288,7 +288,7 @@ def read_batches(
             held = []
     if held:
         yield np.stack(held)
-    _warn_of(changed, len(files))
+    warn_of_changes(changed, len(files))
 
 
 # ---- images of any kind --------------------------------------------------------------------

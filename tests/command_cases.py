@@ -15,5 +15,8 @@ CASES = {
     "class-model": (["efficientnet_lite9", "3"], "efficientnet_lite"),
     "diverse": (["efficientnet_lite9", "block4:3"], "efficientnet_lite"),
     "invariance": (["efficientnet_lite9", "block4:3"], "efficientnet_lite"),
+    "facets": (["efficientnet_lite9", "block4:3", "photographs"], "efficientnet_lite"),
+    "index": (["efficientnet_lite0", "none", "--out", "none.index"], "none"),
+    "top": (["none.index", "block4:3"], "none.index"),
     "replay": (["none.png"], "none.png"),
 }

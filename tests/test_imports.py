@@ -37,7 +37,7 @@ ROOMS = (
     ),
     *("optimizers", "kernels", "weights", "jaxprs", "parameterizations", "transforms"),
     *("models", "zoo", "loading", "text", "gradients", "results", "synthesis", "replay"),
-    *("evidence", "methods", "attribution", "pages", "cli"),
+    *("natural", "evidence", "methods", "attribution", "pages", "cli"),
 )
 #: Lines of a file, but for one whole algebra and one whole family of networks.
 MOST_LINES = 500

@@ -42,6 +42,9 @@ WORDS = {
     "UNIT": "A unit, as block4:3.",
     "UNIT|LAYER": "A unit, as block4:3; or a layer or several of its units, as block4 or "
     "block4:0-31, for a table.",
+    "FOLDER": "A folder of images.",
+    "IMAGES": "An index (see `featvis index`), or a folder of images.",
+    "INDEX": "The folder of an index (see `featvis index`).",
     "IMAGE...": "Picture files.",
     "CLASS...": "Classes, by number or name.",
     "FILE": "A PNG that featvis wrote, or the JSON beside it.",

@@ -14,14 +14,29 @@ import numpy as np
 from featvis import kernels
 from featvis.errors import InputError
 from featvis.images import Images, as_images, read_batches
+from featvis.models import Model
+from featvis.natural import Index
+from featvis.natural.responses import percentile
+from featvis.natural.store import is_index
 from featvis.own_pictures import natural_files
 from featvis.results import Result
-from objectives import Activations, Objective, OnImages, units_of
+from objectives import (
+    Activations,
+    Channel,
+    Logit,
+    Objective,
+    OnImages,
+    Scaled,
+    Sum,
+    alone,
+    separable,
+    units_of,
+)
 
 _BATCH = 8
 
 
-def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
+def compare_with_natural(result: Result, folder: str | Path | Images | Index) -> Result:
     """Where each picture's clean score lies among natural images.
 
     The images are scaled and cropped to the pictures' size. Image priors and comparisons among
@@ -31,7 +46,8 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
         result: of `synthesize` or `replay`.
         folder: pictures, in it or its subfolders, of which those that featvis wrote are left out;
             or the images themselves, files, arrays in [0, 1] or of uint8 at the pictures' size, or
-            a list of them.
+            a list of them; or an index of images, or its folder, which has what channels and
+            classes give for them at its size.
 
     Returns:
         The result with, in `evidence`, for each image: `unit_score` (the clean score without
@@ -39,7 +55,8 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
         100), `natural_max`, `natural_mean`, `natural_std`, and `natural_images`, their number.
 
     Raises:
-        InputError: no such folder, no picture in it, or an objective of priors alone.
+        InputError: no such folder, no picture in it, an objective of priors alone, or an index of
+            another network or size, or of an objective that it says nothing about.
 
     Warns:
         OwnPictureWarning: pictures that featvis wrote are left out.
@@ -47,13 +64,17 @@ def compare_with_natural(result: Result, folder: str | Path | Images) -> Result:
     if result.joined:
         return Result.join([compare_with_natural(part, folder) for part in result.joined])
     units = comparable(result.run.parts.objective)
-    natural = [scores for _, scores in scored(result, units, folder)]
-    scores = np.concatenate(natural)
+    index = _as_index(folder)
+    if index is not None:
+        size = (result.images.shape[1], result.images.shape[2])
+        scores = _indexed(index, result.run.parts.model, units, result.members, size)
+    else:
+        scores = np.concatenate([found for _, found in scored(result, units, folder)])  # type: ignore[arg-type]
     own = unit_scores(result, units, result.images)
-    below = np.mean(scores < own, axis=0) + 0.5 * np.mean(scores == own, axis=0)
+    pairs = zip(own, scores.T, strict=True)
     return result.with_evidence(
         unit_score=own,
-        percentile=100 * below,
+        percentile=np.array([float(percentile(one, among)) for one, among in pairs]),
         natural_max=scores.max(axis=0),
         natural_mean=scores.mean(axis=0),
         natural_std=scores.std(axis=0),
@@ -101,6 +122,46 @@ def unit_scores(result: Result, units: Objective, images: np.ndarray) -> np.ndar
     model, count = result.run.parts.model, result.runs[-1].images
     scores = np.asarray(_score_alone(model.apply, count, model.params, units, images))
     return scores[np.arange(len(images)), result.members]
+
+
+def _as_index(given: Any) -> Index | None:
+    """The index that is given, itself or by its folder; None of what is none."""
+    if isinstance(given, Index):
+        return given
+    return Index(given) if isinstance(given, (str, Path)) and is_index(given) else None
+
+
+def _indexed(
+    index: Index, model: Model, units: Objective, members: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """What each member would score with each image of an index, (images, members).
+
+    Raises:
+        InputError: an index of another network or size, or an objective that it says nothing about.
+    """
+    index.check_model(model)
+    if index.size != size:
+        shown = ("x".join(map(str, one)) for one in (size, index.size))
+        raise InputError(
+            "the pictures are {} (height x width) and the images of the index were seen at {}: "
+            "index them at the size of the pictures, or make the pictures at that".format(*shown)
+        )
+
+    def of(objective: Objective) -> np.ndarray:
+        if isinstance(objective, Sum):
+            return np.sum([of(one) for one in objective.objectives], axis=0)
+        if isinstance(objective, Scaled):
+            return float(np.asarray(objective.weight)) * of(objective.objective)
+        if isinstance(objective, Logit) or (isinstance(objective, Channel) and not objective.skip):
+            return index.responses(objective).mean
+        raise InputError(
+            f"an index has what channels and classes give for images, and nothing of "
+            f"{objective}: compare with the folder of the images"
+        )
+
+    apart = separable(units) and units.batch_size is not None
+    each = [alone(units, int(place)) if apart else units for place in members]
+    return np.stack([of(one) for one in each], axis=1)
 
 
 def _natural(

@@ -5,6 +5,7 @@ from featvis.methods.caricature import caricature, exaggeration, ijcv2016_carica
 from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
     class_model,
+    exp_maximization,
     maco,
     octaves,
     simonyan2013,
@@ -18,6 +19,7 @@ from featvis.methods.diversity import (
     gram_diversity,
     trade_off,
 )
+from featvis.methods.facets import Facets, FacetWarning, facets, modern_facets
 from featvis.methods.invariance import Invariance, invariance
 from featvis.methods.invariance_table import invariance_table
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
@@ -35,6 +37,8 @@ from featvis.methods.recipe import (
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "FacetWarning",
+    "Facets",
     "Invariance",
     "Recipe",
     "Setting",
@@ -51,6 +55,8 @@ __all__ = [
     "cvpr2015",
     "diverse",
     "exaggeration",
+    "exp_maximization",
+    "facets",
     "gram_diversity",
     "ijcv2016",
     "ijcv2016_caricature",
@@ -60,6 +66,7 @@ __all__ = [
     "maco",
     "metamer",
     "modern",
+    "modern_facets",
     "octaves",
     "plug_in",
     "preset",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featvis import loading
 from featvis.errors import InputError
+from featvis.methods.inversion import ijcv2016
 from featvis.methods.recipe import (
     Recipe,
     Setting,
@@ -21,6 +24,7 @@ from featvis.methods.recipe import (
     with_measures,
 )
 from featvis.models import Model
+from featvis.natural import Index, as_index
 from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
 from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop, RandomAffine
@@ -74,7 +78,7 @@ def class_model(
         raise InputError("class_model takes at least one class; got none")
     model.check_scores()
     at = setting_of(model, "logits", size or model.input.size, options.pop("steps", None))
-    recipe = rule(at)
+    recipe = rule(dataclasses.replace(at, units=tuple(wanted.tolist())))
     of = of or recipe.of
     if of not in CLASS_OBJECTIVES:
         raise InputError(f"of must be one of {', '.join(CLASS_OBJECTIVES)}; got {of!r}")
@@ -185,3 +189,46 @@ def simonyan2013(at: Setting) -> Recipe:
         transform=Compose(),
     )
     return Recipe((stage,), prior=1000.0 * L2())
+
+
+@preset("exp_maximization", "class model")
+def exp_maximization(at: Setting, *, natural: Index | str | Path | None = None) -> Recipe:
+    """Mahendran & Vedaldi, IJCV 2016, section 6: how much is wanted is told by natural images.
+
+    The energy and AdaGrad of `ijcv2016`, 300 steps with its jitter, from its noise, with rectifiers
+    that leak. The score has the weight 10⁴/rf² over the largest activation that a natural image
+    gives, so that a natural response weighs as much as the prior of 100 x 100 natural pixels, and C
+    is 1. Theirs is also divided by the number of filters that share a picture, here one. The
+    receptive field rf², height times width, ends at the frame. Their slope of a closed rectifier is
+    0.05, here that of `leaky`.
+
+    Args:
+        at: the setting.
+        natural: an index of natural images with the layer `logits`, or its folder (required).
+
+    Raises:
+        InputError: no index, one of another network, or a class that no image excites.
+    """
+    if natural is None:
+        raise InputError("exp_maximization takes natural=, an index of images: see featvis.index")
+    index = as_index(natural)
+    index.check_digest(at.digest)
+    largest = np.array(
+        [index.responses(Logit(unit, at.layer)).maximum.max() for unit in at.units], np.float32
+    )
+    if not np.all(largest > 0):
+        dead = at.units[int(np.argmax(largest <= 0))]
+        raise InputError(
+            f"no image of the index excites {at.layer}:{dead}: its largest activation is "
+            f"{largest.min():.3g}"
+        )
+    weight = 1e4 / math.prod(index.field(at.layer).sides) / largest
+    inversion = ijcv2016(at)
+    (steps,) = at.shares(300)
+    first = inversion.stages[0]
+    return dataclasses.replace(
+        inversion,
+        stages=(Stage(first.parameterization, steps, **first.options),),
+        weight=weight if len(weight) > 1 else float(weight[0]),
+        leaky=True,
+    )

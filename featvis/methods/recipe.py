@@ -55,7 +55,7 @@ class Recipe:
     Attributes:
         stages: at least one.
         metric: of the likeness that an inversion maximises, as `FeatureMatch` has it.
-        weight: C, of what is wanted against the prior.
+        weight: C, of what is wanted against the prior; or one a picture, (n,).
         prior: what is subtracted; None for none.
         held: of the originals (n, h, w, c), what holds the pictures to them, subtracted too; None
             for nothing.
@@ -68,11 +68,12 @@ class Recipe:
             activation, their smallest distance, and the layer at which they are compared.
         noise: what is added to a unit's best images to start from, over the size of their own
             offsets; None where several different images start from noise alone.
+        pull: of facets, how much likeness to the centroid counts to one of the unit's score.
     """
 
     stages: tuple[Stage, ...]
     metric: str = "l2"
-    weight: float = 1.0
+    weight: float | np.ndarray = 1.0
     prior: Objective | None = None
     held: Callable[[np.ndarray], Objective] | None = None
     leaky: bool = False
@@ -82,6 +83,7 @@ class Recipe:
     power: float = 1.0
     apart: Callable[[Objective, Objective, str], Objective] | None = None
     noise: float | None = None
+    pull: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ class Setting:
         at_size: whether the network takes images of another (height, width), and the layer, if one
             is asked about, is of the same shape then, as logits are.
         window: (top, left, height, width) in pixels of what the unit sees; None: all.
+        layer: whose units are maximised.
+        units: their numbers, of class models alone.
+        digest: of the network's weights.
     """
 
     size: tuple[int, int]
@@ -108,6 +113,9 @@ class Setting:
     steps: int | None
     at_size: Callable[[tuple[int, int]], bool] = field(default=lambda size: False, compare=False)
     window: tuple[int, int, int, int] | None = None
+    layer: str = ""
+    units: tuple[int, ...] = ()
+    digest: str = ""
 
     @property
     def numbers(self) -> int:
@@ -161,6 +169,8 @@ def setting_of(model: Model, layer: str, size: tuple[int, int], steps: int | Non
         depth=(place + 1) / len(shapes),
         learned=bool(jax.tree.leaves(model.params)),
         steps=steps,
+        layer=layer,
+        digest=model.digest,
         at_size=at_size,
     )
 
@@ -179,8 +189,8 @@ def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
 
     Args:
         name: what drivers call it, as their `preset`.
-        *kinds: what it is a recipe of: "inversion", "caricature", "class model", "visualization"
-            or "diversity".
+        *kinds: what it is a recipe of: "inversion", "caricature", "class model", "visualization",
+            "facets" or "diversity".
     """
 
     def mark(rule: Rule) -> Rule:

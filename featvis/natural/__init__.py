@@ -1,0 +1,19 @@
+"""Natural images: an index of what they do to every unit, and those that drive one the most."""
+
+from featvis.natural.index import index
+from featvis.natural.receptive import Fields, receptive_fields
+from featvis.natural.responses import MEASURES, Responses
+from featvis.natural.top import Top, top
+from featvis.natural.units import Index, as_index
+
+__all__ = [
+    "MEASURES",
+    "Fields",
+    "Index",
+    "Responses",
+    "Top",
+    "as_index",
+    "index",
+    "receptive_fields",
+    "top",
+]
