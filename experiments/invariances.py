@@ -134,10 +134,11 @@ def main() -> None:
             )  # fmt: skip
             networks.append(one.name)
 
+    layers = {(row["network"], row["depth"]): row["layer"] for row in rows}
     report = fv.Report(options.out, "What units ignore, by depth", __doc__.split("\n\n")[-1])
     for name in SHOWN:
         table = [
-            [network, str(depth), mean, error, chance, mean - chance]
+            [network, layers[network, depth], mean, error, chance, mean - chance]
             for network in networks
             for depth, mean, error, chance in means(rows, network, name)
         ]
@@ -145,7 +146,7 @@ def main() -> None:
         report.table(header, table)
         print(name)
         for row in table:
-            print(f"  {row[0]:28} {row[1]} {row[2]:.2f} ± {row[3]:.2f}  chance {row[4]:.2f}")
+            print(f"  {row[0]:28} {row[1]:8} {row[2]:.2f} ± {row[3]:.2f}  chance {row[4]:.2f}")
     report.figure("depth", figure_of(rows, networks), "Mean index of the units; dotted, chance.")
     report.write(arguments=options, seconds=round(time.perf_counter() - started, 1))
 
