@@ -27,10 +27,10 @@ from featvis.cli.network import network_of, size_of
 from featvis.cli.output import SILENT, options_of, report, save, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import output_path, part_of_name, picture_name
-from featvis.images import image_files
 from featvis.methods.diversity import TradeOff
 from featvis.methods.invariance_table import TABLE
 from featvis.models import Model
+from featvis.own_pictures import natural_files
 from featvis.pages import Report, invariance_page, table_page
 from featvis.pages.invariances import plots
 from featvis.results import Result
@@ -116,7 +116,7 @@ def invariance(given: Namespace) -> None:
             raise InputError("--natural is for one unit; a table has none")
         _table(network, unit, folder, options, given, started)
         return
-    natural = None if given.natural is None else image_files(given.natural)
+    natural = None if given.natural is None else natural_files(given.natural)
     found = methods.invariance(network, unit, natural=natural, progress=not given.quiet, **options)
     seconds = round(time.perf_counter() - started, 1)
     page = invariance_page(found, folder, seed=given.seed, seconds=seconds)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -127,6 +127,9 @@ def trust(
     Warns:
         TrustWarning: suspect pictures; says which, why, and in which layer.
     """
+    if result.joined:
+        options: dict[str, Any] = {"top": top, "starts": starts, "progress": progress}
+        return Result.join([trust(part, images, **options) for part in result.joined])
     if starts != 0:
         whole = isinstance(starts, (int, np.integer)) and not isinstance(starts, bool)
         if not whole or not 2 <= starts <= top:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from featvis.errors import InputError, printable
-from featvis.images import Images, image_files, read_batches
+from featvis.images import Images, read_batches
 from featvis.models import Model
 from featvis.natural import Index
 from featvis.natural.index import measure
 from featvis.natural.store import is_index
+from featvis.own_pictures import natural_files
 from objectives import Activations, Channel, Logit, Objective, parse
 
 _BATCH = 16
@@ -189,7 +190,7 @@ def _batches(
             yield read, [images.files[place].name for place in some]
         return
     if isinstance(images, (str, Path)) and not Path(images).is_file():
-        files = image_files(images)
+        files = natural_files(images)
         for start in range(0, len(files), _BATCH):
             for path in files[start : start + _BATCH]:
                 # One by one, for those that cannot be read have no name in a batch.

@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 from featvis import checks, kernels, loading
 from featvis.errors import InputError, printable
 from featvis.files import open_file
-from featvis.images import image_files, read_noted, warn_of_changes
+from featvis.images import read_noted, warn_of_changes
 from featvis.models import Model
 from featvis.natural.receptive import receptive_fields
 from featvis.natural.store import Entry, Store, is_index
 from featvis.natural.units import Index
+from featvis.own_pictures import natural_files
 from objectives import Activations
 
 #: Files that a message names of many.
@@ -92,7 +93,7 @@ def index(
         raise InputError("an index is of at least one layer; got none")
     extents = {name: tuple(shapes[name]) for name in shapes}
     wanted = [name for name in extents if name in [w for w in wanted if shapes[w]]]
-    files, out = image_files(folder), Path(out)
+    files, out = natural_files(folder), Path(out)
     asked = {
         "digest": model.digest, "size": [height, width], "layers": wanted, "seed": seed,
         "batch": batch,

@@ -68,6 +68,12 @@ class Region(Parameterization):
         elif isinstance(self.mask, (bool, int, float)):
             raise checks.error(self, "mask", f"an array {self.size}", self.mask)
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """What `of` shares."""
+        assert self.of is not None  # checked at construction
+        return self.of.shared
+
     def _checked_box(self) -> tuple[int, int, int, int] | None:
         if self.box is None:
             return None

@@ -401,7 +401,8 @@ class Result:
     @property
     def _name(self) -> str:
         """The name of its file in a folder, without suffix."""
-        return picture_name(self.run.parts.model.name, part_of_name(self._objective))
+        model = format.last_run(format.parts_of(self.manifest)[0])["model"]["name"]
+        return picture_name(model, part_of_name(self._objective))
 
     def __repr__(self) -> str:
         clean = ", ".join(f"{score:.4g}" for score in self.clean_scores)

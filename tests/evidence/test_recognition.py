@@ -132,3 +132,13 @@ def test_what_class_is_not_known(result, explained):
     priors = fv.synthesize(explained, "-tv", fv.Pixels(SIZE), **options)
     with pytest.raises(fv.InputError, match="no class score"):
         fv.recognition(priors, judge)
+
+
+def test_joined_results_are_judged_one_by_one(result):
+    judge = network((1, 0, 2, 3))
+    both = fv.Result.join([result[2], result[1]])
+    np.testing.assert_array_equal(fv.recognition(both, judge).evidence["rank_by_judge"], [1, 2])
+    said = fv.recognition(both, judge, classes=[1, 1]).evidence["rank_by_judge"]
+    np.testing.assert_array_equal(said, [1, 1])
+    with pytest.raises(fv.InputError, match="2 pictures have one class each; got 3"):
+        fv.recognition(both, judge, classes=[0, 1, 2])
