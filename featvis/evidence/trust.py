@@ -86,8 +86,8 @@ def trust(
     - `path_similarity`, unbounded: Spearman's ρ over the channels' mean activations, (ρ(picture,
       top) − ρ(any, top)) / (ρ(top, top) − ρ(any, top)), the differences summed over the layers
       where the lower is at least 0.05: 1 is as photographs that excite the unit, 0 as any
-      photograph; NaN where these are nowhere more alike than any. Geirhos et al. compare all
-      positions for classes, layer by layer. Nothing is concluded from it.
+      photograph; NaN where these are nowhere more alike than any. Geirhos et al. have classes in
+      the place of units, and a curve over the layers (`paths`). Nothing is concluded from it.
     - `start_gap`, −1 to 1 where both are above the median photograph: the mean score of the
       pictures that began at photographs less that of those that began at noise, over the larger of
       both, counted from the median photograph's. 0 where the start does not matter. Suspect above
