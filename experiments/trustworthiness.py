@@ -4,7 +4,7 @@ Papers: Geirhos et al. 2023, "Don't trust your eyes: on the (un)reliability of f
 visualizations", for other paths; Bareeva et al. 2024, "Manipulating Feature Visualizations with
 Gradient Slingshots", for other starts.
 Command: python experiments/trustworthiness.py PHOTOGRAPHS -o OUT   (--quick for a first look)
-Runtime: 45 minutes with 800 photographs on two CPU cores that had six times as much to do beside it;
+Runtime: 45 minutes with 800 photographs on two CPU cores, with six times as much work beside it;
     --quick 15 s of a processor's time.
 What it showed: with 800 ImageNet photographs, EfficientNet-Lite0, 25 units of each of four layers
     at 96 x 96 and 64 steps, three starts from noise and three from photographs: 2 of 100 units are
