@@ -4,8 +4,19 @@ Papers: Geirhos et al. 2023, "Don't trust your eyes: on the (un)reliability of f
 visualizations", for other paths; Bareeva et al. 2024, "Manipulating Feature Visualizations with
 Gradient Slingshots", for other starts.
 Command: python experiments/trustworthiness.py PHOTOGRAPHS -o OUT   (--quick for a first look)
-Runtime:
-What it showed:
+Runtime: 45 minutes with 800 photographs on two CPU cores, with six times as much work beside it;
+    --quick 15 s of a processor's time.
+What it showed: with 800 ImageNet photographs, EfficientNet-Lite0, 25 units of each of four layers
+    at 96 x 96 and 64 steps, three starts from noise and three from photographs: 2 of 100 units are
+    suspect (logits:526 and logits:734), 1 by each of the three figures. Overlaps with photographs
+    are 0.82 in the median and 0.48 at least, where those of photographs with each other are 0.76
+    in the median of the units' worst; overlaps of other starts 0.82 and 0.46; gaps from -0.36 to
+    0.57. Of the same network with a fooling circuit, which shows the classes 100 further on, all
+    of 5 classes are suspect (overlap 0); where the circuit lies between layers, by the starts
+    alone in 3 of 5 (overlaps 0.42 to 0.63, of the starts 0.27 to 0.36). With a slingshot 5 of 5
+    (overlap 0, gap 0.65 to 0.69). The similarity of Geirhos et al. tells them from nothing (-0.3
+    to 0.2 with the circuit, 0.4 in the median without). For classes it is as in their paper: by
+    thirds of the layers 0.43, -0.16 and 0.64, and next to 0 from the 15th layer to the 40th.
 """
 
 from __future__ import annotations
