@@ -17,10 +17,10 @@ What it showed: 12 units of each of six layers of EfficientNet-Lite0 (stem, bloc
     shuffled networks have 0.16 to 0.25 at every depth: it is learned, as Cadena et al. find it from
     conv1 to conv3. Shifts by up to a quarter of the field are ignored more than chance from block6
     and block7 on (0.45 to 0.49, chance 0.28 to 0.41), by shuffled networks less and less (0.05 to
-    0.08, chance 0.5). Rotation is above chance at block4 alone (0.28 and 0.31, chance 0.19), and
-    scale nowhere: its index falls with depth. So phase is not the first of a series. What it does
-    not show: all of a layer's units, VGG-19 (its weights were not there), and that shuffled units
-    are at chance: deep ones are below it, for their optima are brittle.
+    0.08, chance 0.5). Rotation is clearly above chance at block4 alone (0.28 and 0.31, chance
+    0.19), and scale nowhere: its index falls with depth. So phase is not the first of a series.
+    What it does not show: all of a layer's units, VGG-19 (its weights were not there), and that
+    shuffled units are at chance: deep ones are below it, for their optima are brittle.
 """
 
 from __future__ import annotations
