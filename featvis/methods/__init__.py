@@ -10,7 +10,14 @@ from featvis.methods.class_models import (
     simonyan2013,
     visualization,
 )
-from featvis.methods.facets import Facets, FacetWarning, facets, modern_facets
+from featvis.methods.facets import (
+    Facets,
+    FacetWarning,
+    facets,
+    modern_facets,
+    nguyen2016_centre,
+    nguyen2016_mean,
+)
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
 from featvis.methods.recipe import (
     Recipe,
@@ -48,6 +55,8 @@ __all__ = [
     "metamer",
     "modern",
     "modern_facets",
+    "nguyen2016_centre",
+    "nguyen2016_mean",
     "plug_in",
     "preset",
     "presets",

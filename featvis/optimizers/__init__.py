@@ -1,5 +1,6 @@
 """Update rules that optax does not have, with a text form."""
 
+from featvis.optimizers.denoising import denoised_ascent
 from featvis.optimizers.preimage import (
     PreimageState,
     preimage_adagrad,
@@ -10,6 +11,7 @@ from featvis.optimizers.sampling import gaussian_noise
 
 __all__ = [
     "PreimageState",
+    "denoised_ascent",
     "gaussian_noise",
     "preimage_adagrad",
     "preimage_momentum",
