@@ -5,8 +5,18 @@ Paper: Nguyen, Yosinski & Clune 2016, "Multifaceted Feature Visualization: Uncov
 Command: pip install ".[index,experiments]" && python experiments/facets.py PHOTOGRAPHS -o OUT
     (PHOTOGRAPHS: a folder; --judge a file of weights of mobilenet_v2_tf, for the independent
     network; --index a folder for the index, which is kept; --quick for two units, small pictures)
-Runtime: RUNTIME
-What it showed: RESULT
+Runtime: 9 min 7 s on two cores with much other work beside; a unit 24 to 89 s, the median 38;
+    --quick takes 77 s of processor time, all programs compiled anew.
+What it showed: 800 ImageNet photographs, EfficientNet-Lite0 at 160 x 160, four groups asked for of
+    each of 12 units (four classes, four channels each of block12 and block15), of which 6 were too
+    small: 42 facets. Each picture is above the median of its group's 15 most exciting photographs,
+    up to 13 times, and nearest to its own group's centroid; to MobileNetV2, which took no part, 38
+    of 42 (90 %) are nearest to their own group. The ambulance (407) has people in orange, cars,
+    streets with lettering, and white boxes of trucks; channel 100 of block15 round lids and legs of
+    spiders; the Egyptian cat (285) faces of cats, slender dogs with large ears, and brown animals
+    in a wood. Where the number of groups is left open the codes of the 60 to 120 most exciting
+    photographs have none that are clearly apart (silhouettes of 0.02 to 0.04, as by chance): of one
+    photograph a class there are too few of any kind.
 """
 
 from __future__ import annotations

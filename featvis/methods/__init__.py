@@ -19,7 +19,14 @@ from featvis.methods.diversity import (
     gram_diversity,
     trade_off,
 )
-from featvis.methods.facets import Facets, FacetWarning, facets, modern_facets
+from featvis.methods.facets import (
+    Facets,
+    FacetWarning,
+    facets,
+    modern_facets,
+    nguyen2016_centre,
+    nguyen2016_mean,
+)
 from featvis.methods.invariance import Invariance, invariance
 from featvis.methods.invariance_table import invariance_table
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
@@ -67,6 +74,8 @@ __all__ = [
     "metamer",
     "modern",
     "modern_facets",
+    "nguyen2016_centre",
+    "nguyen2016_mean",
     "octaves",
     "plug_in",
     "preset",

@@ -31,9 +31,10 @@ from featvis.models import Model
 from featvis.natural import Index
 from featvis.natural.index import measure
 from featvis.natural.store import is_index
-from featvis.parameterizations import Fourier
+from featvis.parameterizations import BoundedPixels, Fourier, Upsampled
 from featvis.pictures import grid
 from featvis.results import Result
+from featvis.transforms import Compose, NormalCrop
 from objectives import (
     Activations,
     Direction,
@@ -369,3 +370,64 @@ def modern_facets(at: Setting, *, pull: float = 50.0) -> Recipe:
     """
     (steps,) = at.shares(128)
     return Recipe((Stage(Fourier(at.size, at.channels), steps),), pull=pull)
+
+
+@preset("nguyen2016_mean", "facets")
+def nguyen2016_mean(at: Setting) -> Recipe:
+    """Nguyen et al. 2016 from mean images: four octaves of denoised ascent, and nothing else.
+
+    Steps along the gradient over its mean size, of 1 to 2 levels of 255, and a denoising after each
+    (`denoised_ascent`): 190 on a picture of 1/1.2 of the sides, magnified; and 150, 20 and 10 on
+    the whole, seen in crops of 1/1.2 of its sides about the middle. The weights of the denoising
+    are 0.4, 0.01 to 2, 0.1 to 2 and 0.4 to 2: in the authors' code a missing bracket leaves them
+    near 2 all along, here they go from one to the other. Only the start holds a picture in its
+    group.
+    """
+    first, second, third, fourth = at.shares(190, 150, 20, 10)
+    return _octaves(
+        at,
+        (first, f"linear_schedule(1.0, 2.0, {first})", "0.4"),
+        (second, "1.0", f"linear_schedule(0.01, 2.0, {second})"),
+        (third, "2.0", f"linear_schedule(0.1, 2.0, {third})"),
+        (fourth, "2.0", f"linear_schedule(0.4, 2.0, {fourth})"),
+    )
+
+
+@preset("nguyen2016_centre", "facets")
+def nguyen2016_centre(at: Setting) -> Recipe:
+    """Nguyen et al. 2016 with a bias to the centre: longer steps first, seen about the middle.
+
+    As `nguyen2016_mean`, with 190, 150, 150, 30 and 10 steps of 11, 6, 1, 3 and 6 to 3 levels, and
+    weights of 0.001 to 0.05, 0.01 to 0.08, 0.01 to 2, 0.1 to 2 and 0.01 to 2. Two things differ.
+    Theirs starts from bright noise, N(175, 8) of 255, which is of no facet: here it is the mean
+    image. And theirs maximises the probability for the first two, here the score all along.
+    """
+    first, second, third, fourth, fifth = at.shares(190, 150, 150, 30, 10)
+    return _octaves(
+        at,
+        (first, "11.0", f"linear_schedule(0.001, 0.05, {first})"),
+        (second, "6.0", f"linear_schedule(0.01, 0.08, {second})"),
+        (third, "1.0", f"linear_schedule(0.01, 2.0, {third})"),
+        (fourth, "3.0", f"linear_schedule(0.1, 2.0, {fourth})"),
+        (fifth, f"linear_schedule(6.0, 3.0, {fifth})", f"linear_schedule(0.01, 2.0, {fifth})"),
+    )
+
+
+def _octaves(at: Setting, *octaves: tuple[int, str, str]) -> Recipe:
+    """Stages of (steps, length, weight): the first on a smaller picture, the others in crops."""
+    height, width = (max(1, round(side / _OCTAVE)) for side in at.size)
+    small = BoundedPixels((height, width), at.channels)
+    stages = [
+        Stage(
+            BoundedPixels(at.size, at.channels) if number else Upsampled(at.size, of=small),
+            steps,
+            optimizer=f"denoised_ascent({length}, {weight})",
+            transform=Compose((NormalCrop(1 / _OCTAVE, centre_sd=_SLACK),) if number else ()),
+        )
+        for number, (steps, length, weight) in enumerate(octaves)
+    ]
+    return Recipe(tuple(stages))
+
+
+#: How much larger a picture is than what is seen of it, and how far the crops' middles spread.
+_OCTAVE, _SLACK = 1.2, 0.05

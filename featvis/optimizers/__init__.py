@@ -1,5 +1,6 @@
 """Update rules that optax does not have, with a text form."""
 
+from featvis.optimizers.denoising import denoised_ascent
 from featvis.optimizers.image import IMAGES, normalize_over_batch, whiten_gradient
 from featvis.optimizers.preimage import (
     PreimageState,
@@ -12,6 +13,7 @@ from featvis.optimizers.sampling import gaussian_noise
 __all__ = [
     "IMAGES",
     "PreimageState",
+    "denoised_ascent",
     "gaussian_noise",
     "normalize_over_batch",
     "preimage_adagrad",

@@ -109,6 +109,16 @@ def test_facets_are_made_again_from_their_file(four, tmp_path):
     assert page.read_text().count("Facet ") >= 4
 
 
+@pytest.mark.parametrize("preset", ["nguyen2016_mean", "nguyen2016_centre"])
+def test_the_schedules_of_the_paper_keep_each_picture_at_its_template(preset):
+    images = photographs((20,) * 4, 0)
+    options = {"preset": preset, "most": 200, "steps": 40, "progress": False, "transform": "none"}
+    found = fv.facets(network(), "unit:0", images, 4, **options)
+    alike = cosines(found.images - found.images.mean((1, 2, 3), keepdims=True) + 0.5)
+    assert sorted(alike.argmax(1)) == [0, 1, 2, 3]
+    assert alike.max(1).min() > 0.4  # the denoising takes contrast
+
+
 def test_small_groups_are_dropped_and_pictures_that_are_not_apart_are_named():
     images = photographs((30, 30, 3, 0), 0)
     with pytest.warns(fv.FacetWarning, match=r"1 of 3 groups have fewer than 5 .* \(3\)"):
