@@ -7,8 +7,20 @@ Paper: Cadena et al. 2018, "Diverse feature visualizations reveal invariances in
 Command: python experiments/invariances.py -o OUT   (--quick for a first look; --mobilenet FILE with
     the tensors of TensorFlow Lite's MobileNetV2; --vgg for VGG-19's conv1 to conv3 where `featvis
     fetch vgg19` has put its weights; --units and --steps for more than 8 a layer and 80)
-Runtime: TODO
-What it showed: TODO
+Runtime: some 40 minutes with much other work on two cores, 12 units a layer, 60 steps (tables are
+    gone on with); --quick 40 s of processor time.
+What it showed: 12 units of each of six layers of EfficientNet-Lite0 (stem, block0, 2, 4, 6, 8) and
+    MobileNetV2 (stem, block0, 2, 4, 7, 10), 64 x 64, two starts, 60 steps; means ± 1.96 standard
+    errors. What units ignore of the phase grows from 0.03 ± 0.02 and 0.06 ± 0.04 at block0 to
+    0.39 ± 0.08 and 0.38 ± 0.11 at block2, 0.55 ± 0.03 and 0.47 ± 0.04 at block4, and stays there
+    (0.56 ± 0.03, 0.55 ± 0.02 at the last), where a linear unit of the same image has 0.00 and the
+    shuffled networks have 0.16 to 0.25 at every depth: it is learned, as Cadena et al. find it from
+    conv1 to conv3. Shifts by up to a quarter of the field are ignored more than chance from block6
+    and block7 on (0.45 to 0.49, chance 0.28 to 0.41), by shuffled networks less and less (0.05 to
+    0.08, chance 0.5). Rotation is clearly above chance at block4 alone (0.28 and 0.31, chance
+    0.19), and scale nowhere: its index falls with depth. So phase is not the first of a series.
+    What it does not show: all of a layer's units, VGG-19 (its weights were not there), and that
+    shuffled units are at chance: deep ones are below it, for their optima are brittle.
 """
 
 from __future__ import annotations
