@@ -21,14 +21,15 @@ What it showed: 800 ImageNet photographs, EfficientNet-Lite0 at 160 x 160, four 
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+import studies
 
 import featvis as fv
+from featvis.images import image_files
 from featvis.methods.clusters import distances
 from featvis.methods.excited import code_layer, codes_of
 
@@ -47,16 +48,14 @@ def nearest(codes: np.ndarray, images: np.ndarray, groups: np.ndarray) -> np.nda
 
 def main() -> None:
     """Makes the facets, has them judged, and writes a report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photographs", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("facets"))
-    parser.add_argument("--index", type=Path, help="of the photographs; made where it is not there")
-    parser.add_argument("--judge", type=Path, help="weights of mobilenet_v2_tf, which judges them")
-    parser.add_argument("--facets", type=int, default=4)
-    parser.add_argument("--quick", action="store_true", help="two units, small pictures, few steps")
-    options = parser.parse_args()
-    started = time.perf_counter()
-    fv.enable_cache()
+    line = studies.CommandLine(
+        __doc__, "facets", folder="natural images", required=True,
+        quick="two units, small pictures, few steps",
+    )  # fmt: skip
+    line.add_argument("--index", type=Path, help="an index of the photographs, made if it is new")
+    line.add_argument("--judge", type=Path, help="weights of mobilenet_v2_tf, which judges them")
+    line.add_argument("--facets", type=int, default=4, help="facets of each unit")
+    options, started = line.read(), time.perf_counter()
     size = 96 if options.quick else 160
     units = ("logits:285", "block15:100") if options.quick else UNITS
     steps = 24 if options.quick else 128
@@ -69,7 +68,7 @@ def main() -> None:
     judge = fv.load("mobilenet_v2_tf", weights=str(options.judge)) if options.judge else None
     index = fv.index(
         model,
-        options.photographs,
+        options.folder,
         layers=("block12", "block15", "pool", "logits"),
         size=(size, size),
         out=options.index or options.out / "index",
@@ -120,9 +119,9 @@ def main() -> None:
     report.heading("Figures")
     report.table(header, rows, "Scores are the unit's largest activation")
     print(shares)
-    report.write(**shares, units=units, size=size, steps=steps, arguments=options)
-    print(f"{time.perf_counter() - started:.0f} s: {options.out}")
+    page = report.write(**shares, units=units, size=size, steps=steps, arguments=options)
+    studies.finish(started, page, len(image_files(options.folder)))
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

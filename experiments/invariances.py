@@ -25,17 +25,14 @@ What it showed: 12 units of each of six layers of EfficientNet-Lite0 (stem, bloc
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import studies
 
 import featvis as fv
 from featvis.errors import InputError
@@ -93,9 +90,9 @@ def means(rows: list[dict], network: str, name: str) -> list[tuple[int, float, f
     return found
 
 
-def figure_of(rows: list[dict], networks: list[str]) -> plt.Figure:
+def figure_of(rows: list[dict], networks: list[str]) -> Any:
     """Index against depth, with chance dotted; one panel a transformation."""
-    figure, axes = plt.subplots(
+    figure, axes = studies.pyplot().subplots(
         1, len(SHOWN), figsize=(3.2 * len(SHOWN), 3.2), sharey=True, layout="constrained"
     )
     for axis, name in zip(axes, SHOWN, strict=True):
@@ -116,18 +113,16 @@ def figure_of(rows: list[dict], networks: list[str]) -> plt.Figure:
 
 def main() -> None:
     """Runs the study and writes its tables, its figure and its page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", type=Path, default=Path("invariances"))
-    parser.add_argument("--mobilenet", help="a file of MobileNetV2's tensors")
-    parser.add_argument("--vgg", action="store_true", help="VGG-19, where its weights are")
-    parser.add_argument("--units", type=int, default=8, help="of each layer")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--starts", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="two layers, two units, few steps")
-    options = parser.parse_args()
-    fv.enable_cache()
-    started = time.perf_counter()
+    line = studies.CommandLine(
+        __doc__, "invariances", needs=("matplotlib",), quick="two layers, two units, few steps"
+    )
+    line.add_argument("--mobilenet", help="a file of MobileNetV2's tensors")
+    line.add_argument("--vgg", action="store_true", help="ask VGG-19 too, where its weights are")
+    line.add_argument("--units", type=int, default=8, help="units of each layer")
+    line.add_argument("--size", type=int, default=64, help="pixels a side")
+    line.add_argument("--steps", type=int, default=80, help="steps of each picture")
+    line.add_argument("--starts", type=int, default=2, help="starts of each unit")
+    options, started = line.read(), time.perf_counter()
     runs = [(fv.load("efficientnet_lite0"), LITE0)]
     if options.quick:
         options.units, options.size, options.steps = 2, 48, 30
@@ -160,8 +155,9 @@ def main() -> None:
         for row in table:
             print(f"  {row[0]:28} {row[1]:8} {row[2]:.2f} ± {row[3]:.2f}  chance {row[4]:.2f}")
     report.figure("depth", figure_of(rows, networks), "Mean index of the units; dotted, chance.")
-    report.write(arguments=options, seconds=round(time.perf_counter() - started, 1))
+    page = report.write(arguments=options, seconds=round(time.perf_counter() - started, 1))
+    studies.finish(started, page)
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

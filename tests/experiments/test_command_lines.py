@@ -14,6 +14,7 @@ OF_FOLDERS = (
     "changed_photographs",
     "class_models",
     "erhan_units",
+    "facets",
     "localisation",
     "natural_preimages",
     "recognition",
