@@ -158,16 +158,36 @@ def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
     return found | option("animate", str, told, group=_FILES)
 
 
+def preset_options(kind: str) -> dict[str, inspect.Parameter]:
+    """Return the options that presets of a kind have of their own, told in their docstrings."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, rule in methods.presets(kind).items():
+        for one in inspect.signature(rule, eval_str=True).parameters.values():
+            if one.kind is one.KEYWORD_ONLY:
+                of_text = next((k for k in (int, float) if one.annotation in (k, k | None)), str)
+                told = f"{_told(rule, one.name)} Of the preset {name}."
+                shown = "none" if one.default is None else str(one.default)
+                found |= option(one.name, of_text, told, shown=shown)
+    return found
+
+
 def driver_options(driver: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the options that a driver alone has: told in its docstring, typed in its signature."""
     found: dict[str, inspect.Parameter] = {}
     for one in inspect.signature(driver, eval_str=True).parameters.values():
         kind = next((k for k in (str, float, int) if one.annotation in (k, k | None)), None)
         if one.kind is one.KEYWORD_ONLY and kind is not None and one.name != "preset":
-            said = re.search(rf"\n +{one.name}: (.*?\.)\s", driver.__doc__ or "", re.DOTALL)
-            told = " ".join(said[1].split()) if said else ""
-            found |= option(one.name, kind, told[:1].upper() + told[1:], default=one.default)
+            found |= option(one.name, kind, _told(driver, one.name), default=one.default)
     return found
+
+
+def _told(function: Callable[..., Any], name: str) -> str:
+    """Return what a docstring says of an argument: its first sentence."""
+    # Of "et al. 2015" the sentence goes on.
+    end = r"\.(?=\s+[A-Z]|\s+\w+: |\s*\n\s*\n|\s*$)"
+    said = re.search(rf"\n +{name}: (.*?{end})", function.__doc__ or "", re.DOTALL)
+    told = " ".join(said[1].split()) if said else ""
+    return told[:1].upper() + told[1:]
 
 
 def command(

@@ -14,6 +14,7 @@ from featvis.evidence.natural import comparable
 from featvis.evidence.recognition import classes_of, places_of
 from featvis.images import read_batches
 from featvis.models import Model
+from featvis.natural.store import is_index
 from featvis.own_pictures import natural_files
 from featvis.results import Result
 from objectives import Objective
@@ -26,7 +27,8 @@ JUDGES = option(
 )  # fmt: skip
 EVIDENCE = {
     **option(
-        "evidence", str, "A folder of natural images to compare the unit's response with.",
+        "evidence", str, "A folder of natural images to compare the unit's response with, or an "
+        "index of some (see `featvis index`).",
         group=_EVIDENCE,
     ),
     **option(
@@ -56,11 +58,14 @@ class Measures:
     def __init__(self, given: Namespace, network: Model, objectives: Sequence[Objective]) -> None:
         self.given = given
         takes = network.input
-        for folder in (getattr(given, name, None) for name in ("evidence", "trust")):
+        for name in ("evidence", "trust"):
+            folder = getattr(given, name, None)
             if folder is None:
                 continue
             for unit in objectives:
                 comparable(unit)
+            if name == "evidence" and is_index(folder):
+                continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they come when all are read
                 first = read_batches(natural_files(folder), takes.size, takes.channels, 1)

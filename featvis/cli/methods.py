@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from featvis import methods
-from featvis.cli.command import FILES, NETWORK, SIZE, command, driver_options, run_options
+from featvis.cli.command import (
+    FILES,
+    NETWORK,
+    SIZE,
+    command,
+    driver_options,
+    preset_options,
+    run_options,
+)
 from featvis.cli.evidence import JUDGES, Measures
 from featvis.cli.network import network_of
 from featvis.cli.output import deliver, options_of, plan, use_cache
@@ -36,6 +44,8 @@ def method(
         judged: whether other networks can say if they recognise the pictures.
     """
     own, of_run = driver_options(driver), run_options(kind)
+    if kind is not None:
+        own |= preset_options(kind)
     name = driver.__name__.replace("_", "-")
 
     def run(given: Namespace) -> None:

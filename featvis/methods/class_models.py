@@ -157,6 +157,14 @@ def octaves(at: Setting, *, number: int = 4, scale: float = 1.4) -> Recipe:
     Mordvintsev et al. 2015: sides in octaves of `scale`, `number` of them, the last of the whole
     size; Fourier coefficients and 512 steps in all, shared evenly. A network of any size sees the
     small picture, and one of a fixed size sees it magnified.
+
+    Args:
+        at: the setting.
+        number: of sizes, at least 1.
+        scale: from one size to the next, above 1.
+
+    Raises:
+        InputError: a number out of its range.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InputError(f"number of octaves is a whole number of at least 1; got {number!r}")
