@@ -14,7 +14,6 @@ What it showed: 20 kills at random moments lose no image that was said to be in,
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import resource
@@ -28,6 +27,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import studies
 from PIL import Image
 
 import featvis as fv
@@ -155,17 +155,17 @@ def kills(out: Path, count: int, images: int) -> None:
 
 def main() -> None:
     """Measures all three."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photographs", type=Path, help="a folder of natural images")
-    parser.add_argument("-o", "--out", type=Path, default=Path("natural_index"))
-    parser.add_argument("--quick", action="store_true", help="fewer images and kills")
-    options = parser.parse_args()
+    line = studies.CommandLine(
+        __doc__, "natural_index", folder="photographs", required=True, needs=("zarr",),
+        quick="fewer images and kills",
+    )  # fmt: skip
+    options = line.read()
     started = time.perf_counter()
     kills(options.out, 3 if options.quick else 20, 200 if options.quick else 2000)
     memory(options.out, (100, 1000) if options.quick else (100, 1000, 10000))
-    speed(options.photographs, 3 if options.quick else 15)
+    speed(options.folder, 3 if options.quick else 15)
     print(f"{time.perf_counter() - started:.0f} s: {options.out}")
 
 
 if __name__ == "__main__":
-    main()
+    studies.run(main)

@@ -25,6 +25,7 @@ PACKAGES = {
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
     "opencv-python-headless": "cv2",
+    "zarr": "zarr",
 }
 
 

@@ -90,10 +90,11 @@ class _Smooth(Objective):
             raise ObjectiveError(f"sharpness is above 0; got {shorten(self.sharpness)}")
 
     def _extreme(self, acts: Mapping[str, Any], image: Any, sign: float) -> jax.Array:
-        sharpness = sign * jnp.asarray(self.sharpness, jnp.float32)
         scores = jnp.stack([one(acts, image) for one in self.objectives])
-        total = jax.nn.logsumexp(sharpness * scores, axis=0) - np.log(len(self.objectives))
-        return total / sharpness
+        sharpness = sign * jnp.asarray(self.sharpness, scores.dtype)
+        sharpness = jnp.broadcast_to(sharpness, scores.shape[1:])
+        total = jax.nn.logsumexp(sharpness[None] * scores, axis=0)
+        return (total - jnp.asarray(np.log(len(self.objectives)), total.dtype)) / sharpness
 
 
 class Softmax(_Smooth):

@@ -131,8 +131,8 @@ class SpatialDirection(Objective):
             # which is data is a scatter.
             rows, columns = (
                 (
-                    corner[:, axis, None, None] + np.arange(side)[:, None]
-                    == np.arange(a.shape[1 + axis])
+                    corner[:, axis, None, None] + np.arange(side, dtype=np.int32)[None, :, None]
+                    == np.arange(a.shape[1 + axis], dtype=np.int32)[None, None]
                 ).astype(a.dtype)
                 for axis, side in enumerate((height, width))
             )
@@ -202,4 +202,5 @@ class Window(Indexed):
                 f"layer {self.layer!r} are {tuple(a.shape)}"
             )
         weights = weights / jnp.sum(weights, axis=(-2, -1), keepdims=True)
+        weights = weights.reshape(-1, *weights.shape[-2:])
         return jnp.sum(take(a, self.index) * weights, axis=(1, 2))

@@ -106,7 +106,11 @@ class Facets:
         return own
 
     def sheet(self, nearest: int = 7) -> Image.Image:
-        """A row a facet: the picture, and its group's images nearest the centroid, with scores."""
+        """A row a facet: the picture, and its group's images nearest the centroid, with scores.
+
+        Args:
+            nearest: how many of these images.
+        """
         height, width, channels = self.images.shape[1:]
         shown, labels = [], []
         for i, (share, score, natural) in enumerate(

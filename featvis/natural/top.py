@@ -77,12 +77,23 @@ class Top:
         return found
 
     def sheet(self, columns: int | None = None) -> Image.Image:
-        """The crops in one picture, with their scores and names."""
+        """The crops in one picture, with their scores and names.
+
+        Args:
+            columns: of the grid; by default as square as it goes.
+        """
         labels = [f"{score:.3g} {path.stem}" for path, score in self._pairs()]
         return grid(self.tiles(), labels, columns=columns)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Writes the sheet as a PNG.
+
+        Args:
+            path: ends in .png, or has no suffix and gets it.
+            force: write over an existing file.
+
+        Returns:
+            The path as it was written.
 
         Raises:
             InputError: another suffix.

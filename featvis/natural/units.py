@@ -65,13 +65,24 @@ class Index:
     def check_model(self, model: Model) -> None:
         """Checks that the index is of a network.
 
+        Args:
+            model: the network.
+
         Raises:
             InputError: it is of another one, or of other weights.
         """
         self.check_digest(model.digest, model.name)
 
     def check_digest(self, digest: str, name: str = "that") -> None:
-        """As `check_model`, by the digest of the weights."""
+        """As `check_model`, by the digest of the weights.
+
+        Args:
+            digest: of the network's weights.
+            name: of the network, for the message.
+
+        Raises:
+            InputError: the index is of other weights.
+        """
         made = self.store.settings
         if made["digest"] != digest:
             raise InputError(
@@ -108,7 +119,16 @@ class Index:
         return given.layer, int(np.asarray(given.index))
 
     def responses(self, unit: str | Objective) -> Responses:
-        """What all images do to a unit, as `unit` takes it."""
+        """What all images do to a unit.
+
+        Args:
+            unit: as `unit` takes it.
+
+        Raises:
+            InputError: not one unit.
+            UnknownLayer: a layer that the index does not have.
+            ObjectiveError: no such unit in the layer.
+        """
         layer, number = self.unit(unit)
         start = self._start(layer) + number
         found = {
@@ -118,7 +138,7 @@ class Index:
         return Responses(**found)
 
     def statistics(
-        self, layer: str, by: str = "maximum", quantiles: Sequence[float] = (0.01, 0.5, 0.99)
+        self, layer: str, by: str = "maximum", *, quantiles: Sequence[float] = (0.01, 0.5, 0.99)
     ) -> dict[str, np.ndarray]:
         """What the images do to each unit of a layer.
 
@@ -130,6 +150,10 @@ class Index:
         Returns:
             `mean`, `sd` (over all images, not a sample's), `zeros`, the share of images where it is
             exactly 0, and for each quantile `quantile_0.01`; arrays (units,).
+
+        Raises:
+            InputError: another `by`.
+            UnknownLayer: a layer that the index does not have.
         """
         values = self._values(layer, by)
         found = {
@@ -143,9 +167,18 @@ class Index:
     def extremes(self, layer: str, count: int, by: str = "maximum") -> dict[str, np.ndarray]:
         """The images that drive each unit of a layer the most and the least.
 
+        Args:
+            layer: its name.
+            count: of images at each end.
+            by: of the map's "maximum" or its "mean".
+
         Returns:
             `highest` and `lowest`, places among the files, (count, units), the most extreme first
             and ties in the order of the files; and `position`, where the maximum of the highest is.
+
+        Raises:
+            InputError: another `by`.
+            UnknownLayer: a layer that the index does not have.
         """
         values = self._values(layer, by)
         highest, lowest = (
@@ -157,12 +190,23 @@ class Index:
         return {"highest": highest, "lowest": lowest, "position": where}
 
     def vectors(self, layer: str) -> Iterator[np.ndarray]:
-        """Activations at the positions that were drawn, one an image, in parts (some, channels)."""
+        """Activations at the positions that were drawn, one an image, in parts (some, channels).
+
+        Args:
+            layer: its name.
+
+        Raises:
+            UnknownLayer: a layer that the index does not have.
+        """
         start = self._start(layer)
         yield from self.store.blocks("vector", start, start + self.layers[layer][-1])
 
     def positions(self, layer: str) -> np.ndarray:
-        """The positions that were drawn, counted row by row, (n,)."""
+        """The positions that were drawn, counted row by row, (n,).
+
+        Args:
+            layer: its name.
+        """
         place = list(Activations(self.layers)).index(layer)
         return self.store.columns("place", place, place + 1)[:, 0]
 
@@ -170,6 +214,12 @@ class Index:
         """E[a aᵀ] of a layer over the vectors that were drawn, (channels, channels) float64.
 
         Its inverse whitens directions (Carter et al. 2019).
+
+        Args:
+            layer: its name.
+
+        Raises:
+            UnknownLayer: a layer that the index does not have.
         """
         width = Activations(self.layers)[layer][-1]
         total = np.zeros((width, width))
@@ -178,7 +228,14 @@ class Index:
         return total / max(len(self), 1)
 
     def field(self, layer: str) -> Fields:
-        """The receptive fields of a layer's positions."""
+        """The receptive fields of a layer's positions.
+
+        Args:
+            layer: its name.
+
+        Raises:
+            UnknownLayer: a layer that the index does not have.
+        """
         Activations(self.layers)[layer]
         kept = self.store.settings["layers"][layer]["field"]
         rows, columns = (tuple(map(tuple, kept[name])) for name in ("rows", "columns"))
@@ -186,6 +243,9 @@ class Index:
 
     def image(self, place: int) -> np.ndarray:
         """An image as the network saw it, (h, w, c) in [0, 1].
+
+        Args:
+            place: among the files, from 0.
 
         Raises:
             InputError: the file is gone, or another one now.

@@ -207,10 +207,8 @@ def test_command(folder, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "page" / "index.html").exists()
     main(["facets", "unit:0", str(folder), *place, "--json"])
     assert len(json.loads(capsys.readouterr().out)["facets"]) == 4
-    with pytest.raises(SystemExit) as stopped:
-        main(["facets", "unit:0", *place])
-    assert stopped.value.code == 2
-    assert "facets takes a network, a unit and images" in capsys.readouterr().err
+    assert main(["facets", "unit:0", *place]) == 2
+    assert "facets takes UNIT IMAGES beside --model, as in:" in capsys.readouterr().err
 
 
 # ---- groups --------------------------------------------------------------------------------

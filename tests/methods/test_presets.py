@@ -625,7 +625,8 @@ def test_accentuation_works_on_tokens(tokens):
 
 def test_scene_of_a_layer(grey, tokens):
     at = methods.setting_of(grey, "half", GREY_SIZE, 5)
-    assert at == Setting(GREY_SIZE, 1, 13 / 7, 2 / 3, True, 5)
+    expected = Setting(GREY_SIZE, 1, 13 / 7, 2 / 3, True, 5, layer="half", digest=grey.digest)
+    assert at == expected
     # A vector has the stride of the map that it is made from.
     assert methods.setting_of(grey, "logits", GREY_SIZE, None).stride == 13 / 7
     assert methods.setting_of(tokens, "block0/map", (12, 12), None).stride == 4

@@ -99,7 +99,7 @@ def test_equal_pictures_tie_and_come_in_the_order_of_the_files(whole):
 def test_statistics_are_those_of_all_images(whole, activations):
     a = flat(activations["dead"])
     for by, values in (("maximum", a.max(1)), ("mean", a.mean(1))):
-        found = whole.statistics("dead", by, (0.1, 0.9))
+        found = whole.statistics("dead", by, quantiles=(0.1, 0.9))
         np.testing.assert_allclose(found["mean"], values.mean(0), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found["sd"], values.std(0), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(found["zeros"], (values == 0).mean(0))
@@ -373,13 +373,11 @@ def test_commands(network, folder, tmp_path, capsys, monkeypatch):
     main(["top", "store", "logits:2", "--lowest", "--by", "mean"])
     assert "sheet  top-logits-2.png" in capsys.readouterr().out
     for wrong, said in (
-        (["index", str(some), *place], "index takes --out"),
-        (["index", *place, "-o", "store"], "index takes a network and a folder"),
+        (["index", str(some), *place], "index takes --out too"),
+        (["index", *place, "-o", "store"], "index takes FOLDER beside --model"),
         (["top", "store", "conv:77"], "conv has units 0 to 5"),
     ):
-        with pytest.raises(SystemExit) as stopped:
-            main(wrong)
-        assert stopped.value.code == 2
+        assert main(wrong) == 2
         assert said in capsys.readouterr().err
 
 

@@ -506,6 +506,11 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.BatchStatistics: st.sampled_from([1, 3, 100]).flatmap(
         lambda c: st.builds(ob.BatchStatistics, names, arrays(finite, c), arrays(positive, c))
     ),
+    ob.SortMatch: st.sampled_from([1, 3]).flatmap(
+        lambda c: st.builds(
+            ob.SortMatch, names, arrays(finite, 4, c).map(lambda a: np.sort(a, axis=0))
+        )
+    ),
     ob.TotalVariation: st.builds(ob.TotalVariation, positive),
     ob.AlphaNorm: st.builds(ob.AlphaNorm, st.floats(1, 9), finite, st.booleans()),
     ob.L1: st.builds(ob.L1, finite),

@@ -206,7 +206,7 @@ def test_pictures_are_a_grid(tmp_path):
     report = Report(tmp_path, "t")
     path = report.pictures("p", IMAGES, ["a", "b"], columns=1, caption="Two")
     assert path == tmp_path / "p.png"
-    expected = grid([to_picture(image) for image in IMAGES], ["a", "b"], 1)
+    expected = grid([to_picture(image) for image in IMAGES], ["a", "b"], columns=1)
     with Image.open(path) as picture:
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     image = Page(report.write()).all("img")[0].attrs
@@ -292,10 +292,13 @@ def test_a_result_keeps_its_manifest_in_both_files(tmp_path):
     path = report.result("r", result, ["a", "b"], columns=2, caption="Two channels")
     assert read_manifest(path) == result.manifest
     record = json.loads((tmp_path / "r.json").read_text())
-    runs = result.manifest["runs"]
+    runs, layout = result.manifest["runs"], record.pop("layout")
     assert record == {"format": FORMAT, "runs": runs, "result": result.summary()}
+    assert [len(layout["corners"]), layout["shape"]] == [2, list(IMAGES.shape[1:])]
     with Image.open(path) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), np.asarray(result.grid(["a", "b"], 2)))
+        np.testing.assert_array_equal(
+            np.asarray(picture), np.asarray(result.grid(["a", "b"], columns=2))
+        )
     page = Page(report.write())
     assert page.texts("code") == [runs[0]["objective"]]
     assert page.all("img")[0].attrs["alt"] == "synthesized: a, b"

@@ -116,7 +116,8 @@ def test_images_are_spread_over_the_devices_and_the_result_is_that_of_one():
     # One program each: what a chunk leaves is laid out as the next one takes it.
     assert found["spread"] == {"devices": 4, "weights": 4, "images": 1, "programs": 1, **whole}
     assert found["one"] == {"devices": 1, "weights": 1, "images": 4, "programs": 1, **whole}
-    assert found["apart"] < 1e-4
+    # The magnification of several images at once is rounded otherwise than that of one.
+    assert found["apart"] < 5e-4
     assert found["unlike"] > 0.01
 
     # Six images are not four equal parts. Dead units take the redirected program and the plain one.

@@ -59,6 +59,9 @@ WAYS = {
     "Upsampled": fv.Upsampled(of=fv.Pixels((12, 10)), size=SIZE),
     "Framed": fv.Framed(SIZE, of=fv.Pixels(SIZE), frame=(4, 4)),
     "FrozenChannels": fv.FrozenChannels(SIZE, 3, free=fv.Pixels(SIZE, channels=2), frozen=(0,)),
+    "Region": fv.Region(SIZE, of=fv.Pixels(SIZE), box=(1, 2, 9, 8)),
+    "FixedNorm": fv.FixedNorm(SIZE, decay=1.0),
+    "Shared": fv.Shared(SIZE, of=fv.Pixels(SIZE)),
 }
 
 

@@ -13,7 +13,10 @@ import featvis as fv
 from featvis.results.format import runs_of
 from featvis.results.reading import read_manifest
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+pytestmark = [
+    pytest.mark.usefixtures("quick_to_compile"),
+    pytest.mark.filterwarnings("ignore::featvis.NameTakenWarning"),
+]
 BOX = fv.BoundedPixels(TOY_SIZE)
 SMALL = fv.BoundedPixels((8, 10), sd=0.1)
 UNITS = "conv:[1, 3]"
