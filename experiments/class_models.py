@@ -16,6 +16,8 @@ What it showed: eight classes of EfficientNet-Lite0 at 160 x 160. From grey, the
     be seen (ranks 230 and 341). `modern` reaches 51, 3 times the best photograph, and rank 1 for
     the other network too; plug-in, in few steps, 12 and rank 21. So a score says nothing of a
     picture. Speckle with faint parts of a lemon or a flamingo against pictures that one would name.
+    Those of `modern` and its like were seen through `affine`, which `views` has replaced: their
+    scores are about half now, and other networks recognise twice as many (recognition.py).
     What caricatures and accentuations of photographs showed is in changed_photographs.py.
 """
 

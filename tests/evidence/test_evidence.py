@@ -6,6 +6,8 @@ from PIL import Image
 
 import featvis as fv
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

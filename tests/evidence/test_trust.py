@@ -13,6 +13,8 @@ import featvis as fv
 from featvis.evidence.paths import Paths, overlaps, paths
 from featvis.gradients.contributions import Way, ways
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = (20, 20)
 CLASSES = 4
 

@@ -13,6 +13,8 @@ import featvis as fv
 from featvis.cli.app import main
 from featvis.methods.clusters import groups_of, k_means, principal_components, silhouette
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = (12, 12)
 NORMS, COUNTS = (1.0, 1.4, 2.0, 3.0), (40, 25, 15, 10)
 

@@ -19,6 +19,8 @@ from featvis.cli.app import main
 from featvis.files import write_file
 from featvis.natural import Responses, store
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 pytest.importorskip("zarr")
 
 LAYERS = ("linear", "conv", "relu", "dead", "logits")

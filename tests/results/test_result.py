@@ -16,6 +16,8 @@ import featvis as fv
 from featvis import pictures
 from featvis.results import format, reading
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 def run(model, objective="conv:1", **options):
     options = {"steps": 6, "transform": "affine", "progress": False, **options}
