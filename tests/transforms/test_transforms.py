@@ -402,7 +402,7 @@ def test_no_preset_lets_the_outermost_pixels_stand_for_those_beyond_them():
 
 
 def test_a_transform_of_ones_own_is_one_class(toy):
-    class Dim(Transform):
+    class Dimmed(Transform):
         """Darken an image, by a share that may be a schedule; no decorator, no private hook."""
 
         share: Any = 0.5
@@ -410,19 +410,19 @@ def test_a_transform_of_ones_own_is_one_class(toy):
         def __call__(self, key, image):
             return image * (1 - self.share * jax.random.uniform(key, ()))
 
-    own = Dim(0.25)
-    assert own == Dim(0.25) != Dim()
-    assert repr(own) == "Dim(share=0.25)"
-    with pytest.raises(fv.InputError, match="Dim: one image"):
+    own = Dimmed(0.25)
+    assert own == Dimmed(0.25) != Dimmed()
+    assert repr(own) == "Dimmed(share=0.25)"
+    with pytest.raises(fv.InputError, match="Dimmed: one image"):
         own(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         own.share = 1.0
     options = {"steps": 3, "progress": False}
     made = fv.synthesize(toy, "conv:1", transform=own, **options)
-    again = fv.synthesize(toy, "conv:1", transform="Compose((Dim(0.25),))", **options)
+    again = fv.synthesize(toy, "conv:1", transform="Compose((Dimmed(0.25),))", **options)
     np.testing.assert_array_equal(made.images, fv.replay(made.manifest, model=toy).images)
     assert again.images.shape == made.images.shape
-    moving = Dim(LinearSchedule(0.1, 0.9))
+    moving = Dimmed(LinearSchedule(0.1, 0.9))
     scheduled = fv.synthesize(toy, "conv:1", transform=moving, **options)
     replayed = fv.replay(scheduled.manifest, model=toy, progress=False)
     np.testing.assert_array_equal(scheduled.images, replayed.images)
