@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 import featvis as fv
 from featvis import kernels, text
-from featvis.results.run import DEFAULT_OPTIMIZER, as_objective
+from featvis.results.run import OF_MAPS, as_objective
 from peers import ours
 from peers.networks import LAYERS, UNIT
 from peers.ours import load as load
@@ -86,7 +86,7 @@ def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict
     model, unit = load(network), as_objective(f"{LAYERS[network][layer][0]}:{UNIT}")
     written = fv.Fourier((size, size))
     transform = resized(size)
-    optimizer = text.optimizer(DEFAULT_OPTIMIZER)
+    optimizer = text.optimizer(OF_MAPS[1])
     keys = jax.random.split(jax.random.key(0), batch)
     params = jax.vmap(written.init)(keys)
     image = jax.vmap(written.decode)(params)

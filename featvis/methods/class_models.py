@@ -100,24 +100,27 @@ def class_model(
 
 @preset("modern", "class model", "visualization")
 def visualization(at: Setting) -> Recipe:
-    """The defaults of `synthesize`: Fourier coefficients, NAdam, scale, rotation and shifts."""
+    """The defaults of `synthesize`: Fourier coefficients, NAdam, views of the picture.
+
+    Of units that have positions, scale, rotation and shifts in place of views.
+    """
     (steps,) = at.shares(512)
     return Recipe((Stage(Fourier(at.size, at.channels), steps),))
 
 
 @preset("recognisable", "class model", "visualization")
 def recognisable(at: Setting) -> Recipe:
-    """Class pictures that other networks recognise: two views a step, at a gentler rate.
+    """Class pictures that other networks recognise: two views a step, at twice the time.
 
-    As `modern`, with parts of the picture down to a quarter of its sides, twice as many of them a
-    step, and a rate that leaves contrast as photographs have it. With `join` of several networks it
-    is recognised more often than photographs are.
+    As `modern`, with parts of the picture down to a quarter of its sides, and the score averaged
+    over two of them a step. How much that is worth was not measured by itself; what `join` of
+    several networks is worth was (`experiments/guide/class-models.md`).
     """
     (steps,) = at.shares(512)
     part = min(1.0, min(at.size) / 160)
     views = RandomAffine((1.0, 1 + 3 * part), (-20.0, 20.0), 8 * part, spread=1.0)
     stage = Stage(
-        Fourier(at.size, at.channels), steps, optimizer="nadam(0.025)", transform=views, draws=2
+        Fourier(at.size, at.channels), steps, optimizer="nadam(0.02)", transform=views, draws=2
     )
     return Recipe((stage,))
 
