@@ -30,7 +30,7 @@ def _classes(base: type) -> dict[str, Callable[..., Any]]:
     while rest:
         cls = rest.pop(0)
         rest += cls.__subclasses__()
-        if cls.__name__.startswith("_"):
+        if cls.__name__.startswith("_") or inspect.isabstract(cls):
             continue
         # A class that a notebook defines again has the place of the earlier.
         others = [c for c in found.get(cls.__name__, []) if _place(c) != _place(cls)]

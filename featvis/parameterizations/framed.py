@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from featvis import checks
-from featvis.parameterizations.parameterization import Parameterization, Params
+from featvis.parameterizations.around import Around
+from featvis.parameterizations.parameterization import Params
 
 
-class Framed(Parameterization):
+class Framed(Around):
     """As `of` has it; a run that goes on puts the picture before into the middle of new noise.
 
     `Framed((84, 84), of=BoundedPixels((84, 84), noise="uniform", sd=0.2887), frame=(14, 14))` takes
@@ -29,18 +30,14 @@ class Framed(Parameterization):
         InputError: at construction, for a field that is out of its range.
     """
 
-    channels: int = None  # type: ignore[assignment]  # an int from the construction on
-    of: Parameterization | None = None
+    wanted = "a parameterization, as Pixels((84, 84))"
+
     frame: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        if not isinstance(self.of, Parameterization):
-            raise checks.error(self, "of", "a parameterization, as Pixels((84, 84))", self.of)
-        if self.channels is None:
-            checks.set_fields(self, channels=self.of.channels)
         super().__post_init__()
-        if self.of.shape != self.shape:
+        if self._of.shape != self.shape:
             expected = f"of size {self.size} and {self.channels} channels"
             raise checks.error(self, "of", expected, self.of)
         if not isinstance(self.frame, (tuple, list)) or len(self.frame) != 2:
@@ -49,21 +46,6 @@ class Framed(Parameterization):
         if frame[0] >= self.size[0] or frame[1] >= self.size[1]:
             raise checks.error(self, "frame", f"smaller than the image, {self.size}", frame)
         checks.set_fields(self, frame=frame)
-
-    @property
-    def held(self) -> frozenset[str]:
-        """What `of` holds."""
-        return self._of.held
-
-    @property
-    def shared(self) -> frozenset[str]:
-        """What `of` shares."""
-        return self._of.shared
-
-    @property
-    def _of(self) -> Parameterization:
-        assert self.of is not None  # checked at construction
-        return self.of
 
     def init(self, key: jax.Array) -> Params:
         """Draw the parameters of `of`."""

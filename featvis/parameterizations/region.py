@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
-from featvis.parameterizations.parameterization import Parameterization, Params
+from featvis.parameterizations.around import Around
+from featvis.parameterizations.parameterization import Params
 from objectives import leaf
 
 _HELD = "rest"
 
 
-class Region(Parameterization):
+class Region(Around):
     """A part of an image as `of` has it; the rest stays what it is at the start, to the bit.
 
     The rest is that of the image one starts from (`init=image`), or else of one value. The part is
@@ -34,23 +35,17 @@ class Region(Parameterization):
         InputError: at construction, for a field that is out of its range.
     """
 
-    channels: int = None  # type: ignore[assignment]  # an int from the construction on
-    of: Parameterization | None = None
     box: tuple[int, int, int, int] | None = None
     mask: Any = leaf(default=None)
     value: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        if not isinstance(self.of, Parameterization):
-            raise checks.error(self, "of", "a parameterization, as Fourier((160, 160))", self.of)
-        if self.channels is None:
-            checks.set_fields(self, channels=self.of.channels)
         super().__post_init__()
-        if self.of.shape != self.shape:
+        if self._of.shape != self.shape:
             expected = f"of size {self.size} and {self.channels} channels"
             raise checks.error(self, "of", expected, self.of)
-        if _HELD in self.of.held:
+        if _HELD in self._of.held:
             raise checks.error(self, "of", "no region itself", self.of)
         if (self.box is None) == (self.mask is None):
             given = "neither" if self.box is None else "both"
@@ -68,12 +63,6 @@ class Region(Parameterization):
         elif isinstance(self.mask, (bool, int, float)):
             raise checks.error(self, "mask", f"an array {self.size}", self.mask)
 
-    @property
-    def shared(self) -> frozenset[str]:
-        """What `of` shares."""
-        assert self.of is not None  # checked at construction
-        return self.of.shared
-
     def _checked_box(self) -> tuple[int, int, int, int] | None:
         if self.box is None:
             return None
@@ -87,12 +76,7 @@ class Region(Parameterization):
     @property
     def held(self) -> frozenset[str]:
         """The rest, and what `of` holds."""
-        return self._of.held | {_HELD}
-
-    @property
-    def _of(self) -> Parameterization:
-        assert self.of is not None  # checked at construction
-        return self.of
+        return super().held | {_HELD}
 
     def _weights(self) -> jax.Array:
         """Of the part, (h, w, 1)."""

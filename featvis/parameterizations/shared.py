@@ -9,12 +9,13 @@ import jax.numpy as jnp
 
 from featvis import checks
 from featvis.kernels.resampling import apply_separable, resize_weights
-from featvis.parameterizations.parameterization import Parameterization, Params, logit
+from featvis.parameterizations.around import Around
+from featvis.parameterizations.parameterization import Params, logit
 
 _SHARED = "shared"
 
 
-class Shared(Parameterization):
+class Shared(Around):
     """Another parameterization, with a coarse part added that all images of a batch share.
 
     The shared part is a small grid, magnified and added before the sigmoid:
@@ -31,19 +32,14 @@ class Shared(Parameterization):
         InputError: at construction, for a field that is out of its range.
     """
 
-    channels: int = None  # type: ignore[assignment]  # an int from the construction on
-    of: Parameterization | None = None
+    wanted = "the parameterization of an image's own part, as Fourier((64, 64))"
+
     grid: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        if not isinstance(self.of, Parameterization):
-            expected = "the parameterization of an image's own part, as Fourier((64, 64))"
-            raise checks.error(self, "of", expected, self.of)
-        if self.channels is None:
-            checks.set_fields(self, channels=self.of.channels)
         super().__post_init__()
-        if self.of.shape != self.shape:
+        if self._of.shape != self.shape:
             raise checks.error(self, "of", f"of the shape {self.shape}", self.of)
         given = self.grid or tuple(-(-side // 8) for side in self.size)
         grid = checks.image_size(self, "grid", given)
@@ -52,19 +48,9 @@ class Shared(Parameterization):
         checks.set_fields(self, grid=grid)
 
     @property
-    def held(self) -> frozenset[str]:
-        """What `of` holds."""
-        return self._of.held
-
-    @property
     def shared(self) -> frozenset[str]:
         """The grid, and what `of` shares."""
-        return self._of.shared | {_SHARED}
-
-    @property
-    def _of(self) -> Parameterization:
-        assert self.of is not None  # checked at construction
-        return self.of
+        return super().shared | {_SHARED}
 
     def init(self, key: jax.Array) -> Params:
         """Draw the image's own part; the shared one is 0."""

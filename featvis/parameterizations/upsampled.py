@@ -8,10 +8,11 @@ import numpy as np
 
 from featvis import checks
 from featvis.kernels.resampling import apply_separable, resize_weights
-from featvis.parameterizations.parameterization import Parameterization, Params
+from featvis.parameterizations.around import Around
+from featvis.parameterizations.parameterization import Params
 
 
-class Upsampled(Parameterization):
+class Upsampled(Around):
     """A smaller image, magnified bilinearly: `Upsampled((224, 224), of=BoundedPixels((56, 56)))`.
 
     Pixels are half a pixel from the border, where the edge is repeated. Optimised at growing sizes,
@@ -28,37 +29,16 @@ class Upsampled(Parameterization):
         InputError: at construction, for a field that is out of its range.
     """
 
-    channels: int = None  # type: ignore[assignment]  # an int from the construction on
-    of: Parameterization | None = None
+    wanted = "the parameterization of the smaller image, as Pixels((56, 56))"
 
     def __post_init__(self) -> None:
         """Check the fields and turn them into plain literals."""
-        if not isinstance(self.of, Parameterization):
-            expected = "the parameterization of the smaller image, as Pixels((56, 56))"
-            raise checks.error(self, "of", expected, self.of)
-        if self.channels is None:
-            checks.set_fields(self, channels=self.of.channels)
         super().__post_init__()
-        if self.channels != self.of.channels:
-            expected = f"{self.of.channels}, as of {self.of}"
+        if self.channels != self._of.channels:
+            expected = f"{self._of.channels}, as of {self.of}"
             raise checks.error(self, "channels", expected, self.channels)
-        if self.of.size[0] > self.size[0] or self.of.size[1] > self.size[1]:
+        if self._of.size[0] > self.size[0] or self._of.size[1] > self.size[1]:
             raise checks.error(self, "of", f"at most of size {self.size}", self.of)
-
-    @property
-    def held(self) -> frozenset[str]:
-        """What `of` holds."""
-        return self._of.held
-
-    @property
-    def shared(self) -> frozenset[str]:
-        """What `of` shares."""
-        return self._of.shared
-
-    @property
-    def _of(self) -> Parameterization:
-        assert self.of is not None  # checked at construction
-        return self.of
 
     def init(self, key: jax.Array) -> Params:
         """Draw the parameters of the smaller image."""
