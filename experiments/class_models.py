@@ -33,6 +33,7 @@ from PIL import Image, ImageOps
 
 import featvis as fv
 from featvis.attribution import saliency
+from featvis.evidence.recognition import standing
 from featvis.images import image_files
 from featvis.pages import Report
 
@@ -80,9 +81,8 @@ def contrast(images: np.ndarray) -> np.ndarray:
 
 def judged(judge: fv.Model, names: list[str], images: np.ndarray) -> np.ndarray:
     """Ranks of the classes for another network, 1 for its top class, (n,)."""
-    logits = np.asarray(judge(images)["logits"])
-    own = logits[np.arange(len(names)), [judge.class_index(name) for name in names]]
-    return 1 + np.sum(logits > own[:, None], axis=1)
+    own = np.array([judge.class_index(name) for name in names])
+    return standing(np.asarray(judge(images)["logits"]), own).rank
 
 
 def report_classes(

@@ -23,7 +23,7 @@ import numpy as np
 import studies
 
 import featvis as fv
-from featvis.evidence.recognition import judged, places_of
+from featvis.evidence.recognition import check_judge, judged, places_of, standing
 from featvis.images import image_files
 from featvis.pages import Report
 from featvis.transforms import Compose, Noise
@@ -95,6 +95,15 @@ def loaded(text: str) -> fv.Model:
     return fv.load(name, weights or None)
 
 
+def has(model: fv.Model, judge: fv.Model, number: int) -> bool:
+    """Whether a judge has a class; two of one name are none that can be judged."""
+    try:
+        places_of(model, judge, np.array([number]))
+    except fv.InputError:
+        return False
+    return True
+
+
 def of_photographs(
     files: list[Path], model: fv.Model, judges: list[fv.Model], size: tuple[int, int]
 ) -> dict[str, list[float]]:
@@ -106,16 +115,9 @@ def of_photographs(
     classes = np.array([c for _, c in named])
     found = {}
     for judge in judges:
-        own = []
-        for number in classes:
-            try:
-                own.append(places_of(model, judge, np.array([number]))[0])
-            except fv.InputError:
-                own.append(-1)
-        known = np.array(own) >= 0
-        scores = judged(judge, images[known])
-        mine = scores[np.arange(known.sum()), np.array(own)[known]]
-        rank = 1 + (scores > mine[:, None]).sum(1)
+        known = np.array([has(model, judge, number) for number in classes])
+        own = places_of(model, judge, classes[known])
+        rank = standing(judged(judge, images[known]), own).rank
         found[judge.name] = [float((rank <= top).mean()) for top in (1, 5)]
     return found
 
@@ -156,7 +158,9 @@ def main() -> None:
     files = files[:: max(1, len(files) // _PHOTOGRAPHS)]
     natural = tone(fv.read_images(files, size))
     classes = np.random.default_rng(given.seed).choice(1000, count, replace=False)
-    chosen = [c for c in classes.tolist() if all(_known(model, judge, c) for judge in judges)]
+    for judge in judges:
+        check_judge(model, judge)
+    chosen = [c for c in classes.tolist() if all(has(model, judge, c) for judge in judges)]
     names = [model.labels[c] for c in chosen]  # type: ignore[index]
     known = methods(size, steps)
     wanted = given.only or [one for one in known if joined or one != "joined"]
@@ -209,17 +213,6 @@ def main() -> None:
     )  # fmt: skip
     page = report.write(classes=chosen, seeds=seeds, size=side, steps=steps)
     studies.finish(started, page, len(files))
-
-
-def _known(model: fv.Model, judge: fv.Model, number: int) -> bool:
-    """Whether a judge has a class; two of one name are none that can be judged."""
-    try:
-        places_of(model, judge, np.array([number]))
-    except fv.InputError as error:
-        if "no class names" in str(error) or "is the network explained" in str(error):
-            raise
-        return False
-    return True
 
 
 if __name__ == "__main__":

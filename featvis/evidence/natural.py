@@ -140,12 +140,7 @@ def _indexed(
         InputError: an index of another network or size, or an objective that it says nothing about.
     """
     index.check_model(model)
-    if index.size != size:
-        shown = ("x".join(map(str, one)) for one in (size, index.size))
-        raise InputError(
-            "the pictures are {} (height x width) and the images of the index were seen at {}: "
-            "index them at the size of the pictures, or make the pictures at that".format(*shown)
-        )
+    index.check_size(size)
 
     def of(objective: Objective) -> np.ndarray:
         if isinstance(objective, Sum):

@@ -7,9 +7,10 @@ is a network that had no part in the synthesis: what it sees too is in the pictu
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,16 +53,21 @@ def recognition(
             that has no class scores or names, or no class of that name, or that takes images of
             another number of channels; a number of classes that is not that of the pictures.
         UnknownModel: no model of a judge's name.
-        WeightsError: a judge without weights.
+        CheckpointError: a judge without weights.
     """
+    if isinstance(classes, (int, str, np.integer)):
+        classes = [classes] * len(result)
+    if classes is not None and len(classes) != len(result):
+        raise InputError(f"{len(result)} pictures have one class each; got {len(classes)} classes")
     if result.joined:
-        if classes is None or isinstance(classes, (int, str, np.integer)):
-            return Result.join([recognition(one, judges, classes) for one in result])
-        _check_count(classes, len(result))
-        pairs = zip(result, classes, strict=True)
+        each = [None] * len(result) if classes is None else classes
+        pairs = zip(result, each, strict=True)
         return Result.join([recognition(one, judges, own) for one, own in pairs])
     model = result.run.parts.model
-    wanted = _wanted(result, model, classes)
+    if classes is None:
+        wanted = classes_of(result.objective, len(result))
+    else:
+        wanted = np.array([model.class_index(one) for one in classes])
     several = [judges] if isinstance(judges, (Model, str)) else list(judges)
     if not several:
         raise InputError("recognition takes at least one judge; got none")
@@ -73,15 +79,39 @@ def recognition(
         name = judge.name
         if f"rank_by_{name}" in found:
             name = f"{name}_{judge.digest[:8]}"
-        logits = judged(judge, result.images)
-        mine = logits[np.arange(len(own)), own]
-        rank = 1 + np.sum(logits > mine[:, None], axis=1)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found[f"rank_by_{name}"] = rank
+        found_of = standing(judged(judge, result.images), own)
+        found[f"rank_by_{name}"] = found_of.rank
         for top in (1, 5):
-            found[f"top{top}_by_{name}"] = (rank <= top).astype(np.float32)
-        found[f"probability_by_{name}"] = shifted[np.arange(len(own)), own] / shifted.sum(axis=1)
+            found[f"top{top}_by_{name}"] = (found_of.rank <= top).astype(np.float32)
+        found[f"probability_by_{name}"] = found_of.probability
     return result.with_evidence(**found)
+
+
+class Standing(NamedTuple):
+    """How a class stands among all classes, for each of some images.
+
+    Attributes:
+        logit: its score, (n,).
+        probability: its posterior, the softmax of the scores, (n,).
+        rank: 1 where it is the top class, (n,).
+    """
+
+    logit: np.ndarray
+    probability: np.ndarray
+    rank: np.ndarray
+
+
+def standing(logits: np.ndarray, classes: np.ndarray) -> Standing:
+    """How each image's class stands among all.
+
+    Args:
+        logits: class scores, (n, classes).
+        classes: the class of each image, (n,).
+    """
+    scores = np.take_along_axis(logits, classes[:, None], axis=1)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    own = np.take_along_axis(shifted, classes[:, None], axis=1)[:, 0]
+    return Standing(scores[:, 0], own / shifted.sum(axis=1), 1 + np.sum(logits > scores, axis=1))
 
 
 def judged(judge: Model, images: np.ndarray) -> np.ndarray:
@@ -107,22 +137,6 @@ def covering(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     top, left = ((have - want) // 2 for have, want in zip(larger, size, strict=True))
     cut = scaled[:, top : top + size[0], left : left + size[1]]
     return np.clip(np.asarray(cut), 0, 1)
-
-
-def _wanted(result: Result, model: Model, classes: Any) -> np.ndarray:
-    """The class of each picture, (n,)."""
-    if classes is None:
-        return classes_of(result.objective, len(result))
-    alone = isinstance(classes, (int, str, np.integer))
-    numbers = [model.class_index(one) for one in ([classes] if alone else classes)]
-    if not alone:
-        _check_count(numbers, len(result))
-    return np.broadcast_to(np.asarray(numbers), (len(result),))
-
-
-def _check_count(classes: Sequence[Any], count: int) -> None:
-    if len(classes) != count:
-        raise InputError(f"{count} pictures have one class each; got {len(classes)} classes")
 
 
 def classes_of(objective: Objective, count: int) -> np.ndarray:
@@ -153,11 +167,12 @@ def classes_of(objective: Objective, count: int) -> np.ndarray:
     return found[0]
 
 
-def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
-    """The judge's own numbers of classes (n,) of the network explained.
+def check_judge(model: Model, judge: Model) -> None:
+    """Checks that a network can judge pictures of another.
 
     Raises:
-        InputError: a judge that cannot judge, as `recognition` says.
+        InputError: it is the network explained, has no class scores or names, or takes images of
+            another number of channels.
     """
     if judge.digest == model.digest and judge.name == model.name:
         raise InputError(
@@ -177,6 +192,15 @@ def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
             f"classes of {model.name} and of the judge {judge.name} are matched by name, and "
             f"{nameless} has no class names"
         )
+
+
+def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
+    """The judge's own numbers of classes (n,) of the network explained.
+
+    Raises:
+        InputError: a judge that cannot judge, or lacks one of the classes.
+    """
+    check_judge(model, judge)
     matched = {number: _match(model, judge, number) for number in np.unique(wanted).tolist()}
     return np.array([matched[number] for number in wanted.tolist()])
 
@@ -188,9 +212,9 @@ def _match(model: Model, judge: Model, number: int) -> int:
         InputError: none or several; says the nearest, or all.
     """
     label, theirs = (model.labels or ())[number], judge.labels or ()
-    names = _names(model)[number]
+    names = _names(model.labels or ())[number]
     own = [i for i, other in enumerate(theirs) if other == label]
-    own = own or [i for i, other in enumerate(_names(judge)) if names & other]
+    own = own or [i for i, other in enumerate(_names(theirs)) if names & other]
     if len(own) == 1:
         return own[0]
     if own:
@@ -206,9 +230,9 @@ def _match(model: Model, judge: Model, number: int) -> int:
     )
 
 
-def _names(model: Model) -> list[set[str]]:
+@functools.cache
+def _names(labels: tuple[str, ...]) -> list[set[str]]:
     """All names of each class, in small letters: the label, its synonyms, its WordNet id."""
-    labels = model.labels or ()
     ids = word_net_ids(labels)
     found = []
     for number, label in enumerate(labels):

@@ -12,6 +12,7 @@ import numpy as np
 
 from featvis import loading
 from featvis.errors import InputError
+from featvis.evidence.recognition import standing
 from featvis.methods.inversion import ijcv2016
 from featvis.methods.recipe import (
     Recipe,
@@ -27,7 +28,8 @@ from featvis.models import Model
 from featvis.natural import Index, as_index
 from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
-from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop, RandomAffine
+from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop
+from featvis.transforms.presets import views
 from objectives import L2, Logit, LogProbability, Objective, Probability
 
 #: What a class model can maximise, by name.
@@ -86,14 +88,7 @@ def class_model(
     result = run_recipe(model, objective, recipe, "logits", seed=seed, batch=len(wanted), **options)
 
     def measure() -> Mapping[str, Any]:
-        logits = np.asarray(model(result.images)["logits"])
-        scores = logits[np.arange(len(wanted)), wanted]
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return {
-            "logit": scores,
-            "probability": shifted[np.arange(len(wanted)), wanted] / shifted.sum(axis=1),
-            "rank": 1 + np.sum(logits > scores[:, None], axis=1),
-        }
+        return standing(np.asarray(model(result.images)["logits"]), wanted)._asdict()
 
     return with_measures(result, measure)
 
@@ -117,10 +112,9 @@ def recognisable(at: Setting) -> Recipe:
     several networks is worth was (`experiments/guide/class-models.md`).
     """
     (steps,) = at.shares(512)
-    part = min(1.0, min(at.size) / 160)
-    views = RandomAffine((1.0, 1 + 3 * part), (-20.0, 20.0), 8 * part, spread=1.0)
+    parts = views(at.size, largest=4.0)
     stage = Stage(
-        Fourier(at.size, at.channels), steps, optimizer="nadam(0.02)", transform=views, draws=2
+        Fourier(at.size, at.channels), steps, optimizer="nadam(0.02)", transform=parts, draws=2
     )
     return Recipe((stage,))
 

@@ -176,12 +176,7 @@ def _batches(
         images = Index(images)
     if isinstance(images, Index):
         images.check_model(model)
-        if images.size != size:
-            shown = ("x".join(map(str, one)) for one in (size, images.size))
-            raise InputError(
-                "the pictures are to be {} and the images of the index were seen at {}: "
-                "facets of an index have its size".format(*shown)
-            )
+        images.check_size(size)
         unit = Logit(number, layer) if layer == "logits" else Channel(layer, number)
         places = images.responses(unit).highest(most)
         for start in range(0, len(places), _BATCH):

@@ -91,6 +91,22 @@ class Index:
                 "the images with it, or give the network of the index"
             )
 
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Checks that the images were seen at the size of pictures.
+
+        Args:
+            size: (height, width) of the pictures.
+
+        Raises:
+            InputError: they were seen at another.
+        """
+        if self.size != size:
+            wanted, seen = ("x".join(map(str, one)) for one in (size, self.size))
+            raise InputError(
+                f"the pictures are {wanted} (height x width) and the images of the index were seen "
+                f"at {seen}: index them at the size of the pictures, or make the pictures at that"
+            )
+
     def unit(self, unit: str | Objective) -> tuple[str, int]:
         """The layer and the number of a unit.
 

@@ -25,9 +25,18 @@ def _affine_preset(size: tuple[int, int]) -> Transform:
     return RandomAffine((0.9, 1.1), (-10.0, 10.0), _in_proportion(8, size), "reflect")
 
 
-def _views(size: tuple[int, int]) -> Transform:
+def views(size: tuple[int, int], largest: float = 3.3) -> Transform:
+    """Parts of a picture, anywhere in it, turned by up to 20 degrees.
+
+    Args:
+        size: (height, width) of the pictures in pixels.
+        largest: magnification of a part at a side of 160 or more.
+    """
     return RandomAffine(
-        (1.0, 1 + _in_proportion(2.3, size)), (-20.0, 20.0), _in_proportion(8, size), spread=1.0
+        (1.0, 1 + _in_proportion(largest - 1, size)),
+        (-20.0, 20.0),
+        _in_proportion(8, size),
+        spread=1.0,
     )
 
 
@@ -45,7 +54,7 @@ _PRESET_SIDE = 160
 PRESETS: dict[str, Callable[[tuple[int, int]], Transform]] = {
     "standard": _standard,
     "affine": _affine_preset,
-    "views": _views,
+    "views": views,
     "maco": _maco,
     "none": _none,
 }

@@ -1,6 +1,7 @@
 """Judges: other networks, and which of their classes a picture's class is."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import featvis as fv
+from featvis.cli.app import main
 from featvis.evidence.recognition import covering
 from featvis.zoo import labels
 
@@ -142,3 +144,28 @@ def test_joined_results_are_judged_one_by_one(result):
     np.testing.assert_array_equal(said, [1, 1])
     with pytest.raises(fv.InputError, match="2 pictures have one class each; got 3"):
         fv.recognition(both, judge, classes=[0, 1, 2])
+
+
+def explained_network():
+    return network(name="explained")
+
+
+def judging_network():
+    return network((1, 0, 2, 3))
+
+
+def test_judges_on_the_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)
+    place = ["--model", f"{__name__}:explained_network", "--steps", "1", "--json"]
+    judge = f"{__name__}:judging_network"
+    for command in (["render", "logits:1"], ["class-model", "1"]):
+        assert main([*command, *place, "--judge", judge, "-o", f"{tmp_path}/{command[0]}/"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        picture = fv.read_images([record["image"]], SIZE, channels=3)
+        red, lime, *others = np.asarray(judging_network()(picture)["logits"])[0, [1, 0, 2, 3]]
+        assert record[f"rank_by_{judge}"] == 1 + sum(one > lime for one in (red, *others))
+    # Before anything is computed.
+    assert main(["render", "logits:1", *place, "--judge", place[1], "-o", str(tmp_path)]) == 2
+    assert "is the network explained" in capsys.readouterr().err
+    assert main(["render", "2*tv", *place, "--judge", judge, "-o", str(tmp_path)]) == 2
+    assert "no class score" in capsys.readouterr().err
