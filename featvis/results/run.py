@@ -177,11 +177,14 @@ class Run:
         model = loading.load(self.model) if isinstance(self.model, str) else self.model
         objective = as_objective(self.objective, model)
         parameterization = as_parameterization(self.parameterization, model)
-        seen, rule = defaults(model, objective, parameterization.size)
-        given = seen if self.transform is None else self.transform
+        given, rule = self.transform, self.optimizer
+        if given is None or rule is None:
+            usual = defaults(model, objective, parameterization.size)
+            given, rule = (
+                own if one is None else one for one, own in zip((given, rule), usual, strict=True)
+            )
         transform = texts.transform(given, parameterization.size)
-        if self.optimizer is None:
-            object.__setattr__(self, "optimizer", rule)
+        object.__setattr__(self, "optimizer", rule)
         for name in ("steps", "draws"):
             check_positive(name, getattr(self, name))
         for name in ("batch", "patience"):
