@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,15 @@ def _said(error: BaseException) -> str:
 
 @functools.cache
 def _joined(name: str) -> Model:
+    return _of_parts(name, load)
+
+
+def _of_parts(name: str, get: Callable[[str], Model]) -> Model:
+    """The networks of a name with `+` between, joined."""
     parts = name.split("+")
     if len(set(parts)) < len(parts):
         raise InputError(f"joined networks are different ones; got {name!r}")
-    return join({part: load(part) for part in parts})
+    return join({part: get(part) for part in parts})
 
 
 @functools.cache
@@ -167,6 +173,8 @@ def outline(name: str) -> Model:
     Raises:
         UnknownModel: There is no such model; the message gives the nearest names.
     """
+    if "+" in str(name):
+        return _of_parts(name, outline)
     return entry(name).outline()
 
 

@@ -22,7 +22,18 @@ def _check_inner(owner: Objective, inner: Any) -> None:
         raise ObjectiveError(f"{name} is of an objective; got {shorten(inner)}")
 
 
-class AtLeast(Objective):
+class _OfScore(Objective):
+    """What is asked of another objective's score."""
+
+    objective: Objective
+    level: ArrayLike = leaf(ndim=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_inner(self, self.objective)
+
+
+class AtLeast(_OfScore):
     """A bound: −max(0, level − score), 0 with gradient 0 where the score is at the level or above.
 
     Added with a weight above what the rest of the sum gains by breaking it, it is kept (an exact
@@ -34,20 +45,13 @@ class AtLeast(Objective):
         level: in the units of its scores; or one an image, (n,).
     """
 
-    objective: Objective
-    level: ArrayLike = leaf(ndim=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_inner(self, self.objective)
-
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0."""
         missing = jnp.asarray(self.level, jnp.float32) - self.objective(acts, image)
         return -jax.nn.relu(missing)
 
 
-class Level(Objective):
+class Level(_OfScore):
     """A target: −(score − level)², 0 where the score is the level.
 
     For pictures of the same activation, such as those along a curve on which a unit is constant.
@@ -56,13 +60,6 @@ class Level(Objective):
         objective: whose scores are to be at the level.
         level: in the units of its scores; or one an image, (n,).
     """
-
-    objective: Objective
-    level: ArrayLike = leaf(ndim=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_inner(self, self.objective)
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0."""
