@@ -1,5 +1,7 @@
 """One list of parameterizations, sent through every law by the tests."""
 
+import numpy as np
+
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -9,6 +11,7 @@ from featvis.parameterizations import (
     FrozenChannels,
     MaCo,
     Parameterization,
+    Phases,
     Pixels,
     Pyramid,
     Region,
@@ -34,6 +37,7 @@ def cases(size=(9, 14), channels=3):
         Pyramid(size, channels, levels=3),
         CPPN(size, channels, hidden=4, layers=2),
         MaCo(size, channels, template=(ROW,) * channels),
+        Phases.of(np.random.default_rng(0).uniform(0, 1, (*size, channels)), channels),
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
         Upsampled(size, of=BoundedPixels(half, channels)),
         Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
@@ -58,6 +62,7 @@ def runs(size=(9, 14)):
         Pyramid(size, levels=2),
         CPPN(size, hidden=4, layers=1),
         MaCo(size),
+        Phases.of(np.random.default_rng(0).uniform(0, 1, (*size, 3))),
         FixedNorm(size),
         Shared(size, of=Fourier(size), grid=(1, 1)),
     ]

@@ -4,6 +4,7 @@ from featvis.transforms import (
     PRESETS,
     Blur,
     ColorShift,
+    Cutout,
     Flip,
     Jitter,
     LinearSchedule,
@@ -40,6 +41,7 @@ CASES = [
     (Noise(0.1), (11, 14)),
     (Flip(), (11, 14)),
     (ColorShift(0.5), (11, 14)),
+    (Cutout(0.4, 0.25), (11, 14)),
     (PRESETS["standard"]((160, 200)), (23, 26)),
     (PRESETS["none"]((11, 14)), (11, 14)),
 ]

@@ -7,7 +7,6 @@ is a network that had no part in the synthesis: what it sees too is in the pictu
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +18,8 @@ import numpy as np
 from featvis import loading
 from featvis.errors import InputError
 from featvis.models import Model
+from featvis.models.classes import identifiers, synonyms
 from featvis.results import Result
-from featvis.zoo.labels import word_net_ids
 from objectives import Channel, Logit, LogProbability, Objective, Probability
 
 #: Pictures that a judge sees at a time.
@@ -171,12 +170,13 @@ def check_judge(model: Model, judge: Model) -> None:
     """Checks that a network can judge pictures of another.
 
     Raises:
-        InputError: it is the network explained, has no class scores or names, or takes images of
-            another number of channels.
+        InputError: it is the network explained or one of them, has no class scores or names, or
+            takes images of another number of channels.
     """
-    if judge.digest == model.digest and judge.name == model.name:
+    if (judge.name, judge.digest) in ((model.name, model.digest), *model.joined):
+        part = "one of the networks" if model.joined else "the network"
         raise InputError(
-            f"the judge {judge.name} is the network explained, which its own picture pleases: name "
+            f"the judge {judge.name} is {part} explained, which its own picture pleases: name "
             "another"
         )
     judge.check_scores()
@@ -201,41 +201,52 @@ def places_of(model: Model, judge: Model, wanted: np.ndarray) -> np.ndarray:
         InputError: a judge that cannot judge, or lacks one of the classes.
     """
     check_judge(model, judge)
-    matched = {number: _match(model, judge, number) for number in np.unique(wanted).tolist()}
+    match = _Classes(model, judge).match
+    matched = {number: match(number) for number in np.unique(wanted).tolist()}
     return np.array([matched[number] for number in wanted.tolist()])
 
 
-def _match(model: Model, judge: Model, number: int) -> int:
-    """The judge's class that is a class of the network explained.
+class _Classes:
+    """The classes of a network explained and of its judge."""
 
-    Raises:
-        InputError: none or several; says the nearest, or all.
-    """
-    label, theirs = (model.labels or ())[number], judge.labels or ()
-    names = _names(model.labels or ())[number]
-    own = [i for i, other in enumerate(theirs) if other == label]
-    own = own or [i for i, other in enumerate(_names(theirs)) if names & other]
-    if len(own) == 1:
-        return own[0]
-    if own:
-        raise InputError(
-            f"the judge {judge.name} has {len(own)} classes of the name of {label!r} (class "
-            f"{number} of {model.name}): {', '.join(map(str, own))}; which is meant is not known"
+    def __init__(self, model: Model, judge: Model) -> None:
+        self.model, self.judge = model, judge
+        self.ours, self.theirs = model.labels or (), judge.labels or ()
+        self.our_ids, self.their_ids = identifiers(self.ours), identifiers(self.theirs)
+
+    def match(self, number: int) -> int:
+        """The judge's class that is a class of the network explained.
+
+        Raises:
+            InputError: none or several; says the nearest, or all.
+        """
+        label, own = self.ours[number], self._of(number)
+        if len(own) == 1:
+            return own[0]
+        of = f"{label!r} (class {number} of {self.model.name})"
+        if own:
+            raise InputError(
+                f"the judge {self.judge.name} has {len(own)} classes of the name of {of}: "
+                f"{', '.join(map(str, own))}; which is meant is not known"
+            )
+        near = difflib.get_close_matches(label, self.theirs, n=3, cutoff=0.4)
+        hint = (
+            f"nearest: {', '.join(near)}" if near else f"its first are {', '.join(self.theirs[:3])}"
         )
-    near = difflib.get_close_matches(label, theirs, n=3, cutoff=0.4)
-    hint = f"nearest: {', '.join(near)}" if near else f"its first are {', '.join(theirs[:3])}"
-    raise InputError(
-        f"the judge {judge.name} has no class {label!r} (class {number} of {model.name}): a judge "
-        f"is a network of the same classes; {hint}"
-    )
+        raise InputError(
+            f"the judge {self.judge.name} has no class {of}: a judge is a network of the same "
+            f"classes; {hint}: {', '.join(near or self.theirs[:3])}"
+        )
 
-
-@functools.cache
-def _names(labels: tuple[str, ...]) -> list[set[str]]:
-    """All names of each class, in small letters: the label, its synonyms, its WordNet id."""
-    ids = word_net_ids(labels)
-    found = []
-    for number, label in enumerate(labels):
-        names = {label.casefold(), *(part.strip().casefold() for part in label.split(","))}
-        found.append(names | {ids[number]} if ids is not None else names)
-    return found
+    def _of(self, number: int) -> list[int]:
+        """By identifier, else by the whole name, else by any name in common."""
+        label, identifier = self.ours[number], self.our_ids[number]
+        # A name may be of two classes (crane, the bird and the machine), an identifier is of one.
+        own = [i for i, other in enumerate(self.their_ids) if other == identifier != ""]
+        own = own or [i for i, other in enumerate(self.theirs) if other == label]
+        names = {*synonyms(label), identifier} - {""}
+        return own or [
+            i
+            for i, other in enumerate(self.theirs)
+            if names & {*synonyms(other), self.their_ids[i]}
+        ]

@@ -8,7 +8,7 @@ from featvis.models.joined import join
 from featvis.models.leaky import leaky, unrectified
 from featvis.models.model import Apply, Model, Prepared
 from featvis.models.other_libraries import from_equinox, from_haiku, from_keras
-from featvis.models.targets import Target, sorted_activations, target
+from featvis.models.targets import Target, natural_statistics, sorted_activations, target
 
 __all__ = [
     "Apply",
@@ -25,6 +25,7 @@ __all__ = [
     "from_nnx",
     "join",
     "leaky",
+    "natural_statistics",
     "sorted_activations",
     "target",
     "unrectified",

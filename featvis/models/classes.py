@@ -27,18 +27,22 @@ class ClassNames(tuple[str, ...]):
         return made
 
 
+def identifiers(labels: Sequence[str]) -> tuple[str, ...]:
+    """The identifier of each class; of names without any, an empty text each."""
+    return getattr(labels, "ids", ()) or ("",) * len(labels)
+
+
 def classes_called(labels: Sequence[str], text: str) -> list[int]:
     """Classes with this label or identifier to the letter; if there are none, by a synonym."""
-    ids = getattr(labels, "ids", ())
     exact = [i for i, label in enumerate(labels) if label == text]
-    exact = exact or [i for i, one in enumerate(ids) if one and one == text]
-    return exact or [i for i, label in enumerate(labels) if text.casefold() in _synonyms(label)]
+    exact = exact or [i for i, one in enumerate(identifiers(labels)) if one and one == text]
+    return exact or [i for i, label in enumerate(labels) if text.casefold() in synonyms(label)]
 
 
 def nearest_classes(labels: Sequence[str], text: str) -> list[int]:
     """Classes whose names or identifiers look like a text."""
-    known = {name: i for i, label in enumerate(labels) for name in _synonyms(label)}
-    known |= {one: i for i, one in enumerate(getattr(labels, "ids", ())) if one}
+    known = {name: i for i, label in enumerate(labels) for name in synonyms(label)}
+    known |= {one: i for i, one in enumerate(identifiers(labels)) if one}
     near = difflib.get_close_matches(text.casefold(), known, n=4)
     return list(dict.fromkeys(known[name] for name in near))
 
@@ -50,5 +54,6 @@ def listed(labels: Sequence[str], places: Sequence[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _synonyms(label: str) -> list[str]:
+def synonyms(label: str) -> list[str]:
+    """A class's whole name and those between its commas, in small letters."""
     return [label.casefold(), *(part.strip().casefold() for part in label.split(","))]

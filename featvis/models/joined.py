@@ -72,6 +72,7 @@ def join(models: Mapping[str, Model], name: str | None = None) -> Model:
             for layer, why in model.left_out.items()
         },
         drawn=tuple(f"{key}/{layer}" for key, model in models.items() for layer in model.drawn),
+        joined=tuple((model.name, model.digest) for model in models.values()),
     )
 
 

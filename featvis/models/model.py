@@ -76,7 +76,9 @@ def _shapes(
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["params"],
-    meta_fields=["name", "apply", "labels", "digest", "input", "origin", "left_out", "drawn"],
+    meta_fields=[
+        *("name", "apply", "labels", "digest", "input", "origin", "left_out", "drawn", "joined")
+    ],
 )
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -94,6 +96,7 @@ class Model:
             address, a repository and its revision, the name of a file.
         left_out: What the network gives that is no layer, by name, and why it is none.
         drawn: Layers that depend on random numbers, the same at each call: their seed is fixed.
+        joined: Name and digest of each network that it is joined of; of one alone, none.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Model:
     origin: str = ""
     left_out: Mapping[str, str] = field(default_factory=FrozenDict)
     drawn: tuple[str, ...] = ()
+    joined: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, image: Images) -> Activations:
         """Activations by layer name, in forward order.

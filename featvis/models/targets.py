@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 
 from featvis.errors import InputError
 from featvis.images import Images
 from featvis.models.model import Model
-from objectives import NamedArray, Objective
+from objectives import BatchStatistics, NamedArray, Objective
 
 #: Images that a network sees at a time.
 _BATCH = 16
@@ -87,11 +89,49 @@ def sorted_activations(
         UnknownLayer: no such layer.
     """
     shown = model.as_images(images, size)
-    sums = []
+    total = sum(np.sort(found, axis=1).sum(axis=0) for found in _channels(model, layer, shown))
+    return NamedArray((total / len(shown)).astype(np.float32), name)
+
+
+def natural_statistics(
+    model: Model, layer: str, images: Images, *, size: tuple[int, int] | None = None
+) -> BatchStatistics:
+    """The statistics that natural images have at a layer, as an objective to be like them.
+
+    What DeepInversion takes from batch norms (`batch_norm_prior`), of any layer of any network, as
+    of one whose batch norms are folded into its convolutions.
+
+    Args:
+        model: the network.
+        layer: a layer of it, with channels last.
+        images: as for `target`; some hundred for statistics that another hundred has too.
+        size: of files, (height, width), that of the pictures to make; by default the network's own.
+
+    Returns:
+        `BatchStatistics` with each channel's mean and variance over images and positions.
+
+    Raises:
+        InputError: images of a shape or range that the network does not take.
+        UnknownLayer: no such layer.
+    """
+    shown = model.as_images(images, size)
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
+    for found in _channels(model, layer, shown):
+        values = found.reshape(-1, found.shape[-1])
+        # Joined as Chan et al. 1983 do: the difference of two large sums would lose all digits.
+        off, whole = values.mean(axis=0) - mean, count + len(values)
+        squares = squares + ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+        squares = squares + off**2 * (count * len(values) / whole)
+        mean, count = mean + off * (len(values) / whole), whole
+    variance = (squares / count).astype(np.float32)
+    return BatchStatistics(layer, mean.astype(np.float32), variance)
+
+
+def _channels(model: Model, layer: str, shown: np.ndarray) -> Iterator[np.ndarray]:
+    """A layer's activations (n, positions, c) in float64, some images at a time."""
     for start in range(0, len(shown), _BATCH):
         found = np.asarray(model(shown[start : start + _BATCH])[layer], np.float64)
-        sums.append(np.sort(found.reshape(len(found), -1, found.shape[-1]), axis=1).sum(axis=0))
-    return NamedArray((np.sum(sums, axis=0) / len(shown)).astype(np.float32), name)
+        yield found.reshape(len(found), -1, found.shape[-1])
 
 
 def named_arrays(objective: Objective) -> dict[str, NamedArray]:

@@ -6,6 +6,7 @@ from featvis.parameterizations.framed import Framed
 from featvis.parameterizations.frozen import FrozenChannels
 from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
+from featvis.parameterizations.phases import Phases
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
 from featvis.parameterizations.pyramid import Pyramid
 from featvis.parameterizations.region import Region
@@ -22,6 +23,7 @@ __all__ = [
     "FrozenChannels",
     "MaCo",
     "Parameterization",
+    "Phases",
     "Pixels",
     "Pyramid",
     "Region",

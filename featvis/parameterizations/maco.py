@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
 from featvis.errors import InputError
 from featvis.parameterizations import color
 from featvis.parameterizations.fourier import frequencies
-from featvis.parameterizations.parameterization import CLIP, Parameterization, Params, logit
+from featvis.parameterizations.parameterization import CLIP
+from featvis.parameterizations.phases import OfPhase
 
 Template = tuple[tuple[float, float, float, float], ...]
 """(mean, c0, c1, c2) of each channel; see `MaCo`."""
@@ -31,7 +30,7 @@ to its central square, brought to 224x224 (Lanczos) and rounded to 4 decimals.
 """
 
 
-class MaCo(Parameterization):
+class MaCo(OfPhase):
     """Only the phases are optimised; the magnitudes are fixed to a template.
 
     `logit(image) = colours(irfft2(magnitude * exp(i * phase)))`. The parameters are `phase`, in
@@ -129,43 +128,10 @@ class MaCo(Parameterization):
 
         It is of the image before the colours are mixed and squashed.
         """
-        return np.abs(self._signed())
+        return np.abs(self.spectrum())
 
-    def init(self, key: jax.Array) -> Params:
-        """Draw uniform phases within [-pi, pi]."""
-        shape = (self.channels, self.size[0], self.size[1] // 2 + 1)
-        # Drawn flat, as in `draw_normal`: several axes take long to compile.
-        flat = jax.random.uniform(key, (math.prod(shape),), jnp.float32, -math.pi, math.pi)
-        return {"phase": flat.reshape(shape)}
-
-    def decode(self, params: Params) -> jax.Array:
-        """Turn phases into one image, (h, w, c) float32 in [0, 1]."""
-        phase = self._odd(params["phase"])
-        magnitude = jnp.asarray(self._signed(), jnp.float32)
-        spectrum = jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
-        planes = jnp.fft.irfft2(spectrum, s=self.size)
-        return jax.nn.sigmoid(jnp.moveaxis(color.correlate(planes), 0, -1))
-
-    def encode(self, image: jax.Array) -> Params:
-        """Return the phases of `image`, (h, w, c) in [0, 1]; its magnitudes are lost.
-
-        Raises:
-            InputError: if the image has another shape.
-        """
-        planes = color.decorrelate(jnp.moveaxis(logit(self._check_image(image)), -1, 0))
-        return {"phase": self._odd(jnp.angle(jnp.fft.rfft2(planes)))}
-
-    def _odd(self, phase: jax.Array) -> jax.Array:
-        """Make the self-conjugate columns odd in the vertical frequency."""
-        width = self.size[1]
-        own = np.arange(width // 2 + 1) == 0
-        if width % 2 == 0:
-            own[-1] = True
-        mirrored = jnp.roll(phase[:, ::-1], 1, axis=1)
-        return jnp.where(jnp.asarray(own)[None, None], (phase - mirrored) / 2, phase)
-
-    def _signed(self) -> np.ndarray:
-        """(c, h, w // 2 + 1) magnitudes, with the sign of the mean at frequency 0."""
+    def spectrum(self) -> np.ndarray:
+        """Return (c, h, w // 2 + 1) float64 magnitudes, with the mean's sign at frequency 0."""
         height, width = self.size
         frequency = frequencies(self.size)
         frequency[0, 0] = 1

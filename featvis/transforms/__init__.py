@@ -1,6 +1,6 @@
 """Random transforms of one image, drawn from a key: what makes a picture robust."""
 
-from featvis.transforms.appearance import Blur, ColorShift, Noise
+from featvis.transforms.appearance import Blur, ColorShift, Cutout, Noise
 from featvis.transforms.geometry import (
     BORDERS,
     Flip,
@@ -24,6 +24,7 @@ __all__ = [
     "Blur",
     "ColorShift",
     "Compose",
+    "Cutout",
     "Flip",
     "Jitter",
     "LinearSchedule",

@@ -1,4 +1,4 @@
-"""Transforms that change values: blur, noise and colours."""
+"""Transforms that change values: blur, noise, colours and a part that is hidden."""
 
 from __future__ import annotations
 
@@ -103,3 +103,40 @@ class ColorShift(Transform):
         bounds = (-self.strength, self.strength)
         scale, shift = uniform(key, bounds, (2, 1, 1, image.shape[2]))
         return image * jnp.exp(scale) + shift
+
+
+class Cutout(Transform):
+    """Hide a rectangle of the picture's proportions: what is shown must not stand in one place.
+
+    Its centre is anywhere in the picture, so that it may reach over the border.
+
+    Source: DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with
+    Cutout", 2017, section 3.2 (there squares of half of the side or less).
+
+    Args:
+        side: of the rectangle over that of the picture, 0 to 1, or a schedule.
+        value: intensity in its place, within [0, 1].
+
+    Raises:
+        InputError: at construction, for a field out of its range.
+    """
+
+    side: Scheduled = 0.25
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the fields and turn them into plain literals."""
+        checks.set_fields(
+            self,
+            side=number_or_schedule(self, "side", self.side, 0, 1),
+            value=checks.number(self, "value", self.value, 0, 1),
+        )
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Transform `image`, (h, w, c), with the randomness of `key`."""
+        places = uniform(key, (0.0, 1.0), (2,))
+        rows, columns = (
+            jnp.abs((jnp.arange(count, dtype=jnp.float32) + 0.5) / count - place) < self.side / 2
+            for count, place in zip(image.shape[:2], places, strict=True)
+        )
+        return jnp.where((rows[:, None] & columns[None])[..., None], self.value, image)

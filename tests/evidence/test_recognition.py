@@ -10,7 +10,8 @@ import pytest
 
 import featvis as fv
 from featvis.cli.app import main
-from featvis.evidence.recognition import covering
+from featvis.evidence.recognition import covering, places_of
+from featvis.models.classes import ClassNames
 from featvis.zoo import labels
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
@@ -79,10 +80,23 @@ def test_synonyms_and_word_net_ids_are_names(result):
     np.testing.assert_array_equal(
         fv.recognition(result, synonym).evidence["rank_by_judge"], [1, 2, 1]
     )
-    ids = labels.word_net_ids(labels.imagenet())
+    ids = labels.imagenet().ids
     assert (ids[0], ids[281], ids[999]) == ("n01440764", "n02123045", "n15075141")
-    assert labels.word_net_ids(labels.imagenet_with_background())[1:] == ids
-    assert labels.word_net_ids(NAMES) is None
+    assert labels.imagenet_with_background().ids == ("", *ids)
+
+
+def test_an_identifier_tells_classes_of_one_name_apart(result):
+    ours = ClassNames(NAMES, ("n3", "n2", "n1", "n0"))
+    of_ids = dataclasses.replace(result.run.parts.model, labels=ours)
+    cranes = ClassNames(("crane",) * 4, ("n0", "n1", "n2", "n3"))
+    cranes = dataclasses.replace(network((1, 0, 2, 3)), labels=cranes)
+    assert places_of(of_ids, cranes, np.arange(4)).tolist() == [3, 2, 1, 0]
+
+
+def test_a_network_that_is_joined_is_no_judge_of_its_picture(result):
+    model, judge = result.run.parts.model, network((1, 0, 2, 3))
+    with pytest.raises(fv.InputError, match="judge is one of the networks explained"):
+        places_of(fv.join({"a": model, "b": judge}), judge, np.arange(1))
 
 
 def test_a_judge_sees_the_picture_at_its_own_size():

@@ -75,6 +75,15 @@ def test_the_target_of_images_is_the_mean_of_their_sorted_activations(toy):
     np.testing.assert_allclose(own, 0, atol=1e-10)
 
 
+def test_natural_statistics_are_those_of_all_images_at_once(toy):
+    images = RNG.uniform(size=(19, *toy.input.size, 3)).astype(np.float32)
+    made = fv.natural_statistics(toy, "conv", images)
+    layer = np.asarray(toy(images)["conv"], np.float64)
+    np.testing.assert_allclose(made.mean, layer.mean((0, 1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made.variance, layer.var((0, 1, 2)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(made(toy(images), images), 0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -24,12 +24,14 @@ from featvis.parameterizations import (
     FrozenChannels,
     MaCo,
     Parameterization,
+    Phases,
     Pixels,
     Pyramid,
     Shared,
     Upsampled,
     color,
 )
+from featvis.parameterizations.parameterization import data_of
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -63,7 +65,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, FixedNorm, MaCo, Upsampled))
+    free = not isinstance(case, (CPPN, FixedNorm, MaCo, Phases, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
@@ -131,7 +133,7 @@ def test_equal_by_value_and_readable_as_text(case):
     twin = dataclasses.replace(case)
     assert twin == case
     assert hash(twin) == hash(case)
-    assert text.parameterization(repr(case), (1, 1)) == case
+    assert text.parameterization(str(case), (1, 1), data=data_of(case).get) == case
     with pytest.raises(dataclasses.FrozenInstanceError):
         case.channels = 2
 
@@ -365,6 +367,29 @@ def test_maco_cannot_represent_a_photograph():
     target = photograph((64, 48))
     case = MaCo((64, 48))
     assert float(jnp.abs(case.decode(case.encode(target)) - target).mean()) > 0.05
+
+
+@pytest.mark.parametrize("shape", [(8, 10, 3), (9, 7, 3), (6, 5, 1)])
+def test_phases_of_an_image_give_it_back_and_others_keep_its_magnitudes(shape):
+    image = np.random.default_rng(0).uniform(0.02, 0.98, shape).astype(np.float32)
+    case = Phases.of(image, shape[2])
+    np.testing.assert_allclose(case.decode(case.encode(image)), image, atol=1e-5)
+    drawn = np.asarray(case.decode(case.init(jax.random.key(0))), float)
+    assert np.abs(drawn - image).mean() > 0.1
+    spectra = []
+    for picture in (drawn, image.astype(float)):
+        planes = np.moveaxis(np.log(picture) - np.log1p(-picture), -1, 0)
+        if shape[2] == 3:
+            planes = np.einsum("ij,jhw->ihw", color.INVERSE, planes)
+        spectra.append(np.abs(np.fft.rfft2(planes)))
+    np.testing.assert_allclose(*spectra, rtol=2e-3, atol=2e-3)
+
+
+def test_phases_refuse_magnitudes_of_another_size():
+    with pytest.raises(InputError, match=r"\(3, 8, 5\), not an array of shape \(3, 8, 8\)"):
+        Phases((8, 8), magnitudes=np.ones((3, 8, 8)))
+    with pytest.raises(InputError, match="one image"):
+        Phases.of(np.zeros((2, 8, 8, 3), np.float32))
 
 
 def test_frozen_channels_are_the_given_ones():

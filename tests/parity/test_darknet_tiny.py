@@ -127,9 +127,14 @@ def test_classes_are_those_of_the_list_beside_the_weights(file):
     names = [f"class {i}" for i in range(1000)]
     file.with_name("imagenet.shortnames.list").write_text("\n".join(names) + "\n")
     assert ENTRY.load(file).labels == tuple(names)
+    ids = [f"n{i:08}" for i in range(1000)]
+    file.with_name("imagenet.labels.list").write_text("\n".join(ids) + "\n")
+    model = ENTRY.load(file)
+    assert model.labels == tuple(names)
+    assert model.class_index("n00000007") == 7
 
 
 def test_a_list_of_other_classes_is_refused(file):
     file.with_name("imagenet.shortnames.list").write_text("cat\ndog\n")
-    with pytest.raises(CheckpointError, match="2 class names, expected 1000"):
+    with pytest.raises(CheckpointError, match="2 classes, expected 1000"):
         ENTRY.load(file)

@@ -21,6 +21,7 @@ from featvis.transforms import (
     Blur,
     ColorShift,
     Compose,
+    Cutout,
     Flip,
     Jitter,
     LinearSchedule,
@@ -255,6 +256,20 @@ def test_noise_flip_and_colour_shift_do_what_they_say():
     assert len(set(out[0, 0].tolist())) == 3
 
 
+def test_cutout_hides_a_rectangle_anywhere_and_each_pixel_alike():
+    image = jnp.full((40, 60, 1), 1.0)
+    shown = jax.vmap(Cutout(0.5, 0.25), (0, None))(jax.random.split(jax.random.key(0), 600), image)
+    hidden = np.asarray(shown == 0.25)[..., 0]
+    assert np.all(hidden | np.asarray(shown == 1)[..., 0])
+    # A rectangle: where a row and a column are hidden in part, their crossing is.
+    crossing = hidden.any(2)[:, :, None] & hidden.any(1)[:, None, :]
+    np.testing.assert_array_equal(hidden, crossing)
+    assert (hidden.any(2).sum(1).max(), hidden.any(1).sum(1).max()) == (20, 30)
+    # A point at u is hidden where the centre is within a quarter: 0.5 inside, 0.25 at the border.
+    assert hidden[:, 20, 30].mean() == pytest.approx(0.25, abs=0.06)
+    assert hidden[:, 0, 30].mean() == pytest.approx(0.125, abs=0.05)
+
+
 def literal(node):
     """Build a transform from the tree of its repr, without evaluating anything."""
     if isinstance(node, ast.Call):
@@ -303,6 +318,7 @@ def test_equal_by_value_and_readable_as_text(case):
         (lambda: Noise(-0.1), "Noise: sd"),
         (lambda: Flip(1.2), "from 0 to 1"),
         (lambda: ColorShift(math.nan), "strength"),
+        (lambda: Cutout(1.5), "Cutout: side"),
         (lambda: Compose((Pad(1), "flip")), "'flip'"),
         (lambda: Compose(Pad(1)), "tuple of transforms"),
     ],

@@ -14,6 +14,7 @@ from flax import nnx
 
 from featvis.errors import CheckpointError
 from featvis.models import Input
+from featvis.models.classes import ClassNames
 from featvis.weights.layouts import KeyLayout, Rule
 from featvis.weights.sources import Local
 from featvis.zoo.architecture import Architecture
@@ -35,7 +36,8 @@ _BATCH_NORM_EPSILON = 1e-3
 
 _SLOPE = 0.1
 
-_LABELS = "imagenet.shortnames.list"
+# Darknet's lists of the classes, in its own order: names, and WordNet's identifiers.
+_NAMES, _IDS = "imagenet.shortnames.list", "imagenet.labels.list"
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,19 @@ _KERAS = KeyLayout(
 
 
 def _labels(path: Path | None) -> tuple[str, ...] | None:
-    """Darknet's own order of the classes, from its list beside the weights, where it is there."""
-    file = path and path.with_name(_LABELS)
+    """Darknet's own order of the classes, from its lists beside the weights, where they are."""
+    names = _listed(path, _NAMES)
+    return names and ClassNames(names, _listed(path, _IDS) or ())
+
+
+def _listed(path: Path | None, name: str) -> tuple[str, ...] | None:
+    file = path and path.with_name(name)
     if file is None or not file.is_file():
         return None
-    names = tuple(file.read_text(encoding="utf-8").splitlines())
-    if len(names) != _CLASSES:
-        raise CheckpointError(f"{file}: {len(names)} class names, expected {_CLASSES}")
-    return names
+    lines = tuple(file.read_text(encoding="utf-8").splitlines())
+    if len(lines) != _CLASSES:
+        raise CheckpointError(f"{file}: {len(lines)} classes, expected {_CLASSES}")
+    return lines
 
 
 @model_entry(
