@@ -14,7 +14,13 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
-from featvis.attribution import localisation, saliency
+from featvis.attribution import (
+    Explanation,
+    PairExplanation,
+    explain,
+    explain_pair,
+    localisation,
+)
 from featvis.cache import enable_cache
 from featvis.errors import (
     CheckpointError,
@@ -177,6 +183,7 @@ __all__ = [
     "Direction",
     "DirectionNeuron",
     "Diversity",
+    "Explanation",
     "FacetWarning",
     "Facets",
     "FeatureMatch",
@@ -208,6 +215,7 @@ __all__ = [
     "OnImages",
     "OutputError",
     "OwnPictureWarning",
+    "PairExplanation",
     "Parameterization",
     "ParseError",
     "Phases",
@@ -251,6 +259,8 @@ __all__ = [
     "convert",
     "diverse",
     "enable_cache",
+    "explain",
+    "explain_pair",
     "facet_report",
     "facets",
     "fetch",
@@ -283,7 +293,6 @@ __all__ = [
     "read_weights",
     "recognition",
     "replay",
-    "saliency",
     "sorted_activations",
     "stack",
     "stack_key",

@@ -1,5 +1,22 @@
-"""Attribution: which pixels of an image a score depends on."""
+"""Attribution: which parts of an image a score depends on.
 
-from featvis.attribution.gradients import saliency
+A method is one function with its formula under `@method`, in any file of this folder; `explain`
+does all the rest.
+"""
 
-__all__ = ["saliency"]
+from featvis.attribution.explain import explain
+from featvis.attribution.explanation import Explanation
+from featvis.attribution.method import Explained, Probed, method, methods
+from featvis.attribution.similarity import PairExplanation, explain_pair, similarity
+
+__all__ = [
+    "Explained",
+    "Explanation",
+    "PairExplanation",
+    "Probed",
+    "explain",
+    "explain_pair",
+    "method",
+    "methods",
+    "similarity",
+]
