@@ -32,7 +32,6 @@ import studies
 from PIL import Image, ImageOps
 
 import featvis as fv
-from featvis.attribution import saliency
 from featvis.evidence.recognition import standing
 from featvis.images import image_files
 from featvis.pages import Report
@@ -166,7 +165,7 @@ def report_saliency(
 ) -> None:
     """Where the score of the predicted class depends on the photographs."""
     report.heading("Saliency")
-    maps = saliency(model, fv.Logit(tops), images)
+    maps = fv.explain(model, fv.Logit(tops), images, "saliency").maps
     bright = np.minimum(maps / np.quantile(maps, 0.99, axis=(1, 2), keepdims=True), 1)
     report.pictures(
         "saliency",

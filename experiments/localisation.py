@@ -42,7 +42,6 @@ import studies
 from PIL import Image, ImageDraw
 
 import featvis as fv
-from featvis.attribution import saliency
 from featvis.attribution.localisation import Box, bounding_box, box_iou, centre_box, segment
 from featvis.images import image_files
 from featvis.pages import Report
@@ -155,6 +154,11 @@ def read_scenes(folder: Path, longest: int, count: int | None) -> list[Scene]:
 
 
 # ---- saliency and boxes --------------------------------------------------------------------
+
+
+def saliency(model: fv.Model, objective: fv.Objective, image: np.ndarray) -> np.ndarray:
+    """The map (n, h, w) of the largest |d score / d image| over the colours."""
+    return fv.explain(model, objective, image, "saliency").maps
 
 
 def views(model: fv.Model, objective: fv.Objective, image: np.ndarray) -> np.ndarray:

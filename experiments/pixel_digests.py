@@ -195,7 +195,7 @@ def calls() -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
                 fv.accentuate(lite, "block2:3", images, layer="block1", keep=weight, **SHORT).images
             ),
         )
-    yield "saliency", lambda: np.asarray(fv.saliency(lite, "logits:285", images))
+    yield "saliency", lambda: np.asarray(fv.explain(lite, "logits:285", images, "saliency").maps)
 
     def many() -> np.ndarray:
         texts = ["block2:1", "block2:2", "logits:5", "block2:3"]

@@ -14,7 +14,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
-from featvis.attribution import localisation, saliency
+from featvis.attribution import Explanation, explain, localisation
 from featvis.cache import enable_cache
 from featvis.errors import (
     CheckpointError,
@@ -175,6 +175,7 @@ __all__ = [
     "Direction",
     "DirectionNeuron",
     "Diversity",
+    "Explanation",
     "FacetWarning",
     "Facets",
     "FeatureMatch",
@@ -248,6 +249,7 @@ __all__ = [
     "convert",
     "diverse",
     "enable_cache",
+    "explain",
     "facet_report",
     "facets",
     "fetch",
@@ -279,7 +281,6 @@ __all__ = [
     "read_weights",
     "recognition",
     "replay",
-    "saliency",
     "sorted_activations",
     "stack",
     "stack_key",

@@ -59,9 +59,8 @@ def test_every_kind_means_the_same_everywhere(toy, kinds, seen, kind):
     images = kinds[kind]
     np.testing.assert_allclose(toy(images)["logits"], seen, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(fv.target(toy, "logits", images), seen, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        fv.saliency(toy, "logits:1", images), fv.saliency(toy, "logits:1", TRUTH), rtol=1e-5
-    )
+    maps, truth = (fv.explain(toy, "logits:1", given, "saliency").maps for given in (images, TRUTH))
+    np.testing.assert_allclose(maps, truth, rtol=1e-5)
     started = fv.synthesize(
         toy, "conv:1", fv.BoundedPixels(TOY_SIZE), init=images, steps=1, transform="none",
         optimizer="sgd(0.0)", progress=False,
@@ -143,7 +142,7 @@ def test_what_is_no_image_is_said_everywhere(toy, kind):
     for take in (
         toy,
         lambda x: fv.target(toy, "conv", x),
-        lambda x: fv.saliency(toy, "conv:1", x),
+        lambda x: fv.explain(toy, "conv:1", x, "saliency"),
         lambda x: fv.caricature(toy, "conv", x),
         lambda x: fv.accentuate(toy, "conv:1", x, layer="conv"),
         *([] if images is None else [lambda x: fv.synthesize(toy, "conv:1", init=x)]),

@@ -1,5 +1,11 @@
-"""Attribution: which pixels of an image a score depends on."""
+"""Attribution: which parts of an image a score depends on.
 
-from featvis.attribution.gradients import saliency
+A method is one function with its formula under `@method`, in any file of this folder; `explain`
+does all the rest.
+"""
 
-__all__ = ["saliency"]
+from featvis.attribution.explain import explain
+from featvis.attribution.explanation import Explanation
+from featvis.attribution.method import Explained, Probed, method, methods
+
+__all__ = ["Explained", "Explanation", "Probed", "explain", "method", "methods"]

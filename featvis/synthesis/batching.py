@@ -65,6 +65,21 @@ def images_at_a_time(
     return fitting[-1] if fitting else 1
 
 
+def probes_at_a_time(model: Model, objective: Objective, shape: Sequence[int]) -> int:
+    """How many variations of one image go through the network together best, at least 1.
+
+    Args:
+        model: the network.
+        objective: what is asked for of each.
+        shape: of the image, (h, w, c).
+    """
+    activations, weights = footprint(model, objective, shape, shape)
+    if kernels.on_cpu():
+        return max(1, math.ceil((_LEAST + _ACTIVATIONS_PER_WEIGHT * weights) / activations))
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 2**30)
+    return int(max(1, _SHARE * limit // activations))
+
+
 def footprint(
     model: Model, objective: Objective, shape: Sequence[int], seen: Sequence[int]
 ) -> tuple[int, int]:

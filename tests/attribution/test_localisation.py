@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 
 import featvis as fv
-from featvis.attribution import saliency
 from featvis.attribution.localisation import (
     Box,
     bounding_box,
@@ -181,7 +180,7 @@ def test_the_saliency_of_the_unit_that_reads_a_square_finds_that_square():
 
     model = fv.from_function(apply, weights, input=fv.Input(size=image.shape[:2]))
     for unit, box in enumerate((SQUARE, green)):
-        relevance = saliency(model, fv.Logit(unit, layer="score"), image)[0]
+        relevance = fv.explain(model, fv.Logit(unit, layer="score"), image, "saliency").maps[0]
         assert box_iou(localise(image, relevance), box) > 0.8
 
 

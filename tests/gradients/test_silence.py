@@ -79,7 +79,7 @@ def test_a_silent_unit_is_reported_with_the_reason(case):
         result = run(model, "channel('y', 0) - 0.1*l2")
     assert len(result.silent) == 1
     with pytest.warns(fv.SilenceWarning, match=reason):
-        found = fv.saliency(model, "channel('y', 1)", np.full((*TOY_SIZE, 3), 0.4))
+        found = fv.explain(model, "channel('y', 1)", np.full((*TOY_SIZE, 3), 0.4), "saliency").maps
     assert not found.any()
 
 
