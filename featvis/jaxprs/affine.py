@@ -115,10 +115,13 @@ class Depths:
             the number of layers with weights on the longest way to it from the image, it included.
         bounded: whether the layers that see the pixels have the zᴮ-rule (Montavon et al. 2017),
             whose bounds are what black and white are to them.
+        biased: whether a bias of a layer keeps what it contributed; else it is left out, and all
+            is divided among what goes into the layer.
     """
 
     parts: tuple[tuple[float, Rule], ...] = ((1.0, Epsilon()),)
     bounded: bool = False
+    biased: bool = True
 
     def __post_init__(self) -> None:
         """Check that every depth has a rule."""
@@ -243,7 +246,7 @@ class Affine:
         return gained[0] + gained[1], kept
 
     def back_bounded(
-        self, x: jax.Array, z: jax.Array, r: jax.Array, low: jax.Array, high: jax.Array
+        self, x: jax.Array, r: jax.Array, low: jax.Array, high: jax.Array
     ) -> jax.Array:
         """The relevance of an argument between two bounds, by the zᴮ-rule.
 
@@ -252,8 +255,7 @@ class Affine:
 
         Args:
             x: the argument.
-            z: what the map gives, with the bias.
-            r: the relevance of z.
+            r: the relevance of what the map gives.
             low: what x is at the least.
             high: what it is at the most.
         """

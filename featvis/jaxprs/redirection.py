@@ -17,7 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from featvis.errors import InputError
 from featvis.jaxprs.evaluate import bind, evaluate
+from featvis.jaxprs.liveness import pruned
 from featvis.jaxprs.rectifiers import Bound, Change, Function, Known, Rectifier, walk
 from featvis.jaxprs.taps import REMATS
 
@@ -54,6 +56,9 @@ def deconvolved(function: Callable[..., Any]) -> Callable[..., Any]:
     Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks": whatever went into
     the ReLU. A bound above (ReLU6) and max pools keep their gradient. Rectifiers are those of
     `redirected`.
+
+    Raises:
+        InputError: when called, there is no rectifier on the way to what it gives.
     """
     return _lawful(function, _deconvolved)
 
@@ -153,12 +158,25 @@ def _by_law(law: _Law, steps: _Steps, x: jax.Array, g: jax.Array) -> jax.Array:
 
 def _lawful(function: Callable[..., Any], law: _Law) -> Callable[..., Any]:
     """`function` whose rectifiers all have the gradient of a law."""
+    found: list[Rectifier] = []
 
-    def change(found: Rectifier) -> jax.Array:
-        steps = tuple(zip(found.parts, found.bounds, strict=True))
-        return _with_law(found.plain, steps, law, found.x.value)
+    def change(one: Rectifier) -> jax.Array:
+        found.append(one)
+        steps = tuple(zip(one.parts, one.bounds, strict=True))
+        return _with_law(one.plain, steps, law, one.x.value)
 
-    return functools.wraps(function)(with_rectifiers(function, change))
+    def changed(*args: Any) -> Any:
+        found.clear()
+        out = with_rectifiers(pruned(function), change)(*args)
+        if not found:
+            raise InputError(
+                "DeconvNet's and guided gradients are those of other ReLUs, and there is none "
+                "between the image and the score: gradients (integrated_gradients) or relevance "
+                "(lrp_epsilon) go through any function"
+            )
+        return out
+
+    return functools.wraps(function)(changed)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -155,7 +155,7 @@ def _array(one: Any) -> Any:
 
 
 def _is_float(array: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(array), jnp.floating))
+    return bool(jnp.issubdtype(getattr(array, "dtype", type(array)), jnp.floating))
 
 
 def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], made: list[_Value]) -> list[Any]:
@@ -173,9 +173,11 @@ def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], made: list[_Va
         if inner is not None and len(inner[0].invars) == len(inputs) and not layer:
             return _walk(*inner, inputs, made)
         way = _product if layer else _WAYS.get(eqn.primitive.name, _refused)
-        if not any(isinstance(one, _Value) and _is_float(one.array) for one in inputs):
-            way = _refused
-        outputs = [way(_Output(eqn, inputs, out)) for out in range(len(eqn.outvars))]
+        floats = any(isinstance(one, _Value) and _is_float(one.array) for one in inputs)
+        outputs = [
+            (way if floats and _is_float(v.aval) else _refused)(_Output(eqn, inputs, out))
+            for out, v in enumerate(eqn.outvars)
+        ]
         made.extend(outputs)
         return outputs
 
@@ -279,7 +281,7 @@ def _refused(given: _Output) -> _Value:
             "(integrated_gradients) or of scores alone (occlusion, rise)"
         )
 
-    if not any(_is_float(value.array) for value in given.values):
+    if not any(jnp.issubdtype(value.array.dtype, jnp.inexact) for value in given.values):
         # What is made of a comparison is refused by the name of the comparison.
         return _like(given.values, given.array, given.values[0].back or back, gate=_SQUASHED)
     gate = _VALUE if _is_float(given.array) else _SQUASHED
@@ -436,9 +438,12 @@ def _layer(given: _Output, start: _Value, affine: Affine, gate: int = _VALUE) ->
     def back(r: jax.Array, passing: _Passing) -> None:
         rule = passing.depths.at(depth, passing.of) if affine.weighted else passing.of_sums(depth)
         if affine.weighted and passing.depths.bounded and start.ends is not None:
-            passing.give(start, affine.back_bounded(start.array, given.array, r, *start.ends))
+            passing.give(start, affine.back_bounded(start.array, r, *start.ends))
             return
-        gained, kept = affine.back(start.array, given.array, r, rule)
+        z, used = given.array, affine
+        if affine.bias is not None and not passing.depths.biased:
+            z, used = z - affine.bias, replace(affine, bias=None)
+        gained, kept = used.back(start.array, z, r, rule)
         passing.give(start, gained)
         passing.keep(kept)
 
@@ -464,7 +469,7 @@ _WAYS: dict[str, Callable[[_Output], _Value]] = {
         {
             *_SQUASHING, *_SIDES, "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt",
             "ceil", "cos", "cosh", "erf_inv", "expm1", "floor", "integer_pow", "log", "log1p",
-            "pow", "round", "sin", "sinh", "sqrt", "square", "tan",
+            "log2", "pow", "round", "sin", "sinh", "sqrt", "square", "tan",
         },
         _each,
     ),
