@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
+from featvis.attribution.baselines import Baseline
+from featvis.attribution.gradients import Count, integrated_gradients
 from featvis.attribution.method import Explained, method
 from featvis.attribution.options import Range
 from featvis.jaxprs.affine import AlphaBeta, Depths, Epsilon, Gamma, Rule
@@ -47,6 +49,29 @@ def guided_backpropagation(given: Explained) -> jax.Array:
 def guided_nonlinearity(given: Explained) -> jax.Array:
     """Guided back-propagation of which max pools too pass what is positive alone, 0 or more."""
     return _changed(given, guided_everywhere)
+
+
+@method("guided_nonlinearity_ig")
+def guided_nonlinearity_ig(
+    given: Explained, *, baseline: Baseline = "black", steps: Count = 50
+) -> jax.Array:
+    """Integrated gradients with the gradients of `guided_nonlinearity`; signed, not complete.
+
+    Args:
+        given: what is explained.
+        baseline: as of `integrated_gradients`.
+        steps: of each path, at whose middles the gradient is taken.
+    """
+    changed = _Guided(**vars(given))
+    return integrated_gradients(changed, baseline=baseline, steps=steps)[0]
+
+
+class _Guided(Explained):
+    """What is explained, with guided gradients."""
+
+    def score(self, images: jax.Array) -> jax.Array:
+        found: jax.Array = guided_everywhere(super().score)(images)
+        return found
 
 
 def _changed(given: Explained, change: Callable[..., Any]) -> jax.Array:

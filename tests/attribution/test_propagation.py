@@ -109,7 +109,7 @@ def test_the_unit_sees_one_patch_and_so_does_every_map(of_a_function):
 
 @pytest.mark.parametrize("kind", ["NCHW", "linen", "nnx"])
 def test_a_network_has_its_maps_however_it_is_written(kind, maps, of_a_function):
-    for name, found in maps(kind, ["guided_backpropagation", "lrp_gamma"]).items():
+    for name, found in maps(kind, ["guided_backpropagation", "lrp_epsilon"]).items():
         wanted = of_a_function[name].maps
         np.testing.assert_allclose(found.maps, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
