@@ -75,7 +75,7 @@ from featvis.models import (
     sorted_activations,
     target,
 )
-from featvis.natural import Index, Top, index, top
+from featvis.natural import Dissection, Index, Top, dissect, index, top
 from featvis.own_pictures import OwnPictureWarning
 from featvis.pages import Report, facet_report, invariance_page
 from featvis.parameterizations import (
@@ -182,6 +182,7 @@ __all__ = [
     "ConversionWarning",
     "Direction",
     "DirectionNeuron",
+    "Dissection",
     "Diversity",
     "Explanation",
     "FacetWarning",
@@ -257,6 +258,7 @@ __all__ = [
     "class_model",
     "compare_with_natural",
     "convert",
+    "dissect",
     "diverse",
     "enable_cache",
     "explain",

@@ -47,6 +47,16 @@ def bind(eqn: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     return outputs if eqn.primitive.multiple_results else [outputs]
 
 
+def program_inside(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The one program that an equation runs on its inputs, and its constants."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        found = eqn.params.get(name)
+        if found is not None and eqn.primitive.name != "while":
+            closed = hasattr(found, "jaxpr")
+            return (found.jaxpr, found.consts) if closed else (found, ())
+    return None
+
+
 def scan_counts(eqn: Any) -> tuple[int, int]:
     """How many of a scan's inputs are the same for all steps, and how many it carries.
 

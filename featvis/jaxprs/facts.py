@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featvis.jaxprs.evaluate import evaluate, scan_counts
+from featvis.jaxprs.evaluate import evaluate, program_inside, scan_counts
 from featvis.jaxprs.taps import REMATS, Taps, Traced, add_steps, is_mark, marks_inside
 
 
@@ -66,7 +66,7 @@ def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Fact], taps: Taps) -
         name = eqn.primitive.name
         if name == "scan":
             return _scan(eqn, known, taps)
-        inner, kept = _inner(eqn), taps if name in ("jit", *REMATS) else Taps()
+        inner, kept = program_inside(eqn), taps if name in ("jit", *REMATS) else Taps()
         marks_inside(eqn)
         if inner is not None and len(inner[0].invars) == len(known):
             return _walk(inner[0], inner[1], known, kept)
@@ -82,16 +82,6 @@ def _walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Fact], taps: Taps) -
         ]  # fmt: skip
 
     return [_plain(value) for value in evaluate(jaxpr, consts, args, rule)]
-
-
-def _inner(eqn: Any) -> tuple[Any, Sequence[Any]] | None:
-    """The one program that an equation runs on its inputs, and its constants."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        found = eqn.params.get(name)
-        if found is not None and eqn.primitive.name != "while":
-            closed = hasattr(found, "jaxpr")
-            return (found.jaxpr, found.consts) if closed else (found, ())
-    return None
 
 
 def _scan(eqn: Any, inputs: Sequence[Fact], taps: Taps) -> list[Fact]:
