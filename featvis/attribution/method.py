@@ -26,6 +26,7 @@ import numpy as np
 
 from featvis.attribution.options import Option, options_of_function
 from featvis.errors import InputError
+from featvis.jaxprs.injection import Program
 from featvis.jaxprs.liveness import pruned
 from featvis.models import Apply
 from objectives import Activations, Objective
@@ -77,6 +78,16 @@ class Explained:
             images: (n, h, w, c), in the places of the batch.
         """
         return jax.grad(lambda images: jnp.sum(self.score(images)))(images)
+
+    @property
+    def program(self) -> Program:
+        """The program of the scores, traced anew: its layers can be looked at and added to."""
+
+        def scores(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            layers = self.apply(self.params, images)
+            return self.objective(Activations(layers), images), layers
+
+        return Program(scores, self.images)
 
     def noise(self, number: jax.Array | int) -> jax.Array:
         """The standard normal noise of a number, of the images' shape, drawn for each image alone.

@@ -1,0 +1,119 @@
+"""`featvis explain`: where in images the score of a unit comes from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from featvis.attribution import Explanation, methods
+from featvis.attribution import explain as explain_images
+from featvis.attribution.method import Method, find_method
+from featvis.cli.command import FILES, NETWORK, SIZE, command, option
+from featvis.cli.network import network_of, size_of
+from featvis.cli.output import SILENT, save, use_cache
+from featvis.errors import InputError, printable
+from featvis.files import output_path, part_of_name, picture_name
+from featvis.results.run import as_objective
+
+_KINDS = {"integer": "INTEGER", "number": "NUMBER", "switch": "TRUE|FALSE", "images": "IMAGE"}
+
+
+def method_options() -> dict[str, inspect.Parameter]:
+    """Return the options that methods have, each once, with the methods that have it."""
+    owners: dict[str, list[Method]] = {}
+    for one in methods().values():
+        for name in one.options:
+            owners.setdefault(name, []).append(one)
+    found: dict[str, inspect.Parameter] = {}
+    for name, those in sorted(owners.items()):
+        first = those[0].options[name]
+        by_default: dict[str, list[str]] = {}
+        for one in those:
+            by_default.setdefault(str(one.options[name].default), []).append(one.name)
+        said = "; ".join(f"{', '.join(names)}: {value}" for value, names in by_default.items())
+        told = first.told[:1].upper() + first.told[1:]
+        metavar = _KINDS.get(first.kind, "TEXT")
+        found |= option(
+            name, str, f"{told}  [{said}]", group="Of the methods", shown=False, metavar=metavar
+        )
+    return found
+
+
+_METHODS = option(
+    "method", str, f"How it is explained: {', '.join(methods())}.",
+    default="integrated_gradients",
+)  # fmt: skip
+_SEED = option("seed", int, "Of all that the method draws.", default=0)
+
+
+@command(
+    "[MODEL] OBJECTIVE IMAGE...",
+    *(NETWORK, SIZE, _METHODS, _SEED, method_options(), FILES),
+    examples=(
+        "efficientnet_lite0 logits:285 cat.jpg",
+        "efficientnet_lite0 logits:tabby cat.jpg --method grad_cam -o cat.png",
+        "efficientnet_lite0 block8:3 a.jpg b.jpg --method smooth_grad --samples 20 -o maps/",
+    ),
+)
+def explain(given: Namespace) -> None:
+    """Show where in images the score of a unit comes from: each picture, and beside it the map."""
+    network, (text, *files) = network_of(given)
+    method = find_method(given.method)
+    named = {n: value for n in method_options() if (value := getattr(given, n)) is not None}
+    options = read_options(method, named)
+    unit = as_objective(text, network)
+    name = picture_name(network.name, f"{part_of_name(text)}-{method.name}")
+    path = output_path(given.output or "./", name=name)
+    use_cache()
+    images = network.as_images(files, size_of(given.size, network))
+    found: Explanation = explain_images(
+        network, unit, images, method.name, seed=given.seed, **options
+    )
+    written = save(found.save, path, given.force)
+    told = found.summary()
+    for place, file in enumerate(files):
+        figures = {n: values[place] for n, values in told["metrics"].items()}
+        if given.json:
+            record = {
+                "objective": text,
+                "method": method.name,
+                "image": file,
+                "picture": str(written),
+                "score": told["score"][place],
+                **figures,
+                "silent": told["silent"][place],
+                "seconds": round(found.seconds / len(files), 3),
+            }
+            print(json.dumps(record))
+            continue
+        facts = [f"score {told['score'][place]:.4g}"]
+        facts += [f"{n.replace('_', ' ')} {_shown(value)}" for n, value in figures.items()]
+        if told["silent"][place] is not None:
+            facts.append("no gradient")
+        print(f"{printable(text)}  {printable(file)}  {', '.join(facts)}")
+    if not given.json:
+        print(f"{method.name}, {found.seconds:.1f} s  {printable(written)}")
+    if any(found.silent):
+        raise typer.Exit(SILENT)
+
+
+def read_options(method: Method, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of a method from their texts.
+
+    Raises:
+        InputError: one that the method does not have, or no number where one is expected.
+    """
+    for name in given:
+        if name not in method.options:
+            listed = ", ".join(f"--{one}" for one in method.options) or "none"
+            raise InputError(f"the method {method.name} has no option --{name}; it has: {listed}")
+    return {name: method.options[name].read(method.name, text) for name, text in given.items()}
+
+
+def _shown(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
