@@ -40,7 +40,7 @@ def deletion(
         given: the image and its score.
         ranked: the map, (h, w).
         steps: in which all pixels are replaced, at least 1.
-        baseline: what replaces them, as `fill_of` takes it.
+        baseline: what replaces them, as `baselines` takes it.
 
     Returns:
         (steps + 1,): of the whole image first, of the baseline last.
@@ -62,7 +62,7 @@ def insertion(
         given: the image and its score.
         ranked: the map, (h, w).
         steps: in which all pixels appear, at least 1.
-        baseline: what they appear in, as `fill_of` takes it; by default RISE's blur, of 5 pixels
+        baseline: what they appear in, as `baselines` takes it; by default RISE's blur, of 5 pixels
             in a window of 11.
 
     Returns:

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featvis.attribution.baselines import baselines
 from featvis.attribution.method import Probed
-from featvis.attribution.options import Named
-from featvis.images import Images
 
-Fill = Annotated[Images, Named("grey", "black", "white", "mean", "blur")]
-"""What replaces the hidden parts of an image, as an option of a method: an image, or a text.
-
-Mid-grey is what most networks take for 0, RISE's zero; the mean is the image's own colour; the blur
-is the image under a Gaussian of a twentieth of its longer side.
-"""
 Matrix = jax.Array | np.ndarray
-#: The shade of each text that is one.
-_SHADES = {"grey": 0.5, "black": 0.0, "white": 1.0}
-
-
-def fill_of(name: ArrayLike | str, images: jax.Array) -> jax.Array:
-    """What replaces the hidden parts of images, of a shape that broadcasts with theirs.
-
-    Args:
-        name: one of the texts of `Fill`, or images of this shape.
-        images: (..., h, w, c).
-    """
-    if not isinstance(name, str):
-        return jnp.asarray(name)
-    if name in _SHADES:
-        return jnp.full(images.shape, _SHADES[name], jnp.float32)
-    if name == "mean":
-        return jnp.broadcast_to(images.mean((-3, -2), keepdims=True), images.shape)
-    sigma = max(images.shape[-3:-1]) / 20
-    return blurred(images.reshape(-1, *images.shape[-3:]), _window(sigma), sigma).reshape(
-        images.shape
-    )
 
 
 def composed(images: jax.Array, fill: jax.Array, masks: jax.Array) -> jax.Array:
@@ -69,7 +41,8 @@ def scored(
 
     Args:
         given: the image and its score.
-        baseline: what is seen where a mask is 0, as `fill_of` takes it.
+        baseline: what is seen where a mask is 0, as `baselines` takes it; of several the mean score
+            is taken.
         rows: (m, ...), what each mask is made of.
         masks: from rows to masks (k, h, w); it is asked for as many each time, so that one
             program does, of which the last chunk takes fewer.
@@ -77,13 +50,14 @@ def scored(
     Yields:
         Scores (k,) and masks (k, h, w).
     """
-    fill = fill_of(baseline, jnp.asarray(given.image))
+    own = baseline if isinstance(baseline, str) else np.asarray(baseline)[None]
+    fills = baselines(jnp.asarray(given.image)[None], given.key[None], own)[:, 0]
     for start in range(0, len(rows), given.batch):
         count = min(given.batch, len(rows) - start)
         # Rows again from the start fill the last chunk, and are not scored.
         kept = masks(jnp.asarray(np.take(rows, range(start, start + given.batch), 0, mode="wrap")))
-        seen = _composed(given.image, fill, kept)
-        yield given.score(seen[:count]), kept[:count]
+        seen = (_composed(given.image, fill, kept)[:count] for fill in fills)
+        yield np.mean([given.score(one) for one in seen], axis=0), kept[:count]
 
 
 def enlarge(masks: jax.Array, size: Sequence[int]) -> jax.Array:
@@ -159,11 +133,6 @@ def places_in_order(ranked: ArrayLike, seed: int = 0) -> np.ndarray:
     places = np.empty(values.size, np.int64)
     places[order] = np.arange(values.size)
     return places.reshape(values.shape)
-
-
-def _window(sigma: float) -> int:
-    """Pixels of a window that holds four standard deviations either way."""
-    return 2 * math.ceil(4 * sigma) + 1
 
 
 def _tent(places: np.ndarray, count: int) -> np.ndarray:

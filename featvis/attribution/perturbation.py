@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis.attribution.masking import Fill, rise_masks, scored
+from featvis.attribution.baselines import Baseline
+from featvis.attribution.masking import rise_masks, scored
 from featvis.attribution.method import Probed, method
 from featvis.attribution.options import Range
 from featvis.attribution.segments import segments_of
@@ -28,7 +29,7 @@ def occlusion(
     *,
     window: Annotated[int, Range(1)] = 32,
     stride: Annotated[int, Range(1)] = 16,
-    baseline: Fill = "grey",
+    baseline: Baseline = "grey",
 ) -> np.ndarray:
     """How much the score falls where a window hides the image: the mean over windows on a pixel.
 
@@ -68,7 +69,7 @@ def rise(
     masks: Annotated[int, Range(1)] = 4000,
     grid: Annotated[int, Range(1)] = 8,
     keep: Annotated[float, Range(0.001, 1)] = 0.1,
-    baseline: Fill = "grey",
+    baseline: Baseline = "grey",
 ) -> np.ndarray:
     """The mean of random masks weighted by the score of what they leave, over the share they leave.
 
@@ -96,7 +97,7 @@ def mfpp(
     scales: Annotated[int, Range(1, 8)] = 5,
     coarsest: Annotated[int, Range(2)] = 25,
     keep: Annotated[float, Range(0.001, 1)] = 0.5,
-    baseline: Fill = "grey",
+    baseline: Baseline = "grey",
 ) -> np.ndarray:
     """RISE with masks of segments, of several scales in turn, in place of grids.
 

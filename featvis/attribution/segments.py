@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis.attribution.masking import Fill, scored
+from featvis.attribution.baselines import Baseline
+from featvis.attribution.masking import scored
 from featvis.attribution.method import Probed, method
 from featvis.attribution.options import Range
 from featvis.errors import FeatvisError, InputError
@@ -23,7 +24,7 @@ def lime(
     labels: np.ndarray | None = None,
     width: Annotated[float, Range(1e-3)] = 0.25,
     penalty: Annotated[float, Range(0)] = 1.0,
-    baseline: Fill = "mean",
+    baseline: Baseline = "mean",
 ) -> np.ndarray:
     """The coefficient of each segment in a linear model of the score of what segments are seen.
 
@@ -62,7 +63,7 @@ def kernel_shap(
     samples: Annotated[int, Range(2)] = 1000,
     segments: Annotated[int, Range(2)] = 50,
     labels: np.ndarray | None = None,
-    baseline: Fill = "mean",
+    baseline: Baseline = "mean",
 ) -> np.ndarray:
     """The Shapley value of each segment: its mean share in the score over all orders of appearing.
 

@@ -292,7 +292,7 @@ def test_bad_arguments_are_said(patch, image, weights):
         kernel_shap(linear(image, weights), samples=15, labels=LABELS)
     with pytest.raises(fv.InputError, match=r"labels are \(24, 20\) integers"):
         lime(linear(image, weights), labels=LABELS[:5])
-    with pytest.raises(fv.InputError, match="grey, black, white, mean, blur"):
+    with pytest.raises(fv.InputError, match="black, white, grey, mean, blur, noise"):
         fv.explain(network, "logits:0", images, "rise", baseline="gray")
 
 
