@@ -232,7 +232,7 @@ def _by_probing(
     """Maps and metrics of a method that needs scores alone, one image after the other."""
     maps, measured = [], []
     for place, image in enumerate(images):
-        score, batch = _prober(model, objective, images, place)
+        score, batch = prober(model, objective, images, place)
         own = {
             name: value[place] if _is_each(method, name, value) else value
             for name, value in options.items()
@@ -245,7 +245,7 @@ def _by_probing(
     return np.stack(maps), {n: np.array([one[n] for one in measured], np.float32) for n in names}
 
 
-def _prober(
+def prober(
     model: Any, objective: Any, images: np.ndarray, place: int
 ) -> tuple[Callable[[Any], np.ndarray], int]:
     """What scores any number of images as the one at a place, and how many go together best."""
