@@ -14,7 +14,13 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
-from featvis.attribution import Explanation, explain, localisation
+from featvis.attribution import (
+    Explanation,
+    PairExplanation,
+    explain,
+    explain_pair,
+    localisation,
+)
 from featvis.cache import enable_cache
 from featvis.errors import (
     CheckpointError,
@@ -207,6 +213,7 @@ __all__ = [
     "OnImages",
     "OutputError",
     "OwnPictureWarning",
+    "PairExplanation",
     "Parameterization",
     "ParseError",
     "Pixels",
@@ -250,6 +257,7 @@ __all__ = [
     "diverse",
     "enable_cache",
     "explain",
+    "explain_pair",
     "facet_report",
     "facets",
     "fetch",

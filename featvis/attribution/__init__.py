@@ -7,5 +7,16 @@ does all the rest.
 from featvis.attribution.explain import explain
 from featvis.attribution.explanation import Explanation
 from featvis.attribution.method import Explained, Probed, method, methods
+from featvis.attribution.similarity import PairExplanation, explain_pair, similarity
 
-__all__ = ["Explained", "Explanation", "Probed", "explain", "method", "methods"]
+__all__ = [
+    "Explained",
+    "Explanation",
+    "PairExplanation",
+    "Probed",
+    "explain",
+    "explain_pair",
+    "method",
+    "methods",
+    "similarity",
+]

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from featvis.attribution import Explanation, methods
+from featvis.attribution import Explanation, explain_pair, methods
 from featvis.attribution import explain as explain_images
 from featvis.attribution.method import Method, find_method
 from featvis.cli.command import FILES, NETWORK, SIZE, command, option
@@ -100,6 +100,42 @@ def explain(given: Namespace) -> None:
         print(f"{method.name}, {found.seconds:.1f} s  {printable(written)}")
     if any(found.silent):
         raise typer.Exit(SILENT)
+
+
+_PAIR = {
+    **option("layer", str, "A map, whose pooled maps are the embeddings.", shown="the last one"),
+    **option("pooling", str, "Of the layer: average or max.", default="average"),
+}
+
+
+@command(
+    "[MODEL] IMAGE...",
+    *(NETWORK, SIZE, _PAIR, FILES),
+    examples=("efficientnet_lite0 a.jpg b.jpg", "efficientnet_lite0 a.jpg b.jpg --pooling max"),
+    name="explain-pair",
+)
+def explain_two(given: Namespace) -> None:
+    """Show which regions of two images make a network's embeddings of them alike."""
+    network, files = network_of(given)
+    if len(files) != 2:
+        raise InputError(f"explain-pair takes two images; got {len(files)}")
+    name = picture_name(network.name, "similarity")
+    path = output_path(given.output or "./", name=name)
+    use_cache()
+    first, second = network.as_images(files, size_of(given.size, network))
+    found = explain_pair(network, first, second, layer=given.layer, pooling=given.pooling)
+    written = save(found.save, path, given.force)
+    if given.json:
+        record = {
+            "images": files,
+            "layer": found.layer,
+            "pooling": found.pooling,
+            "cosine": found.cosine,
+            "picture": str(written),
+        }
+        print(json.dumps(record))
+        return
+    print(f"{found.layer}  cosine {found.cosine:.4g}  {printable(written)}")
 
 
 def read_options(method: Method, given: Mapping[str, str]) -> dict[str, Any]:
