@@ -43,6 +43,7 @@ def explain(
     method: str = "integrated_gradients",
     *,
     seed: int = 0,
+    faithfulness: bool = False,
     **options: Any,
 ) -> Explanation:
     """Maps of what in each image made a unit's score what it is.
@@ -59,6 +60,7 @@ def explain(
             options and where they are from.
         seed: of all that a method draws, from 0 to 2^32 - 1. A map depends on it, on its image and
             on the image's place alone.
+        faithfulness: also measure what the maps are worth, beside controls: `measured` says how.
         **options: of the method, its keyword-only arguments.
 
     Returns:
@@ -117,6 +119,11 @@ def explain(
         seconds=time.perf_counter() - started,
     )
     warn_of_silence(silent, str(score))
+    if faithfulness:
+        # It explains again what it measures.
+        from featvis.attribution.measuring import measured
+
+        return measured(found)
     return found
 
 

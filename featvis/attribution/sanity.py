@@ -130,7 +130,7 @@ def weights_in_order(
     living = [i for i in first if i < len(paths) and traced.invars[i] in needed]
     for number in sorted(living, key=first.__getitem__):
         path = paths[number][0]
-        groups.setdefault(jax.tree_util.keystr(path[:-1]) or "weights", []).append(number)
+        groups.setdefault(jax.tree_util.keystr(path[:-1] or path), []).append(number)
     return [(_plain_name(name), tuple(numbers)) for name, numbers in groups.items()]
 
 
