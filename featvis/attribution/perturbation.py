@@ -117,9 +117,7 @@ def mfpp(
         FeatvisError: scikit-image is not installed.
     """
     pyramid = np.stack([segments_of(given.image, coarsest * 2**one) for one in range(scales)])
-    draw = functools.partial(
-        _drawn_segments, given.key, keep, jnp.asarray(pyramid), int(pyramid.max()) + 1
-    )
+    draw = functools.partial(_drawn_segments, given.key, keep, jnp.asarray(pyramid))
     return _weighted(given, baseline, masks, draw) / keep
 
 
@@ -150,14 +148,15 @@ def _drawn_grids(
     return rise_masks(grids.astype(jnp.float32), shifts, size)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@jax.jit
 def _drawn_segments(
-    key: jax.Array, keep: jax.Array, pyramid: jax.Array, most: int, numbers: jax.Array
+    key: jax.Array, keep: jax.Array, pyramid: jax.Array, numbers: jax.Array
 ) -> jax.Array:
     """Masks of these numbers, (m, h, w): each of the next scale, its segments kept at random."""
 
     def draw(number: jax.Array) -> jax.Array:
-        kept = jax.random.bernoulli(jax.random.fold_in(key, number), keep, (most,))
+        # As many as there can be segments, so that one program does for every image.
+        kept = jax.random.bernoulli(jax.random.fold_in(key, number), keep, (pyramid[0].size,))
         return kept[pyramid[number % len(pyramid)]]
 
     return jax.vmap(draw)(numbers).astype(jnp.float32)

@@ -141,10 +141,10 @@ def _numbers(given: Probed, count: int, labels: np.ndarray | None) -> np.ndarray
 
 def _scores(given: Probed, baseline: Any, seen: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The scores of the image with the segments seen of each row, (m,) of float64."""
-    which = jnp.asarray(numbers)
 
     def masks(rows: jax.Array) -> jax.Array:
-        return rows[:, which].astype(jnp.float32)
+        # By NumPy: the number of segments is another in each image.
+        return jnp.asarray(np.asarray(rows)[:, numbers], jnp.float32)
 
     parts = [scores for scores, _ in scored(given, baseline, seen, masks)]
     return np.concatenate(parts).astype(np.float64)

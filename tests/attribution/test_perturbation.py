@@ -202,8 +202,10 @@ def test_a_unit_that_reads_a_patch_has_its_map_there(patch, method, options):
 def test_an_extremal_mask_covers_the_patch(patch):
     # In the plain game any mask that covers the patch is as good as the next.
     network, images = patch
-    options = {"step": 2, "sigma": 2, "iterations": 300, "mirror": False, "variant": "dual"}
-    found = fv.explain(network, "logits:0", images[:1], "extremal", areas="0.02+0.04", **options)
+    options = {"step": 2, "sigma": 2, "iterations": 120, "rate": 0.03, "mirror": False}
+    found = fv.explain(
+        network, "logits:0", images[:1], "extremal", areas="0.02+0.04", variant="dual", **options
+    )
     assert share_inside(found) >= 0.9
     assert 0.05 < found.maps.mean() < 0.15
 
