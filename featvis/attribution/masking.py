@@ -52,10 +52,11 @@ def scored(
     """
     own = baseline if isinstance(baseline, str) else np.asarray(baseline)[None]
     fills = baselines(jnp.asarray(given.image)[None], given.key[None], own)[:, 0]
-    for start in range(0, len(rows), given.batch):
-        count = min(given.batch, len(rows) - start)
+    together = min(given.batch, len(rows))
+    for start in range(0, len(rows), together):
+        count = min(together, len(rows) - start)
         # Rows again from the start fill the last chunk, and are not scored.
-        kept = masks(jnp.asarray(np.take(rows, range(start, start + given.batch), 0, mode="wrap")))
+        kept = masks(jnp.asarray(np.take(rows, range(start, start + together), 0, mode="wrap")))
         seen = (_composed(given.image, fill, kept)[:count] for fill in fills)
         yield np.mean([given.score(one) for one in seen], axis=0), kept[:count]
 
