@@ -72,6 +72,8 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if len(text) > _LARGEST_JSON:
         raise InputError(f"{shown} holds no featvis manifest: it is larger than {_LARGEST_JSON}")
     manifest = parsed_json(text, shown)
+    if isinstance(manifest, dict) and "explanation" in manifest:
+        raise InputError(f"{shown} was explained, and replay makes no maps: `featvis explain` does")
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise InputError(f"{shown} holds no featvis manifest")
     if manifest["format"] != FORMAT:

@@ -1,0 +1,108 @@
+"""Methods of gradients against closed forms."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import featvis as fv
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+SIZE = (6, 8)
+RANDOM = np.random.default_rng(0)
+LINEAR = RANDOM.normal(size=(*SIZE, 3)).astype(np.float32)
+SQUARE = RANDOM.normal(size=(*SIZE, 3)).astype(np.float32)
+IMAGES = RANDOM.uniform(size=(2, *SIZE, 3)).astype(np.float32)
+
+
+def _polynomial(weights, image):
+    linear = jnp.einsum("nhwc,hwc->n", image, weights["linear"])
+    square = jnp.einsum("nhwc,hwc->n", image**2, weights["square"]) / 2
+    return {"score": jnp.stack([linear, square, jnp.zeros_like(linear)], axis=-1)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    weights = {"linear": jnp.asarray(LINEAR), "square": jnp.asarray(SQUARE)}
+    return fv.from_function(_polynomial, weights, input=fv.Input(size=SIZE, fixed_size=True))
+
+
+def explained(model, unit, method, **options):
+    return fv.explain(model, f"score:{unit}", IMAGES, method, **options)
+
+
+def test_of_a_linear_score_the_maps_are_weight_times_image(model):
+    truth = (LINEAR * IMAGES).sum(-1)
+    for method, options in (
+        ("gradient_times_input", {}),
+        ("integrated_gradients", {"steps": 2}),
+        ("expected_gradients", {"samples": 2, "references": np.zeros((3, *SIZE, 3))}),
+    ):
+        found = explained(model, 0, method, **options)
+        np.testing.assert_allclose(found.maps, truth, rtol=1e-4, atol=1e-5)
+        if found.metrics:
+            assert (found.metrics["completeness_error"] < 1e-4).all()
+
+
+def test_integrated_gradients_start_where_they_are_told(model):
+    other = RANDOM.uniform(size=(*SIZE, 3)).astype(np.float32)
+    means = IMAGES.mean((1, 2), keepdims=True)
+    found = explained(model, 1, "integrated_gradients", steps=2, baseline=other)
+    # Of x²/2 the gradient is linear along the path: its mean is that of the middle.
+    truth = (SQUARE * (IMAGES - other) * (IMAGES + other) / 2).sum(-1)
+    np.testing.assert_allclose(found.maps, truth, rtol=1e-4, atol=1e-5)
+    both = explained(model, 1, "integrated_gradients", steps=2, baseline="white+mean").maps
+    truth = sum((SQUARE * (IMAGES**2 - start**2) / 2).sum(-1) / 2 for start in (1.0, means))
+    np.testing.assert_allclose(both, truth, rtol=1e-4, atol=1e-5)
+
+
+def test_smooth_taylor_of_a_square_is_its_curvature(model):
+    # (x - z) ∇f(z) of z = x + sε is -s ε a (x + s ε): its expectation is -s² a, and 0 of a line.
+    found = explained(model, 1, "smooth_taylor", samples=4000, noise=0.5).maps
+    error = np.sqrt(3 * (0.25 + 0.5 * 0.25**2) / 4000) * np.abs(SQUARE).max()
+    np.testing.assert_allclose(found, -0.25 * np.stack([SQUARE.sum(-1)] * 2), atol=5 * error)
+    line = explained(model, 0, "smooth_taylor", samples=4000, noise=0.5).maps
+    np.testing.assert_allclose(line, 0, atol=5 * 0.5 * np.sqrt(3 / 4000) * np.abs(LINEAR).max())
+
+
+def test_the_noise_is_searched_for(model):
+    options = {"samples": 3, "adaptive": True, "iterations": 2}
+    found = explained(model, 1, "smooth_taylor", **options)
+    level = found.metrics["noise"]
+    assert (level > 0).all()
+    # One step of 0.1 up or down from the mean, then another, or the start itself.
+    moves = (level - IMAGES.mean((1, 2, 3))) / 0.1
+    np.testing.assert_allclose(moves, np.round(moves / 0.1) * 0.1, atol=1e-3)
+
+
+def test_gradients_under_noise(model):
+    # Of a square the gradient is a (x + s ε): its mean is a x, its variance a² s².
+    spread = IMAGES.max((1, 2, 3), keepdims=True) - IMAGES.min((1, 2, 3), keepdims=True)
+    smooth = explained(model, 1, "smooth_grad", samples=4000, noise=0.1).maps
+    np.testing.assert_allclose(
+        smooth, np.abs(SQUARE * IMAGES).max(-1), atol=5 * 0.1 * np.abs(SQUARE).max() / 4000**0.5
+    )
+    varied = explained(model, 1, "var_grad", samples=4000, noise=0.1).maps
+    truth = ((0.1 * spread * SQUARE) ** 2).sum(-1)
+    np.testing.assert_allclose(varied, truth, rtol=0.15)
+
+
+def test_an_image_has_its_map_whatever_is_beside_it(model):
+    options = {"samples": 3, "noise": 0.2, "seed": 5}
+    together = explained(model, 1, "smooth_grad", **options).maps
+    alone = fv.explain(model, "score:1", IMAGES[:1], "smooth_grad", **options).maps
+    np.testing.assert_allclose(alone[0], together[0], rtol=1e-5)
+    with pytest.warns(fv.SilenceWarning, match="for 2 of 2 images"):
+        silent = explained(model, 2, "integrated_gradients", steps=2)
+    assert None not in silent.silent
+    assert not silent.maps.any()
+
+
+def test_references_are_asked_for(model, tmp_path):
+    with pytest.raises(fv.InputError, match="give some, or a folder"):
+        explained(model, 0, "expected_gradients")
+    for place, image in enumerate(IMAGES):
+        fv.grid([image]).resize(SIZE[::-1]).save(tmp_path / f"{place}.png")
+    found = explained(model, 0, "expected_gradients", references=str(tmp_path), samples=2)
+    assert found.options["references"].shape == (2, *SIZE, 3)
+    with pytest.raises(fv.InputError, match=r"references is images .*got \(2, 3, 8, 3\)"):
+        explained(model, 0, "expected_gradients", references=IMAGES[:, :3])

