@@ -6,6 +6,7 @@ does all the rest.
 
 from featvis.attribution.explain import explain
 from featvis.attribution.explanation import Explanation
+from featvis.attribution.measuring import measured, sanity_check, sensitivity
 from featvis.attribution.method import Explained, Probed, method, methods
 from featvis.attribution.similarity import PairExplanation, explain_pair, similarity
 
@@ -16,7 +17,10 @@ __all__ = [
     "Probed",
     "explain",
     "explain_pair",
+    "measured",
     "method",
     "methods",
+    "sanity_check",
+    "sensitivity",
     "similarity",
 ]

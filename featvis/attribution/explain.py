@@ -43,6 +43,7 @@ def explain(
     method: str = "integrated_gradients",
     *,
     seed: int = 0,
+    faithfulness: bool = False,
     **options: Any,
 ) -> Explanation:
     """Maps of what in each image made a unit's score what it is.
@@ -59,6 +60,7 @@ def explain(
             options and where they are from.
         seed: of all that a method draws, from 0 to 2^32 - 1. A map depends on it, on its image and
             on the image's place alone.
+        faithfulness: also measure what the maps are worth, beside controls: `measured` says how.
         **options: of the method, its keyword-only arguments.
 
     Returns:
@@ -117,6 +119,11 @@ def explain(
         seconds=time.perf_counter() - started,
     )
     warn_of_silence(silent, str(score))
+    if faithfulness:
+        # It explains again what it measures.
+        from featvis.attribution.measuring import measured
+
+        return measured(found)
     return found
 
 
@@ -232,7 +239,7 @@ def _by_probing(
     """Maps and metrics of a method that needs scores alone, one image after the other."""
     maps, measured = [], []
     for place, image in enumerate(images):
-        score, batch = _prober(model, objective, images, place)
+        score, batch = prober(model, objective, images, place)
         own = {
             name: value[place] if _is_each(method, name, value) else value
             for name, value in options.items()
@@ -245,7 +252,7 @@ def _by_probing(
     return np.stack(maps), {n: np.array([one[n] for one in measured], np.float32) for n in names}
 
 
-def _prober(
+def prober(
     model: Any, objective: Any, images: np.ndarray, place: int
 ) -> tuple[Callable[[Any], np.ndarray], int]:
     """What scores any number of images as the one at a place, and how many go together best."""

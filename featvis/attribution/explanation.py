@@ -177,7 +177,12 @@ class Explanation:
     def _told(self, place: int) -> str:
         """What a picture's label says."""
         said = [f"score {self.scores[place]:.4g}"]
-        said += [f"{k.replace('_', ' ')} {v[place]:.3g}" for k, v in self.metrics.items()]
+        said += [
+            f"{name.replace('_', ' ')} {values[place]:.3g}"
+            for name, values in self.metrics.items()
+            # Of controls the figures are in the summary.
+            if not name.endswith(("_random", "_centre"))
+        ]
         if self.silent[place] is not None:
             said.append("no gradient")
         return ", ".join(said)

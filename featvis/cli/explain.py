@@ -48,12 +48,15 @@ _METHODS = option(
     "method", str, f"How it is explained: {', '.join(methods())}.",
     default="integrated_gradients",
 )  # fmt: skip
+_FAITHFULNESS = option(
+    "faithfulness", bool, "Also measure deletion and insertion, beside those of two controls."
+)
 _SEED = option("seed", int, "Of all that the method draws.", default=0)
 
 
 @command(
     "[MODEL] OBJECTIVE IMAGE...",
-    *(NETWORK, SIZE, _METHODS, _SEED, method_options(), FILES),
+    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), FILES),
     examples=(
         "efficientnet_lite0 logits:285 cat.jpg",
         "efficientnet_lite0 logits:tabby cat.jpg --method grad_cam -o cat.png",
@@ -72,7 +75,13 @@ def explain(given: Namespace) -> None:
     use_cache()
     images = network.as_images(files, size_of(given.size, network))
     found: Explanation = explain_images(
-        network, unit, images, method.name, seed=given.seed, **options
+        network,
+        unit,
+        images,
+        method.name,
+        seed=given.seed,
+        faithfulness=given.faithfulness,
+        **options,
     )
     written = save(found.save, path, given.force)
     told = found.summary()

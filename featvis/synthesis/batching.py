@@ -74,6 +74,8 @@ def probes_at_a_time(model: Model, objective: Objective, shape: Sequence[int]) -
         shape: of the image, (h, w, c).
     """
     activations, weights = footprint(model, objective, shape, shape)
+    # A small network has less to hold than the images themselves.
+    activations = max(activations, 4 * math.prod(shape))
     if kernels.on_cpu():
         return max(1, math.ceil((_LEAST + _ACTIVATIONS_PER_WEIGHT * weights) / activations))
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 2**30)
