@@ -287,6 +287,39 @@ class DirectionNeuron(Objective):
         _check_position_in(self, acts)
 
 
+class Facet(Objective):
+    """What a score takes from one facet of a layer: the sum of vector · a · max(0, ∂score/∂a).
+
+    Goh et al. 2021, "Multimodal Neurons in Artificial Neural Networks" (faceted feature
+    visualization): added to the score, it keeps the picture to what a linear probe at some layers
+    takes for a facet, say faces or text, counting only what the unit itself asks for there. In the
+    authors' code each of L layers has 5 / L of it times a strength from 0.1 to 5, a picture each;
+    their probe may have weights for each position.
+
+    Args:
+        layer: a layer of a network of `featvis.attributed(model, score, layer)`, which has the
+            gradient as `LAYER/attribution`.
+        vector: the probe's direction (c,); or one an image, (n, c).
+    """
+
+    layer: str = static()
+    vector: ArrayLike = leaf(ndim=1)
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), in units of the score times those of the vector."""
+        a = acts[self.layer]
+        own = a * jax.nn.relu(jax.lax.stop_gradient(acts[f"{self.layer}/attribution"]))
+        return _along(own, self.vector, 0.0).reshape(a.shape[0], -1).sum(axis=1)
+
+    def _check_node(self, acts: Activations) -> None:
+        if f"{self.layer}/attribution" not in acts:
+            raise ObjectiveError(
+                f"{self.layer} has no attribution: Facet is of a network of "
+                f"featvis.attributed(model, score, {self.layer!r})"
+            )
+        _check_direction(self, acts)
+
+
 class Layer(Objective):
     """DeepDream: mean square of all of a layer's activations (Mordvintsev et al. 2015).
 

@@ -22,13 +22,15 @@ def _weights(*shape: int) -> np.ndarray:
     return (_rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
 
 
+_ATTRIBUTION = np.random.default_rng(1).normal(size=(5, 7, 8)).astype(np.float32)
 _EARLY, _LATE, _LOGITS = _weights(3, 3, 3, 6), _weights(3, 3, 6, 8), 4 * _weights(8, 9)
 
 
 def network(image: jax.Array) -> ob.Activations:
     """Smooth: early (n, 5, 7, 6) of both signs, late (n, 5, 7, 8) positive, logits (n, 9).
 
-    And tokens (n, 36, 8), as of a transformer: one of the class, then late's.
+    And tokens (n, 36, 8), as of a transformer: one of the class, then late's. And
+    what stands for a score's gradient by late.
     """
 
     def convolve(x: jax.Array, kernel: np.ndarray, stride: int) -> jax.Array:
@@ -40,7 +42,9 @@ def network(image: jax.Array) -> ob.Activations:
     patches = late.reshape(len(late), -1, 8)
     tokens = jnp.concatenate([patches.mean(1, keepdims=True) ** 2, patches], axis=1)
     logits = late.mean((1, 2)) @ _LOGITS
-    return ob.Activations(early=early, late=late, tokens=tokens, logits=logits)
+    attribution = jnp.broadcast_to(jnp.asarray(_ATTRIBUTION)[None], late.shape)
+    layers = {"early": early, "late": late, "tokens": tokens, "logits": logits}
+    return ob.Activations(layers | {"late/attribution": attribution})
 
 
 def images(seed: int, shape: tuple[int, ...] = SHAPE) -> jax.Array:
@@ -96,6 +100,8 @@ _TERMS = {
     "direction": ob.Direction("late", _vectors[0]),
     "direction, power": ob.Direction("late", _vectors[0], power=2.0),
     "direction, one an image": ob.Direction("late", _vectors, power=4),
+    "facet": ob.Facet("late", _vectors[0]),
+    "facet, one an image": ob.Facet("late", _vectors),
     "direction of vectors": ob.Direction("logits", np.arange(9.0)),
     "direction neuron": ob.DirectionNeuron("late", _vectors[1], (4, 5)),
     "direction neuron, power": ob.DirectionNeuron("late", _vectors[1], power=1.0),

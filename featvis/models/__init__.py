@@ -1,5 +1,6 @@
 """Networks: what they are to featvis, and one's own."""
 
+from featvis.models.attributed import attributed
 from featvis.models.batch_norm import batch_norm_prior
 from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.function import from_function
@@ -16,6 +17,7 @@ __all__ = [
     "Model",
     "Prepared",
     "Target",
+    "attributed",
     "batch_norm_prior",
     "from_equinox",
     "from_function",
