@@ -55,7 +55,11 @@ class NormalPrior(CodePrior):
 
     def pull(self, generator: Generator, code: jax.Array) -> jax.Array:
         """Towards the mean."""
-        return self.weight * (jnp.asarray(self.mean) - code) / jnp.asarray(self.sd) ** 2
+        mean, sd = (
+            jnp.broadcast_to(jnp.asarray(one, code.dtype), code.shape)
+            for one in (self.mean, self.sd)
+        )
+        return self.weight * (mean - code) / sd**2
 
 
 class Consistency(CodePrior):

@@ -156,7 +156,7 @@ class Latent(Parameterization):
     def init(self, key: jax.Array) -> Params:
         """Draw a normal code around `mean`, within the bounds."""
         drawn = draw_normal(key, [self._shape])[0]
-        code = jnp.asarray(self.sd) * drawn + jnp.asarray(self.mean)
+        code = self._over(self.sd) * drawn + self._over(self.mean)
         return {_CODE: self._bounded(code)}
 
     def decode(self, params: Params) -> jax.Array:
@@ -189,12 +189,16 @@ class Latent(Parameterization):
         pulls: list[Any] = [p.pull(self._of, params[_CODE]) for p in priors if p is not None]
         return {_CODE: sum(pulls[1:], pulls[0])} if pulls else {}
 
+    def _over(self, value: ArrayLike) -> jax.Array:
+        """Data as an array of a code's shape: ranks may be kept strictly."""
+        return jnp.broadcast_to(jnp.asarray(value, jnp.float32), self._shape)
+
     def _bounded(self, code: jax.Array) -> jax.Array:
         """The code in the box, then scaled into the ball or onto the sphere."""
         if self.low is not None:
-            code = jnp.maximum(code, jnp.asarray(self.low))
+            code = jnp.maximum(code, self._over(self.low))
         if self.high is not None:
-            code = jnp.minimum(code, jnp.asarray(self.high))
+            code = jnp.minimum(code, self._over(self.high))
         if self.radius is None:
             return code
         # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
