@@ -155,7 +155,8 @@ def _within(weights: str | Path | None, part: Part, *, needed: bool = True) -> s
 
 def _read(part: Part, name: str, weights: str | Path | None) -> Any:
     """The weights of a part."""
-    found = find_weights(weights, name, part.sources, given_as="weights=, or latent:NAME=FILE")
+    told = f"featvis fetch {name}", "weights=, or latent:NAME=FILE"
+    found = find_weights(weights, name, part.sources, *told)
     return part.architecture.params_of(part.architecture.fit(found.file, part.layouts))
 
 

@@ -38,7 +38,12 @@ class CodePrior(Component):
 
     @abstractmethod
     def pull(self, generator: Generator, code: jax.Array) -> jax.Array:
-        """The direction in which a code is drawn, of its shape."""
+        """The direction in which a code is drawn.
+
+        Args:
+            generator: of the code.
+            code: one, (n,) or (h, w, c); the direction has its shape.
+        """
 
 
 class NormalPrior(CodePrior):
