@@ -15,15 +15,12 @@ What it showed: see `experiments/guide/generators.md`, which has the table.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import recognition
 import studies
@@ -41,44 +38,6 @@ UNITS = (
 _QUICK_UNITS = ("block4:5", "block8:3", "logits:130", "logits:967")
 #: Photographs that say what is natural, what codes are, and that a unit is compared with, at most.
 _NATURAL, _CODES, _COMPARED = 400, 96, 200
-
-
-@dataclass(frozen=True)
-class Waves:
-    """A decoder whose codes are written as Fourier coefficients of several scales.
-
-    Attributes:
-        decoder: `(params, code) -> image`, of codes (h, w, c).
-        size: (h, w) of the codes.
-        power: of the frequency, in cycles a code, that coefficients are divided by.
-    """
-
-    decoder: Callable[[Any, jax.Array], jax.Array]
-    size: tuple[int, int]
-    power: float
-
-    def __call__(self, params: Any, waves: jax.Array) -> jax.Array:
-        """The image of coefficients (h, w // 2 + 1, 2 c)."""
-        inner, mean, sd = params
-        height, width = self.size
-        y, x = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
-        scale = np.maximum(1.0, np.hypot(y[:, None], x[None])) ** -self.power
-        # White waves of deviation 1 have codes of deviation 1.
-        scale *= math.sqrt(height * width / (2 * np.mean(scale**2)))
-        real, imaginary = jnp.split(waves * scale[..., None].astype(np.float32), 2, -1)
-        whole = jax.lax.complex(real, imaginary)
-        code = jnp.fft.irfft2(whole, (height, width), axes=(0, 1))
-        return self.decoder(inner, mean + sd * code)
-
-
-def in_waves(
-    generator: fv.Generator, size: tuple[int, int], mean: np.ndarray, sd: np.ndarray, power: float
-) -> fv.Generator:
-    """A generator of which each code is written in waves, for images of one size."""
-    height, width, channels = generator.code_for(size)
-    decoder = Waves(generator.decoder, (height, width), power)
-    code = (height, width // 2 + 1, 2 * channels)
-    return fv.Generator(decoder, code, params=(generator.params, mean, sd), range=generator.range)
 
 
 @dataclass(frozen=True)
@@ -107,24 +66,20 @@ class Codes:
         self,
         size: tuple[int, int],
         *,
-        box: float | None = 3.0,
+        waves: float | None = 1.0,
+        box: float | None = None,
         weight: float = 0.0,
         start: float = 0.3,
-        waves: float | None = None,
     ) -> fv.Latent:
         """The code as a parameterization.
 
         Args:
             size: of the pictures.
+            waves: power of the frequency where codes are written in waves; None: as they are.
             box: of each number, in deviations around the mean; None: no box.
             weight: of a normal prior with this mean and deviation.
             start: deviation of the first code, in those of photographs' codes.
-            waves: power of the frequency where codes are written in waves; None: as they are.
         """
-        if waves is not None:
-            generator = in_waves(self.generator, size, self.mean, self.sd, waves)
-            prior = fv.NormalPrior(weight) if weight else None
-            return fv.Latent(size, generator=generator, sd=start, prior=prior)
         prior = fv.NormalPrior(weight, mean=self.mean, sd=self.sd) if weight else None
         bounds = {}
         if box is not None:
@@ -145,46 +100,32 @@ def settings(size: tuple[int, int], *, sweep: bool) -> dict[str, dict[str, Any]]
     The first is the one that is taken without a sweep.
     """
     views = fv.transforms.presets.views
-    wide, less, none = views(size, largest=4.0), views(size, largest=2.0), "affine"
-    parts = views(size)
-
-    def rated(rate: float, power: float = 0.0) -> str:
-        return f"chain(whiten_gradient({power}), nadam({rate}))" if power else f"nadam({rate})"
-
-    chosen = {"latent": {"optimizer": rated(0.05), "transform": parts}}
+    parts, wide = views(size), views(size, largest=4.0)
+    usual: dict[str, Any] = {"optimizer": "nadam(0.3)", "transform": parts}
+    chosen = {"latent": usual}
     if not sweep:
         return chosen
-    return {
-        **chosen,
-        "rate 0.02": {"optimizer": rated(0.02), "transform": parts},
-        "rate 0.1": {"optimizer": rated(0.1), "transform": parts},
-        "whitened 0.5": {"optimizer": rated(0.05, 0.5), "transform": parts},
-        "whitened 1": {"optimizer": rated(0.05, 1.0), "transform": parts},
-        "whitened 1, rate 0.02": {"optimizer": rated(0.02, 1.0), "transform": parts},
-        "waves 1": {"optimizer": rated(0.05), "transform": parts, "waves": 1.0},
-        "waves 1, rate 0.1": {"optimizer": rated(0.1), "transform": parts, "waves": 1.0},
-        "waves 1, rate 0.02": {"optimizer": rated(0.02), "transform": parts, "waves": 1.0},
-        "waves 0.5": {"optimizer": rated(0.05), "transform": parts, "waves": 0.5},
-        "waves 1.5": {"optimizer": rated(0.05), "transform": parts, "waves": 1.5},
-        "waves 1, prior 3e-4": {
-            "optimizer": rated(0.05), "transform": parts, "waves": 1.0, "weight": 3e-4,
-        },
-        "waves 1, prior 3e-3": {
-            "optimizer": rated(0.05), "transform": parts, "waves": 1.0, "weight": 3e-3,
-        },
-        "box 2": {"optimizer": rated(0.05), "transform": parts, "box": 2.0},
-        "box 1.5": {"optimizer": rated(0.05), "transform": parts, "box": 1.5},
-        "no box": {"optimizer": rated(0.05), "transform": parts, "box": None},
-        "prior 3e-4": {"optimizer": rated(0.05), "transform": parts, "weight": 3e-4},
-        "prior 3e-3": {"optimizer": rated(0.05), "transform": parts, "weight": 3e-3},
-        "start 1": {"optimizer": rated(0.05), "transform": parts, "start": 1.0},
-        "affine": {"optimizer": rated(0.05), "transform": none},
-        "views to 2": {"optimizer": rated(0.05), "transform": less},
-        "views to 4, two": {"optimizer": rated(0.05), "transform": wide, "draws": 2},
-        "waves 1, views to 4, two": {
-            "optimizer": rated(0.05), "transform": wide, "draws": 2, "waves": 1.0,
-        },
-    }  # fmt: skip
+    plain = {"waves": None, "box": 3.0, "optimizer": "nadam(0.05)"}
+    whitened = {**plain, "optimizer": "chain(whiten_gradient(1.0), nadam(0.05))"}
+    changes: dict[str, dict[str, Any]] = {
+        "rate 0.1": {"optimizer": "nadam(0.1)"},
+        "rate 1": {"optimizer": "nadam(1.0)"},
+        "waves 0.5": {"waves": 0.5},
+        "waves 1.5": {"waves": 1.5},
+        "two views to 4": {"transform": wide, "draws": 2},
+        "box 3": {"box": 3.0},
+        "box 2": {"box": 2.0},
+        "prior 3e-4": {"weight": 3e-4},
+        "prior 3e-3": {"weight": 3e-3},
+        "falling rate": {"optimizer": "nadam(cosine_decay_schedule(0.5, 256))"},
+        "as they are": plain,
+        "as they are, whitened": whitened,
+        "start 1": {"start": 1.0, "optimizer": "nadam(0.1)"},
+        "waves 0.75": {"waves": 0.75},
+        "rate 0.03": {"optimizer": "nadam(0.03)"},
+        "affine": {"transform": "affine"},
+    }
+    return chosen | {f"latent, {name}": {**usual, **change} for name, change in changes.items()}
 
 
 def others(size: tuple[int, int]) -> dict[str, dict[str, Any]]:

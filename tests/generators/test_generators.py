@@ -170,6 +170,42 @@ def test_a_learned_autoencoder_of_codes_is_data(toy, lines):
     np.testing.assert_array_equal(again.images, result.images)
 
 
+def shown(size):
+    return fv.Generator(
+        lambda params, code: 0.5 + code, (*size, 3), params=(),
+        encoder=lambda params, image: image - 0.5, encoder_params=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(5, 6), (4, 7)])
+def test_a_code_in_waves_has_the_deviation_and_comes_back(size):
+    way = fv.Latent(generator=shown(size), waves=1.0, sd=0.05)
+    params = jax.jit(jax.vmap(way.init))(jax.random.split(jax.random.key(0), 2000))
+    images = np.asarray(jax.jit(jax.vmap(way.decode))(params))
+    # 2000 images of which each has its own mean: a few percent.
+    np.testing.assert_allclose(images.std((0, 1, 2)), 0.05, rtol=0.05)
+    again = way.decode(way.encode(images[0]))
+    np.testing.assert_allclose(again, images[0], atol=1e-6)
+    # The amplitude falls as 1 / f.
+    power = (np.abs(np.fft.fft2(images - 0.5, axes=(1, 2))) ** 2).mean((0, 3))
+    np.testing.assert_allclose(power[0, 1] / power[0, 2], 4, rtol=0.15)
+
+
+def test_bounds_and_priors_of_waves_are_those_of_the_code():
+    way = fv.Latent(
+        generator=shown((5, 6)), waves=0.5, low=-0.3, high=0.3, prior=fv.NormalPrior(0.5)
+    )
+    params = way.init(jax.random.key(1))
+    code = way.decode(params) - 0.5
+    assert np.abs(code).max() <= 0.3 + 1e-6
+    assert np.isclose(np.abs(code), 0.3, atol=1e-6).any()
+    # The gradient of −|code|² / 4 by the waves.
+    free = fv.Latent(generator=shown((5, 6)), waves=0.5, sd=0.1, prior=fv.NormalPrior(0.5))
+    params = free.init(jax.random.key(1))
+    slope = jax.grad(lambda p: -0.25 * jnp.sum((free.decode(p) - 0.5) ** 2))(params)
+    np.testing.assert_allclose(free.pull(params)["waves"], slope["waves"], atol=1e-6)
+
+
 # ---- from an image --------------------------------------------------------------------------
 
 
@@ -320,6 +356,9 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.Latent(generator=g, radius=0.0), "radius is a number above 0"),
         (lambda g: fv.Latent(generator=g, sphere=True), "of the sphere"),
         (lambda g: fv.Latent(generator=g, radius=1.0, low=0.5), "low <= 0 <= high"),
+        (lambda g: fv.Latent(generator=g, waves=1.0), r"waves is None: a code \(6,\) .* no map"),
+        (lambda g: fv.Latent(generator=shown((4, 4)), waves=5.0), "waves is a number from 0 to 4"),
+        (lambda g: fv.Latent(generator=shown((4, 4)), waves=1.0, sd=0.0), "above 0 where codes"),
         (lambda g: fv.Latent(generator=g, decay=1.5), "decay is a number from 0 to 1"),
         (lambda g: fv.Latent(generator=g, prior=0.1), "prior is a CodePrior, as NormalPrior"),
         (lambda g: fv.NormalPrior(-1.0), "weight is a finite number of at least 0"),
