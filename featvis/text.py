@@ -16,7 +16,7 @@ import optax
 from featvis import generators, optimizers, transforms
 from featvis.errors import InputError
 from featvis.generators.finding import known as known_generator
-from featvis.parameterizations import CodePrior, Generator, Parameterization
+from featvis.parameterizations import CodePrior, Generator, Latent, Parameterization
 from featvis.transforms import Schedule, Transform
 from objectives import ParseError
 from objectives.expressions import Evaluator, required_arguments
@@ -105,8 +105,8 @@ def parameterization(
 ) -> Parameterization:
     """A parameterization from its name (`fourier`) or a call (`Fourier(decay=1.5)`).
 
-    `latent:NAME` is the code of a generator by name or place, and `latent:NAME=FILE` with a file or
-    folder of its weights.
+    `latent:NAME` is the code of a generator by name or place, as `Latent.usual` has it, and
+    `latent:NAME=FILE` with a file or folder of its weights.
 
     Args:
         text: any case; what it leaves out of size and channels is filled in.
@@ -118,9 +118,9 @@ def parameterization(
     Raises:
         InputError: no such parameterization, arguments that it does not take, or two sizes.
     """
-    if match := re.fullmatch(r"\s*latent:([^=]+?)(?:=(.+?))?\s*", text, re.IGNORECASE | re.DOTALL):
-        given = ", ".join(repr(one) for one in match.groups() if one is not None)
-        text = f"Latent(generator=generator({given}))"
+    short = re.fullmatch(r"\s*latent:([^=]+?)(?:=(.+?))?\s*", text, re.IGNORECASE | re.DOTALL)
+    if short is not None:
+        return Latent.usual(_generator(None)(short[1], short[2]), size)
     classes = _classes(Parameterization)
     known = {
         name: _sized(cls, size, channels)

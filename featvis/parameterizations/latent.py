@@ -117,6 +117,18 @@ class Latent(Parameterization):
             raise checks.error(self, "prior", expected, self.prior)
         self._check_data()
 
+    @classmethod
+    def usual(cls, generator: Generator, size: tuple[int, int] | None = None) -> Latent:
+        """Return what `latent:NAME` is: a code that is a map in waves, others as they are.
+
+        Args:
+            generator: what makes the image.
+            size: (height, width) of the image in pixels; None: that of the generator.
+        """
+        if len(generator.code_for((1, 1))) != 3:
+            return cls(size, generator=generator)  # type: ignore[arg-type]
+        return cls(size, generator=generator, waves=1.0, sd=0.3)  # type: ignore[arg-type]
+
     def _check_data(self) -> None:
         """Checks what is data, where its values are there."""
         for name in ("mean", "sd", "low", "high"):

@@ -280,6 +280,10 @@ def test_modules_of_flax_are_generators(lines):
     for one in (from_nnx, from_linen):
         np.testing.assert_allclose(one.decode(code), lines.decode(code), atol=1e-6)
         assert len(jax.tree.leaves(one.params)) == 1
+        way = fv.Latent(generator=one)
+        images = loop.decode_images(way, {"code": code[None]})
+        np.testing.assert_allclose(images[0], np.clip(lines.decode(code), 0, 1), atol=1e-6)
+        assert one.digest in str(way)
     np.testing.assert_allclose(from_nnx.encode(lines.decode(code)), code, atol=1e-5)
     # Equal modules are one program.
     twin = fv.generators.from_linen(_Linen(), variables, LENGTH, range=(0, 1))
@@ -328,6 +332,12 @@ def test_what_a_place_makes_is_found_again(toy):
     again = fv.replay(json.loads(json.dumps(result.manifest)), model=toy, progress=False)
     np.testing.assert_array_equal(again.images, result.images)
     assert again.run.parameterization == result.run.parameterization
+
+
+def test_a_map_is_written_in_waves_where_nothing_else_is_said():
+    found = fv.Latent.usual(shown((5, 6)))
+    assert (found.waves, found.sd, found.size) == (1.0, 0.3, (5, 6))
+    assert fv.Latent.usual(of_lines()) == fv.Latent(generator=of_lines())
 
 
 def test_known_generators_say_what_they_are():
