@@ -16,6 +16,7 @@ OF_FOLDERS = (
     "erhan_units",
     "facets",
     "faithfulness",
+    "latent_features",
     "localisation",
     "natural_preimages",
     "recognition",

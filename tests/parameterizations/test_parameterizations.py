@@ -22,6 +22,7 @@ from featvis.parameterizations import (
     Fourier,
     Framed,
     FrozenChannels,
+    Latent,
     MaCo,
     Parameterization,
     Phases,
@@ -31,7 +32,7 @@ from featvis.parameterizations import (
     Upsampled,
     color,
 )
-from featvis.parameterizations.parameterization import data_of
+from featvis.parameterizations.component import data_of
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -65,7 +66,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, FixedNorm, MaCo, Phases, Upsampled))
+    free = not isinstance(case, (CPPN, FixedNorm, Latent, MaCo, Phases, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
