@@ -13,7 +13,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 
 from importlib.metadata import version as _version
 
-from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
+from featvis import generators, installed, methods, transforms  # noqa: F401  `installed` looks first
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
 from featvis.errors import (
@@ -74,14 +74,20 @@ from featvis.pages import Report, facet_report, invariance_page
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
+    CodePrior,
+    Consistency,
     FixedNorm,
     Fourier,
     Framed,
     FrozenChannels,
+    Generator,
+    Latent,
     MaCo,
+    NormalPrior,
     Parameterization,
     Pixels,
     Pyramid,
+    Reconstruction,
     Region,
     Shared,
     Upsampled,
@@ -171,6 +177,8 @@ __all__ = [
     "Change",
     "Channel",
     "CheckpointError",
+    "CodePrior",
+    "Consistency",
     "Constant",
     "ConversionWarning",
     "Direction",
@@ -187,11 +195,13 @@ __all__ = [
     "Framed",
     "FrozenChannels",
     "Function",
+    "Generator",
     "GradientError",
     "InGroups",
     "Index",
     "Input",
     "InputError",
+    "Latent",
     "Layer",
     "Level",
     "LogProbability",
@@ -203,6 +213,7 @@ __all__ = [
     "NamedArray",
     "Neuron",
     "NonFiniteError",
+    "NormalPrior",
     "Objective",
     "ObjectiveError",
     "OnImages",
@@ -215,6 +226,7 @@ __all__ = [
     "Probability",
     "Product",
     "Pyramid",
+    "Reconstruction",
     "Region",
     "Report",
     "Result",
@@ -260,6 +272,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "from_oihw",
+    "generators",
     "gram",
     "grid",
     "index",

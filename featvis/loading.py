@@ -62,9 +62,9 @@ def is_place(name: str) -> bool:
 
 
 def _made_by(place: str, weights: str | Path | None) -> Model:
-    made = _factory(place)
+    made = object_at(place, "a model")
     if not isinstance(made, (Model, nnx.Module)):
-        made = _call(place, made, weights)
+        made = call_factory(place, "a model", made, weights)
     elif weights is not None:
         raise InputError(f"{place} is no function: it takes no weights")
     if isinstance(made, nnx.Module):
@@ -81,10 +81,19 @@ def _made_by(place: str, weights: str | Path | None) -> Model:
     return dataclasses.replace(made, name=place, origin=origin)
 
 
-def _factory(place: str) -> Any:
+def object_at(place: str, what: str) -> Any:
+    """What there is at a place, `package.module:factory`, which is imported.
+
+    Args:
+        place: of one's own code.
+        what: it is to be, as the message says ("a model").
+
+    Raises:
+        InputError: no such form, or nothing there; says the nearest.
+    """
     match = re.fullmatch(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*(?:\.\w+)*)", place)
     if match is None:
-        raise InputError(f"a model's place is package.module:factory; got {place!r}")
+        raise InputError(f"{what}'s place is package.module:factory; got {place!r}")
     try:
         found: Any = importlib.import_module(match[1])
     # A user's module may raise anything when it is imported, and may be a program that ends.
@@ -99,9 +108,14 @@ def _factory(place: str) -> Any:
     return found
 
 
-def _call(place: str, factory: Any, weights: str | Path | None) -> Any:
+def call_factory(place: str, what: str, factory: Any, weights: str | Path | None) -> Any:
+    """What a function of one's own makes, called with `weights` where they are given.
+
+    Raises:
+        InputError: it is no function, does not take that, or fails; says what it said.
+    """
     if not callable(factory):
-        raise InputError(f"{place} is no function that makes a model: {type(factory).__name__}")
+        raise InputError(f"{place} is no function that makes {what}: {type(factory).__name__}")
     options = {} if weights is None else {"weights": str(weights)}
     try:
         inspect.signature(factory).bind(**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -12,9 +13,10 @@ from typing import Any, NoReturn
 import jax
 import optax
 
-from featvis import optimizers, transforms
+from featvis import generators, optimizers, transforms
 from featvis.errors import InputError
-from featvis.parameterizations import Parameterization
+from featvis.generators.finding import known as known_generator
+from featvis.parameterizations import CodePrior, Generator, Parameterization
 from featvis.transforms import Schedule, Transform
 from objectives import ParseError
 from objectives.expressions import Evaluator, required_arguments
@@ -50,6 +52,42 @@ def _ambiguous(name: str, classes: Sequence[type], /, *args: Any, **options: Any
     raise InputError(f"{name} is the name of {places}: rename one, or pass the object itself")
 
 
+class NotHeld(InputError):
+    """Nobody who reads a text has the data that it names."""
+
+
+def _generator(data: Callable[[str], Any] | None) -> Callable[..., Generator]:
+    """What a text calls `generator(...)`: one that is held, or one by its name or place."""
+
+    def generator(
+        place: str,
+        weights: str | None = None,
+        encoder: str | None = None,
+        *,
+        sha256: str | None = None,
+    ) -> Generator:
+        missing = None
+        if data is not None and sha256 is not None:
+            try:
+                held: Generator = data(sha256)
+                return held
+            except NotHeld as error:
+                missing = error
+        made = (
+            known_generator(place)
+            if weights is None and encoder is None
+            else generators.load(place, weights, encoder)
+        )
+        if sha256 is not None and made.digest != sha256:
+            raise InputError(
+                f"the weights of {place} that are here have the digest {made.digest[:12]}, and "
+                f"{sha256[:12]} are asked for: put those there, or pass parameterization= with them"
+            ) from missing
+        return made
+
+    return generator
+
+
 def _read(text: str, names: dict[str, Any], what: str, bare: Any = None) -> Any:
     try:
         return Evaluator(names, what, bare=bare).evaluate(text)
@@ -67,6 +105,9 @@ def parameterization(
 ) -> Parameterization:
     """A parameterization from its name (`fourier`) or a call (`Fourier(decay=1.5)`).
 
+    `latent:NAME` is the code of a generator by name or place, and `latent:NAME=FILE` with a file or
+    folder of its weights.
+
     Args:
         text: any case; what it leaves out of size and channels is filled in.
         size: (height, width) in pixels.
@@ -77,6 +118,9 @@ def parameterization(
     Raises:
         InputError: no such parameterization, arguments that it does not take, or two sizes.
     """
+    if match := re.fullmatch(r"\s*latent:([^=]+?)(?:=(.+?))?\s*", text, re.IGNORECASE | re.DOTALL):
+        given = ", ".join(repr(one) for one in match.groups() if one is not None)
+        text = f"Latent(generator=generator({given}))"
     classes = _classes(Parameterization)
     known = {
         name: _sized(cls, size, channels)
@@ -98,7 +142,8 @@ def parameterization(
             )
         return known[name.lower()]()
 
-    value = _read(text, {**known, "sha256": held}, "parameterization", bare)
+    named = {**known, **_classes(CodePrior), "generator": _generator(data), "sha256": held}
+    value = _read(text, named, "parameterization", bare)
     if not isinstance(value, Parameterization):
         raise InputError(f"{text!r} is not a parameterization such as fourier or Pixels(sd=0.1)")
     if fixed_size and value.size != tuple(size):

@@ -36,7 +36,8 @@ ROOMS = (
         "pictures",
     ),
     *("optimizers", "kernels", "weights", "jaxprs", "parameterizations", "transforms"),
-    *("models", "zoo", "loading", "text", "gradients", "results", "synthesis", "replay"),
+    *("models", "zoo", "loading", "generators", "text", "gradients", "results"),
+    *("synthesis", "replay"),
     *("natural", "evidence", "methods", "attribution", "pages", "cli"),
 )
 #: Lines of a file, but for one whole algebra and one whole family of networks.

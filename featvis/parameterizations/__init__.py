@@ -1,9 +1,18 @@
 """Parameterizations: how the numbers that are optimised become an image."""
 
+from featvis.parameterizations.code_priors import (
+    CodePrior,
+    Consistency,
+    NormalPrior,
+    Reconstruction,
+)
+from featvis.parameterizations.component import Component
 from featvis.parameterizations.cppn import CPPN
 from featvis.parameterizations.fourier import Fourier
 from featvis.parameterizations.framed import Framed
 from featvis.parameterizations.frozen import FrozenChannels
+from featvis.parameterizations.generator import Generator
+from featvis.parameterizations.latent import Latent
 from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
@@ -16,14 +25,21 @@ from featvis.parameterizations.upsampled import Upsampled
 __all__ = [
     "CPPN",
     "BoundedPixels",
+    "CodePrior",
+    "Component",
+    "Consistency",
     "FixedNorm",
     "Fourier",
     "Framed",
     "FrozenChannels",
+    "Generator",
+    "Latent",
     "MaCo",
+    "NormalPrior",
     "Parameterization",
     "Pixels",
     "Pyramid",
+    "Reconstruction",
     "Region",
     "Shared",
     "Upsampled",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from featvis import checks
-from featvis.parameterizations.parameterization import Parameterization
+from featvis.parameterizations.parameterization import Parameterization, Params
 
 
 class Around(Parameterization):
     """Base of those around another parameterization, `of`, whose channels are theirs by default.
 
-    What `of` holds and what it shares, they hold and share; one that has more adds it.
+    What `of` holds and what it shares, they hold and share; one that has more adds it. What
+    draws its parameters draws theirs.
     """
 
     #: What `of` is to be, as the message says.
@@ -37,6 +38,10 @@ class Around(Parameterization):
     def shared(self) -> frozenset[str]:
         """What `of` shares."""
         return self._of.shared
+
+    def pull(self, params: Params) -> Params:
+        """Return what draws the parameters of `of`."""
+        return self._of.pull(params)
 
     @property
     def _of(self) -> Parameterization:

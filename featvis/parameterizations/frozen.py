@@ -101,5 +101,9 @@ class FrozenChannels(Parameterization):
         """Return the free channels' nearest parameters that obey their constraints."""
         return {**self._free.project(self._without(params)), _HELD: params[_HELD]}
 
+    def pull(self, params: Params) -> Params:
+        """Return what draws the free channels' parameters."""
+        return self._free.pull(params)
+
     def _without(self, params: Params) -> Params:
         return {name: value for name, value in params.items() if name != _HELD}

@@ -18,14 +18,15 @@ from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.files import open_file, write_file
 from featvis.parameterizations import Parameterization
-from featvis.parameterizations.parameterization import data_of
+from featvis.parameterizations.component import data_of
 from featvis.results.format import is_whole
+from featvis.text import NotHeld
 
 #: Bytes of runs in a picture; longer ones are shared, or each picture of a batch had them all.
 _RUNS_INSIDE = 2**16
 
 
-_NAMED = re.compile(r"\bsha256\('([0-9a-f]{64})'\)")
+_NAMED = re.compile(r"\bsha256(?:\(|=)'([0-9a-f]{64})'\)")
 
 #: Bytes of an array of a parameterization that is kept in the shared file.
 _LARGEST_DATA = 2**22
@@ -133,7 +134,7 @@ def data_reader(
                 f"the picture was made with data of the digest {shown[:12]}; {given!r} holds "
                 f"{', '.join(one[:12] for one in held) or 'none'}"
             )
-        raise InputError(
+        raise NotHeld(
             f"the picture was made with data of the digest {shown[:12]}, which it does not keep: "
             "pass parameterization= with them"
             + (f", or put {shared_name(manifest)} into its folder" if "shared" in manifest else "")

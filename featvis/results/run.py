@@ -24,7 +24,7 @@ from featvis import text as texts
 from featvis.errors import InputError
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
-from featvis.parameterizations.parameterization import check_static
+from featvis.parameterizations.component import check_static
 from featvis.results.format import LARGEST, is_text, is_whole
 from featvis.transforms import Transform
 from objectives import Objective, parse

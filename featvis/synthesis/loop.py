@@ -281,6 +281,8 @@ def take_steps(
             program, weights, objective, drawn, now.step, dead, image
         )
         (gradient,) = decode_vjp(by_network + by_prior)
+        drawn_by = jax.vmap(parameterization.pull)(now.params)
+        gradient = {**gradient, **{name: gradient[name] + drawn_by[name] for name in drawn_by}}
 
         def update(
             gradient: Any, moments: Any, params: Any, score: jax.Array, key: jax.Array

@@ -26,7 +26,7 @@ from featvis import text as texts
 from featvis.models import Model
 from featvis.models.targets import named_arrays
 from featvis.parameterizations import Parameterization
-from featvis.parameterizations.parameterization import with_arrays
+from featvis.parameterizations.component import with_arrays
 from featvis.results import Result
 from featvis.results.manifest import Done, versions
 from featvis.results.run import Run, as_parameterization, check_positive, takes

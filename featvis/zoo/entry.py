@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax.core import FrozenDict
 
-from featvis.errors import CheckpointError, printable
+from featvis.errors import CheckpointError
 from featvis.models import Input, Model, Prepared
-from featvis.weights import download
-from featvis.weights.files import files_of_index, is_index, read_file, split_part
-from featvis.weights.hub import Hub, is_hub, parse_hub, split_hub
+from featvis.weights.finding import find_weights, first_found
 from featvis.weights.layouts import Fit, KeyLayout
 from featvis.weights.parts import WeightsFile
-from featvis.weights.sources import Download, Local, NoWeights, Source
+from featvis.weights.sources import NoWeights, Source
 from featvis.zoo.architecture import Adapted, Architecture
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
@@ -65,10 +62,7 @@ class ModelEntry:
 
     def find(self) -> tuple[Source, Path] | None:
         """The first source whose file is on this machine, and the file."""
-        for source in self.sources:
-            if path := source.find(self.name):
-                return source, path
-        return None
+        return first_found(self.name, self.sources)
 
     def load(self, weights: str | Path | None = None) -> Model:
         """Reads the weights, where it has any, and makes the model.
@@ -91,41 +85,8 @@ class ModelEntry:
             text = f"{self.architecture()!r}, version {fixed.version}"
             digest = hashlib.sha256(text.encode()).hexdigest()
             return self._model({}, self.labels(None), digest, fixed.origin)
-        source: Source
-        place: str | Path
-        shards: dict[str, Path] | None = None
-        if is_hub(weights):
-            address, part = split_hub(weights)
-            source = hub = parse_hub(address)
-            path = self._fetched(hub)
-            place = f"{path}#{part}" if part else path
-            if is_index(path):
-                # All of the commit that the index is of.
-                whole = dataclasses.replace(hub.at(path), digest=None)
-                folder = PurePosixPath(hub.path)
-                shards = {
-                    name: self._fetched(
-                        dataclasses.replace(whole, path=str(folder.with_name(name)))
-                    )
-                    for name in files_of_index(path)
-                }
-        elif re.match(r"[a-z][a-z0-9+.-]*://", str(weights), re.IGNORECASE):
-            raise CheckpointError(
-                f"{printable(weights)} is an address: download the file and give its place, or "
-                "name one of the Hugging Face hub, hf://owner/repository@revision/path"
-            )
-        elif weights is not None:
-            place = weights
-            source = Local(split_part(weights)[0].name, "given by the user", licence="not known")
-        elif (found := self.find()) is not None:
-            source, place = found
-        else:
-            raise CheckpointError(
-                f"the weights of {self.name} are not here: {'; or '.join(self._ways())}; or give a "
-                "file of them (weights=, --weights)"
-            )
-        source = source.at(split_part(place)[0])
-        file = read_file(place, source.sha256, shards)
+        found = find_weights(weights, self.name, self.sources, f"featvis fetch {self.name}")
+        source, file = found.source, found.file
         architecture = self.architecture()
         taken, adapted = architecture.nearest(file, self.layouts, self.input)
         digest = f"{file.digest}#{taken.part}" if self._is_choice(file, taken) else file.digest
@@ -133,10 +94,6 @@ class ModelEntry:
         if adapted is not None:
             return self._adapted(adapted, taken, file.path, digest, origin)
         return self._model(architecture.params_of(taken), self.labels(file.path), digest, origin)
-
-    def _fetched(self, hub: Hub) -> Path:
-        """A file of the hub, from the cache or from there."""
-        return hub.find(self.name) or download.fetch_source(hub, self.name)
 
     def _adapted(self, network: Adapted, taken: Fit, path: Path, digest: str, origin: str) -> Model:
         """The model with another head, or none, or of other input channels."""
@@ -163,14 +120,6 @@ class ModelEntry:
         except CheckpointError:
             return True
         return usual.part != found.part
-
-    def _ways(self) -> list[str]:
-        """How a user gets the weights, by the order of the sources."""
-        ways = [source.by_hand(self.name) for source in self.sources]
-        first = next((i for i, s in enumerate(self.sources) if isinstance(s, Download | Hub)), None)
-        if first is not None:
-            ways.insert(first, f"featvis fetch {self.name}")
-        return ways
 
     def outline(self) -> Model:
         """The model with shapes in the place of its weights, enough for `layers`."""

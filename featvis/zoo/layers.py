@@ -16,6 +16,7 @@ from featvis.kernels import Padding
 
 __all__ = [
     "Convolution",
+    "GroupNorm",
     "LayerNorm",
     "Linear",
     "adaptive_average_pool",
@@ -92,6 +93,30 @@ class LayerNorm(nnx.Module):
         x = x - x.mean(-1, keepdims=True)
         variance = jnp.mean(x * x, -1, keepdims=True)
         x = x * lax.rsqrt(variance + self.epsilon)
+        return x * along_last(self.scale, x) + along_last(self.bias, x)
+
+
+class GroupNorm(nnx.Module):
+    """Normalisation over all positions and a group of channels (Wu & He 2018).
+
+    Args:
+        features: channels.
+        groups: of as many channels each.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, features: int, groups: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.groups, self.epsilon = groups, epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(n, h, w, features) to the same."""
+        n, h, w, features = x.shape
+        grouped = x.reshape(n, h * w, self.groups, features // self.groups)
+        grouped = grouped - grouped.mean((1, 3), keepdims=True)
+        variance = jnp.mean(grouped * grouped, (1, 3), keepdims=True)
+        x = (grouped * lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return x * along_last(self.scale, x) + along_last(self.bias, x)
 
 

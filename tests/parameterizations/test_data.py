@@ -22,7 +22,7 @@ NUMBERS = math.prod(TOY_SIZE) * 3
 WIDE = 50 * 10**6 // (4 * NUMBERS)
 
 
-class Latent(fv.Parameterization):
+class Linear(fv.Parameterization):
     """A linear decoder: sigmoid(z @ weights)."""
 
     weights: jax.typing.ArrayLike = fv.leaf()
@@ -51,7 +51,7 @@ class Two(fv.Parameterization):
 
 def latent(seed=0, rows=4):
     rng = np.random.default_rng(seed)
-    return Latent(TOY_SIZE, weights=rng.normal(size=(rows, NUMBERS)).astype(np.float32))
+    return Linear(TOY_SIZE, weights=rng.normal(size=(rows, NUMBERS)).astype(np.float32))
 
 
 def run(toy, way, objective="conv:1", **options):
@@ -97,7 +97,7 @@ def test_weights_are_no_constants_of_the_program_of_the_steps(toy):
 def test_an_identity_decoder_is_pixels_to_the_bit(toy):
     # Adam's roots are fused with what is before them, and rounded as the compiler fuses.
     options = {"seed": [4, 9], "steps": 5, "optimizer": "sgd(0.1)"}
-    identity = Latent(TOY_SIZE, weights=np.eye(NUMBERS, dtype=np.float32))
+    identity = Linear(TOY_SIZE, weights=np.eye(NUMBERS, dtype=np.float32))
     through, plain = (run(toy, way, **options) for way in (identity, fv.Pixels(TOY_SIZE)))
     np.testing.assert_array_equal(through.images, plain.images)
     np.testing.assert_array_equal(through.scores, plain.scores)
@@ -113,7 +113,7 @@ def test_equal_by_value_and_alike_to_the_program_by_structure():
     assert one != dataclasses.replace(one, channels=3, size=(16, 12))
     # What others do with their array afterwards is theirs.
     mine = np.zeros((2, NUMBERS), np.float32)
-    way = Latent(TOY_SIZE, weights=mine)
+    way = Linear(TOY_SIZE, weights=mine)
     mine += 1
     assert not np.any(way.weights)
     with pytest.raises(ValueError, match="read-only"):
@@ -159,7 +159,7 @@ def test_a_picture_without_its_weights_says_which_it_needs(toy, made):
     with pytest.raises(fv.InputError, match=rf"digest {mine[:12]}, .*pass parameterization="):
         fv.replay(manifest, model=toy, progress=False)
     theirs = next(iter(run(toy, latent(1)).manifest["arrays"]))
-    with pytest.raises(fv.InputError, match=rf"digest {mine[:12]}; Latent.* holds {theirs[:12]}"):
+    with pytest.raises(fv.InputError, match=rf"digest {mine[:12]}; Linear.* holds {theirs[:12]}"):
         fv.replay(manifest, model=toy, progress=False, parameterization=latent(1))
     again = fv.replay(manifest, model=toy, progress=False, parameterization=latent())
     np.testing.assert_array_equal(again.images, made.images)
@@ -179,7 +179,7 @@ def test_weights_of_a_generator_are_named_and_not_kept(toy):
 def test_going_on_with_a_class_that_has_no_encode(toy, made):
     further = run(toy, latent(), init=made, steps=1)
     assert further.steps == 4
-    with pytest.raises(fv.InputError, match=r"Latent has no way .*encode.*init=result\.params"):
+    with pytest.raises(fv.InputError, match=r"Linear has no way .*encode.*init=result\.params"):
         run(toy, latent(), init=made.images)
 
 
@@ -206,7 +206,7 @@ class Bare(fv.Pixels):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Latent(TOY_SIZE, weights="x"), "Latent: weights is arrays or numbers, .*'x'"),
+        (lambda: Linear(TOY_SIZE, weights="x"), "Linear: weights is arrays or numbers, .*'x'"),
         (lambda: Listed(TOY_SIZE, mask=np.ones(3)), r"mask: ArrayLike = leaf\(\); got ndarray"),
         (lambda: Small(TOY_SIZE), r"decode must give an image \(12, 16, 3\)"),
         (lambda: Bare(TOY_SIZE), "init must give a dict of float32 arrays"),

@@ -1,0 +1,91 @@
+"""Generators by name, and one's own by the place of a function that makes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from featvis.errors import InputError, UnknownModel
+from featvis.generators import networks
+from featvis.generators.entry import GeneratorEntry
+from featvis.loading import call_factory, is_place, object_at
+from featvis.parameterizations import Generator
+
+
+@functools.cache
+def _entries() -> Mapping[str, GeneratorEntry]:
+    modules = [
+        importlib.import_module(f"{networks.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(networks.__path__)
+    ]
+    found = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, GeneratorEntry)
+    ]
+    return {entry.name: entry for entry in found}
+
+
+def available() -> list[GeneratorEntry]:
+    """All generators that `load` knows by name, whether their weights are here or not."""
+    return list(_entries().values())
+
+
+def entry(name: str) -> GeneratorEntry:
+    """What is known of a generator.
+
+    Raises:
+        UnknownModel: There is no such generator; the message gives the nearest names.
+    """
+    entries = _entries()
+    if name not in entries:
+        near = difflib.get_close_matches(str(name), entries, n=3) or list(entries)
+        raise UnknownModel(f"unknown generator {name!r}; nearest: {', '.join(near)}")
+    return entries[name]
+
+
+def load(
+    name: str, weights: str | Path | None = None, encoder: str | Path | None = None
+) -> Generator:
+    """Reads the weights of a generator.
+
+    Args:
+        name: one of the names in `available()`, as "taef2"; or where a function is that makes one's
+            own, as `mypackage.mymodule:factory`. It is imported and called, with `weights` where
+            they are given, and returns a `Generator` (`from_nnx`, `from_linen`, `from_function`).
+        weights: a file of them, or a folder of the decoder's and the encoder's; by default those
+            that are known. Also a file of the Hugging Face hub, and after a `#` the part of a file.
+        encoder: a file of the encoder's weights, where it is another one.
+
+    Raises:
+        UnknownModel: there is no such generator; the message gives the nearest names.
+        CheckpointError: its weights are not on this machine, damaged, or another network's.
+        InputError: the function is not there, fails, or returns something else.
+    """
+    if not is_place(name):
+        return entry(name).load(weights, encoder)
+    made = object_at(name, "a generator")
+    if not isinstance(made, Generator):
+        made = call_factory(name, "a generator", made, weights)
+    elif weights is not None:
+        raise InputError(f"{name} is no function: it takes no weights")
+    if encoder is not None:
+        raise InputError(f"{name} makes its own encoder: it takes no file of one")
+    if not isinstance(made, Generator):
+        raise InputError(
+            f"{name} must return a featvis.Generator (of from_nnx, from_linen or from_function of "
+            f"featvis.generators); got {type(made).__name__}"
+        )
+    return dataclasses.replace(made, place=name)
+
+
+@functools.cache
+def known(name: str) -> Generator:
+    """As `load` for a name alone; the second time the same."""
+    return load(name)

@@ -1,0 +1,1 @@
+"""The generators that are known by name, one file a family."""

@@ -1,0 +1,213 @@
+"""A generator: a pure function from a code to an image, with its weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis import checks
+from featvis.digests import digest_of_tree
+from featvis.errors import FeatvisError, InputError
+from featvis.parameterizations.component import Component
+from objectives import leaf
+
+#: Positions along each side of a code map of the dry run.
+_POSITIONS = 8
+
+
+class Generator(Component):
+    """A pure function from one code to one image, and where there is one, its encoder.
+
+    The weights are data of a compiled program: another generator of the same architecture compiles
+    nothing. Codes are (n,) or (h, w, c); images are (height, width, channels), float32, with black
+    and white at the ends of `range`.
+
+    Args:
+        decoder: `(params, code) -> image`, of one code; hashable, and equal for equal
+            architectures, as a function or a frozen dataclass is.
+        code: shape of a code; with a `stride`, of one at one position, (c,).
+        params: the decoder's weights, a pytree of arrays.
+        encoder: `(encoder_params, image) -> code`, of one image in `range`; None: there is none.
+        encoder_params: the encoder's weights.
+        stride: pixels along each side for a position of the code, where it is a map of any size;
+            None where it is of one size.
+        range: (black, white) of the images.
+        place: where it is found again, a name that `featvis.generators.load` knows or
+            `package.module:factory`; None: it is nobody's but the caller's.
+
+    Raises:
+        InputError: at construction, for what is out of its range, and where the decoder or the
+            encoder cannot be called or do not fit each other; says which shapes.
+    """
+
+    decoder: Callable[[Any, jax.Array], jax.Array]
+    code: tuple[int, ...]
+    params: Any = leaf()
+    encoder: Callable[[Any, jax.Array], jax.Array] | None = None
+    encoder_params: Any = leaf(default=None)
+    stride: int | None = None
+    range: tuple[float, float] = (0.0, 1.0)
+    place: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields, turn them into plain literals, and try both functions on shapes."""
+        super().__post_init__()
+        for name in ("decoder", "encoder"):
+            function = getattr(self, name)
+            if not callable(function) and not (name == "encoder" and function is None):
+                expected = "a function (params, code), one code to one image"
+                raise checks.error(self, name, expected, function)
+        code = self.code if isinstance(self.code, (tuple, list)) else (self.code,)
+        code = tuple(checks.integer(self, "code", side, 1) for side in code)
+        if len(code) not in ((1,) if self.stride is not None else (1, 3)):
+            expected = "(c,), of one position" if self.stride else "(n,) or (h, w, c)"
+            raise checks.error(self, "code", expected, self.code)
+        low, high = checks.interval(self, "range", self.range)
+        if low == high:
+            raise checks.error(self, "range", "(black, white), two numbers", self.range)
+        stride = self.stride
+        if stride is not None:
+            stride = checks.integer(self, "stride", stride, 1)
+        checks.set_fields(self, code=code, range=(low, high), stride=stride)
+        if self.place is not None and not isinstance(self.place, str):
+            raise checks.error(self, "place", "a name, or None", self.place)
+        self._try()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of its weights, and of what its codes and images are."""
+        seal = hashlib.sha256(f"{self.code} {self.stride} {self.range} ".encode())
+        seal.update(digest_of_tree((self.params, self.encoder_params)).encode())
+        return seal.hexdigest()
+
+    @functools.cached_property
+    def _text(self) -> str:
+        if self.place is None:
+            return f"sha256({self.digest!r})"
+        return f"generator({self.place!r}, sha256={self.digest!r})"
+
+    def __repr__(self) -> str:
+        """Its place, or that it has none, and the shape of its codes."""
+        what = f" at each {self.stride}x{self.stride} pixels" if self.stride else ""
+        return f"Generator({self.place or 'of one'}, code {self.code}{what})"
+
+    def code_for(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of the code of an image of at least (height, width) pixels."""
+        if self.stride is None:
+            return self.code
+        return -(-size[0] // self.stride), -(-size[1] // self.stride), *self.code
+
+    def image_for(self, code: tuple[int, ...]) -> tuple[int, int, int]:
+        """The shape (height, width, channels) of the image of a code of a shape.
+
+        Raises:
+            InputError: it has no code of that shape.
+        """
+        fits = code == self.code if self.stride is None else code[2:] == self.code
+        if not fits or len(code) != (3 if self.stride else len(self.code)):
+            wanted = f"(h, w, {self.code[0]})" if self.stride else str(self.code)
+            raise InputError(f"{self!r} takes codes {wanted}; got {code}")
+        leaves, structure = jax.tree.flatten(self)
+        kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
+        return _shape_of_image(structure, kinds, code)
+
+    def decode(self, code: jax.Array) -> jax.Array:
+        """The image of one code, float32 with black at 0 and white at 1; it may go beyond."""
+        image = self.decoder(self.params, code)
+        low, high = self.range
+        # Of the usual range nothing is computed, so that not one bit changes.
+        return image if self.range == (0.0, 1.0) else (image - low) / (high - low)
+
+    def encode(self, image: jax.Array) -> jax.Array:
+        """The code of one image (h, w, c) in [0, 1].
+
+        Raises:
+            InputError: it has no encoder.
+        """
+        if self.encoder is None:
+            raise InputError(
+                f"{self!r} has no encoder, so that nothing can begin from an image: begin from the "
+                "seed, or from parameters (init=result.params)"
+            )
+        low, high = self.range
+        seen = image if self.range == (0.0, 1.0) else low + image * (high - low)
+        return self.encoder(self.encoder_params, seen)
+
+    def _try(self) -> None:
+        """Both functions on shapes."""
+        shape = self.code if self.stride is None else (_POSITIONS, _POSITIONS, *self.code)
+        image = self.image_for(shape)
+        if self.stride is not None and image[:2] != (_POSITIONS * self.stride,) * 2:
+            raise InputError(
+                f"{self!r}: the decoder makes {image[0]}x{image[1]} pixels of {_POSITIONS}x"
+                f"{_POSITIONS} positions; expected {self.stride} times as many"
+            )
+        if self.encoder is not None:
+            leaves, structure = jax.tree.flatten(self)
+            kinds = tuple(jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves)
+            _check_encoder(structure, kinds, image, shape)
+
+
+@functools.lru_cache(maxsize=128)
+def _shape_of_image(
+    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], code: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """The shape of the image of a code, of generators of one architecture."""
+    generator: Generator = jax.tree.unflatten(structure, kinds)
+    z = jax.ShapeDtypeStruct(code, jnp.float32)
+    found = _called(generator, "decoder", lambda one, z: one.decoder(one.params, z), z)
+    shape: tuple[int, ...] = getattr(found, "shape", ())
+    if len(shape) != 3 or found.dtype != jnp.float32:
+        hint = ""
+        if len(shape) == 4 and shape[0] == 1:
+            hint = "; it is to take one code and to give one image, without a batch"
+        raise InputError(
+            f"{generator!r}: the decoder must make an image (height, width, channels) of float32 "
+            f"of a code {code}; it makes {_said(found)}{hint}"
+        )
+    return int(shape[0]), int(shape[1]), int(shape[2])
+
+
+@functools.lru_cache(maxsize=128)
+def _check_encoder(
+    structure: Any,
+    kinds: tuple[jax.ShapeDtypeStruct, ...],
+    image: tuple[int, int, int],
+    code: tuple[int, ...],
+) -> None:
+    """Checks that an encoder makes codes that its decoder takes."""
+    generator: Generator = jax.tree.unflatten(structure, kinds)
+    x = jax.ShapeDtypeStruct(image, jnp.float32)
+    found = _called(generator, "encoder", lambda one, x: one.encoder(one.encoder_params, x), x)
+    if getattr(found, "shape", None) != code or found.dtype != jnp.float32:
+        raise InputError(
+            f"{generator!r}: the encoder does not fit the decoder, which makes an image {image} of "
+            f"a code {code}; of that image it makes {_said(found)}"
+        )
+
+
+def _called(generator: Generator, what: str, function: Any, given: Any) -> Any:
+    """What a function of a generator gives for a shape."""
+    try:
+        return jax.eval_shape(function, generator, given)
+    except FeatvisError:
+        raise
+    # Whatever a network raises is its own; the user wants to know on what.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{generator!r}: its {what} cannot be called on one array {given.shape}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _said(found: Any) -> str:
+    if hasattr(found, "shape"):
+        return f"{found.dtype} {found.shape}"
+    return type(found).__name__

@@ -1,0 +1,210 @@
+"""An image as the code that a generator makes it of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from featvis import checks
+from featvis.errors import InputError
+from featvis.parameterizations.code_priors import CodePrior
+from featvis.parameterizations.generator import Generator
+from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
+from objectives import leaf
+
+_CODE = "code"
+_METHODS = ("linear", "cubic", "lanczos3", "nearest")
+
+
+class Latent(Parameterization):
+    """The code of a generator: `clip(generator(code))`, whose weights are data of the program.
+
+    What the generator cannot make does not come about: a generator of photographs keeps pictures
+    near to photographs (Nguyen et al., "Synthesizing the preferred inputs for neurons in neural
+    networks via deep generator networks", NeurIPS 2016). The parameters are `code`, float32.
+
+    Where the image goes beyond [0, 1] it is clipped, and the gradient is not.
+
+    Args:
+        size: (height, width) of the image in pixels; None: that of the generator, which has one.
+        channels: number of channels, that of the generator (the default).
+        generator: what makes the image.
+        code: shape of the code; None: the one that the generator has for an image of this size.
+        resize: how the generator's image is brought to `size` where its own is another: "linear",
+            "cubic", "lanczos3" or "nearest", without aliasing. None: the sizes are the same.
+        mean: around which the first code is drawn, a number or an array that broadcasts with it.
+        sd: standard deviation of the first code, likewise.
+        low: least value of each number of a code, likewise; None: any.
+        high: largest value, likewise; DGN-AM has [0, mean + 3 sd] of each unit.
+        radius: of a code, the root of the mean square of its numbers; None: any.
+        sphere: whether that is exactly `radius`; otherwise at most.
+        decay: what each step takes away of the code, from 0 to 1: it is multiplied by 1 - decay
+            after each step, and once at the start. DGN-AM has 0.01.
+        prior: what draws the code beside the objective, a `CodePrior` or a tuple of them.
+
+    Raises:
+        InputError: at construction, for a field that is out of its range or does not fit the
+            generator.
+    """
+
+    size: tuple[int, int] = None  # type: ignore[assignment]  # from the construction on
+    channels: int = None  # type: ignore[assignment]
+    generator: Generator | None = None
+    code: tuple[int, ...] | None = None
+    resize: str | None = None
+    mean: ArrayLike = leaf(default=0.0)
+    sd: ArrayLike = leaf(default=1.0)
+    low: ArrayLike | None = leaf(default=None)
+    high: ArrayLike | None = leaf(default=None)
+    radius: float | None = leaf(default=None)
+    sphere: bool = False
+    decay: float = leaf(default=0.0)
+    prior: CodePrior | tuple[CodePrior, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields, turn them into plain literals, and fit them to the generator."""
+        generator = self.generator
+        if not isinstance(generator, Generator):
+            expected = "a Generator, as featvis.generators.load('taef2')"
+            raise checks.error(self, "generator", expected, generator)
+        if self.size is None:
+            if generator.stride is not None:
+                expected = "(height, width): the generator makes images of any size"
+                raise checks.error(self, "size", expected, None)
+            checks.set_fields(self, size=generator.image_for(generator.code)[:2])
+        size = checks.image_size(self, "size", self.size)
+        code = generator.code_for(size)
+        if self.code is not None:
+            if not isinstance(self.code, (tuple, list)):
+                raise checks.error(self, "code", f"a shape, as {code}", self.code)
+            code = tuple(checks.integer(self, "code", side, 1) for side in self.code)
+        made = generator.image_for(code)
+        if self.channels is None:
+            checks.set_fields(self, channels=made[2])
+        super().__post_init__()
+        if self.channels != made[2]:
+            expected = f"{made[2]}, as of {generator!r}"
+            raise checks.error(self, "channels", expected, self.channels)
+        if self.resize is not None:
+            checks.choice(self, "resize", self.resize, _METHODS)
+        elif made[:2] != size:
+            raise InputError(
+                f"Latent: {generator!r} makes images of {made[0]}x{made[1]} pixels, and "
+                f"{size[0]}x{size[1]} are asked for: ask for its own size, or say how they are "
+                "resized, as resize='linear'"
+            )
+        checks.set_fields(self, code=code)
+        if not isinstance(self.sphere, bool):
+            raise checks.error(self, "sphere", "True or False", self.sphere)
+        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
+        if self.prior is not None and not all(isinstance(one, CodePrior) for one in priors):
+            expected = "a CodePrior, as NormalPrior(0.1), or a tuple of them"
+            raise checks.error(self, "prior", expected, self.prior)
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Checks what is data, where its values are there."""
+        for name in ("mean", "sd", "low", "high"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            try:
+                fits = np.broadcast_shapes(np.shape(value), self._shape) == self._shape
+            except ValueError:
+                fits = False
+            if not fits:
+                expected = f"a number, or an array that broadcasts with codes {self._shape}"
+                raise checks.error(self, name, expected, f"one {np.shape(value)}")
+        numbers = [_array(getattr(self, n)) for n in ("mean", "sd", "low", "high", "radius")]
+        _, sd, low, high, radius = numbers
+        for name, value in zip(("mean", "sd", "low", "high"), numbers, strict=False):
+            if value is not None and not np.all(np.isfinite(value)):
+                raise checks.error(self, name, "finite", "NaN or infinity")
+        if sd is not None and np.any(sd < 0):
+            raise checks.error(self, "sd", "at least 0", float(sd.min()))
+        if low is not None and high is not None and np.any(low > high):
+            raise checks.error(self, "low", "at most `high` everywhere", "above it")
+        if self.radius is None:
+            if self.sphere:
+                raise checks.error(self, "radius", "a number above 0, of the sphere", None)
+        elif radius is not None:
+            checks.positive(self, "radius", radius.item() if radius.ndim == 0 else self.radius)
+            boxed = self.low is not None or self.high is not None
+            if boxed and self.sphere:
+                raise checks.error(self, "sphere", "given without low and high", True)
+            inside = (low is None or np.all(low <= 0)) and (high is None or np.all(high >= 0))
+            if not inside:
+                # Scaling a code down must keep it in the box.
+                raise checks.error(self, "radius", "given with low <= 0 <= high", self.radius)
+        if isinstance(self.decay, (bool, int, float)):
+            checks.set_fields(self, decay=checks.number(self, "decay", self.decay, 0, 1))
+
+    @property
+    def _of(self) -> Generator:
+        assert self.generator is not None  # checked at construction
+        return self.generator
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        assert self.code is not None  # from the construction on
+        return self.code
+
+    def init(self, key: jax.Array) -> Params:
+        """Draw a normal code around `mean`, within the bounds."""
+        drawn = draw_normal(key, [self._shape])[0]
+        code = jnp.asarray(self.sd) * drawn + jnp.asarray(self.mean)
+        return {_CODE: self._bounded(code)}
+
+    def decode(self, params: Params) -> jax.Array:
+        """Turn a code into the generator's image, (h, w, c) float32 clipped to [0, 1]."""
+        image = self._of.decode(params[_CODE])
+        if image.shape != self.shape:
+            assert self.resize is not None  # checked at construction
+            image = jax.image.resize(image, self.shape, self.resize)
+        # Straight through: the value is clipped and the gradient is not.
+        return image + jax.lax.stop_gradient(jnp.clip(image, 0, 1) - image)
+
+    def encode(self, image: jax.Array) -> Params:
+        """Return the code of `image`, (h, w, c), by the generator's encoder, within the bounds.
+
+        Raises:
+            InputError: if the image has another shape, or the generator has no encoder.
+        """
+        image, own = self._check_image(image), self._of.image_for(self._shape)
+        if image.shape != own:
+            image = jnp.clip(jax.image.resize(image, own, self.resize or "linear"), 0, 1)
+        return {_CODE: self._bounded(self._of.encode(image))}
+
+    def project(self, params: Params) -> Params:
+        """Return the code within its bounds, less what decays."""
+        return {_CODE: self._bounded(params[_CODE]) * (1 - jnp.asarray(self.decay))}
+
+    def pull(self, params: Params) -> Params:
+        """Return what the priors draw the code to."""
+        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
+        pulls: list[Any] = [p.pull(self._of, params[_CODE]) for p in priors if p is not None]
+        return {_CODE: sum(pulls[1:], pulls[0])} if pulls else {}
+
+    def _bounded(self, code: jax.Array) -> jax.Array:
+        """The code in the box, then scaled into the ball or onto the sphere."""
+        if self.low is not None:
+            code = jnp.maximum(code, jnp.asarray(self.low))
+        if self.high is not None:
+            code = jnp.minimum(code, jnp.asarray(self.high))
+        if self.radius is None:
+            return code
+        # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
+        tiny = float(jnp.finfo(jnp.float32).tiny)
+        scale = self.radius * jax.lax.rsqrt(jnp.maximum(jnp.mean(code**2), tiny))
+        return code * (scale if self.sphere else jnp.minimum(1, scale))
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """The numbers of data; None where they are not there, or JAX's stand-ins for them."""
+    if value is None or isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct)):
+        return None
+    return np.asarray(value)
