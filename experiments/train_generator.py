@@ -28,7 +28,7 @@ import studies
 from PIL import Image
 
 import featvis as fv
-from featvis.generators.small import CodeDenoiser, CodeGenerator
+from featvis.generators.networks.mnist_ppgn import CodeDenoiser, CodeGenerator
 from featvis.images import image_files
 from featvis.pictures import to_picture
 from featvis.zoo.networks.mnist import CodeClassifier, PooledClassifier
@@ -158,6 +158,7 @@ class Discriminator:
         }
 
     def init(self, seed: int) -> Any:
+        """Weights as for training (He et al. 2015)."""
         rng = np.random.default_rng(seed)
         return {
             name: jnp.asarray(rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape), jnp.float32)
@@ -165,6 +166,7 @@ class Discriminator:
         }
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
+        """Scores (n,) of images (n, h, w, c)."""
         for name in ("conv1", "conv2"):
             x = jax.lax.conv_general_dilated(
                 x, params[name], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -186,7 +188,7 @@ def generating(
         wanted = encoder(encoding, images)
 
         def of_generator(params: Any) -> Any:
-            made = generator(params, wanted["code"])["image"]
+            made = generator(params, wanted["code"])
             found = encoder(encoding, made)
             losses = {name: relative(found[name], wanted[name]) for name in ("conv2", "code")}
             losses["image"] = relative(made, images)
@@ -231,7 +233,7 @@ def denoising(
         noise = CODE_NOISE * deviation * jax.random.normal(key, code.shape)
 
         def loss(params: Any) -> jax.Array:
-            return relative(network(params, code + noise)["code"], code)
+            return relative(network(params, code + noise), code)
 
         value, gradient = jax.value_and_grad(loss)(state["params"])
         steps, moments = rule.update(gradient, state["moments"], state["params"])
@@ -331,12 +333,14 @@ def sheet(rows: list[np.ndarray], path: Path) -> None:
     picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(path)
 
 
-def flat(tree: Any, before: str) -> dict[str, np.ndarray]:
+def flat(tree: Any, before: str = "") -> dict[str, np.ndarray]:
     """The arrays of a nested dict by their paths."""
     found = {}
     for name, value in tree.items():
-        path = f"{before}/{name}"
-        found |= flat(value, path) if isinstance(value, dict) else {path: np.asarray(value)}
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{name}/")
+        else:
+            found[f"{before}{name}"] = np.asarray(value)
     return found
 
 
@@ -354,7 +358,7 @@ def main() -> None:
     )
     command.add_argument("--size", type=int, default=32, help="side of images that are no idx file")
     command.add_argument("--code", type=int, default=64, help="width of the code")
-    command.add_argument("--width", type=int, default=16, help="of the generator's maps")
+    command.add_argument("--width", type=int, default=24, help="of the generator's maps")
     command.add_argument("--steps", type=int, default=8000, help="of the generator")
     options = command.read()
     started = time.perf_counter()
@@ -383,9 +387,11 @@ def main() -> None:
     encoding = classifier("classifier", encoder, seed)
     print(f"classifier: test accuracy {accuracy(encoder, encoding, data.test):.4f}")
     encode = jax.jit(lambda x: encoder(encoding, x)["code"])
-    decode = jax.jit(lambda params, code: generator(params, code)["image"])
+    decode = jax.jit(lambda params, code: generator(params, code))
     some = jnp.asarray(data.train.images[:20000], jnp.float32) / 255
-    codes = np.concatenate([np.asarray(encode(some[i : i + 1000])) for i in range(0, len(some), 1000)])
+    codes = np.concatenate(
+        [np.asarray(encode(some[i : i + 1000])) for i in range(0, len(some), 1000)]
+    )
     mean, deviation = codes.mean(0), codes.std(0)
     factor = np.linalg.cholesky(np.cov(codes.T) + 1e-6 * np.eye(options.code)).astype(np.float32)
     shown = jnp.asarray(data.test.images[:20], jnp.float32) / 255
@@ -419,13 +425,13 @@ def main() -> None:
         "image error": float(relative(again, tested)),
         "code error": float(relative(encode(again), encode(tested))),
         "code error of the denoiser": float(
-            relative(denoiser(denoised, encode(tested))["code"], encode(tested))
+            relative(denoiser(denoised, encode(tested)), encode(tested))
         ),
     }
     from safetensors.numpy import save_file
 
-    arrays = flat({"classifier": encoding, "generator": made, "denoiser": denoised}, "")
-    arrays |= flat({"codes": {"mean": mean, "deviation": deviation, "factor": factor}}, "")
+    parts = {"classifier": encoding, "generator": made, "denoiser": denoised, "judge": judging}
+    arrays = flat({**parts, "codes": {"mean": mean, "deviation": deviation, "factor": factor}})
     card = {
         "data": options.folder.name,
         "classes": data.names,
@@ -436,9 +442,8 @@ def main() -> None:
         "generator": asdict(generator),
         "figures": {name: round(value, 5) for name, value in figures.items()},
     }
-    for name, part in {"generator": arrays, "judge": flat({"judge": judging}, "")}.items():
-        arrays = {key.lstrip("/"): np.ascontiguousarray(a, np.float32) for key, a in part.items()}
-        save_file(arrays, options.out / f"{name}.safetensors", {"card": json.dumps(card)})
+    arrays = {key: np.ascontiguousarray(a, np.float32) for key, a in arrays.items()}
+    save_file(arrays, options.out / "generator.safetensors", {"card": json.dumps(card)})
     (options.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     print("; ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     studies.finish(started, options.out)

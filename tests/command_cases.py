@@ -18,5 +18,6 @@ CASES = {
     "facets": (["efficientnet_lite9", "block4:3", "photographs"], "efficientnet_lite"),
     "index": (["efficientnet_lite0", "none", "--out", "none.index"], "none"),
     "top": (["none.index", "block4:3"], "none.index"),
+    "sample": (["mnist_ppgm", "--class", "7"], "mnist_ppgn"),
     "replay": (["none.png"], "none.png"),
 }

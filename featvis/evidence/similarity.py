@@ -126,7 +126,8 @@ def diversity(images: ArrayLike, features: ArrayLike | None = None) -> Diversity
         alike = float(np.concatenate(parts).mean())
     apart = np.nan
     if features is not None:
-        rows = np.asarray(features, np.float64).reshape(len(features), -1)
+        rows = np.asarray(features, np.float64)
+        rows = rows.reshape(len(rows), -1)
         if len(rows) != len(pictures):
             raise InputError(f"features are of {len(rows)} pictures; there are {len(pictures)}")
         apart = float(np.linalg.norm(rows[first] - rows[second], axis=1).mean())

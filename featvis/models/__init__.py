@@ -1,6 +1,7 @@
 """Networks: what they are to featvis, and one's own."""
 
 from featvis.models.batch_norm import batch_norm_prior
+from featvis.models.captions import Captioner
 from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.function import from_function
 from featvis.models.input import Input
@@ -12,6 +13,7 @@ from featvis.models.targets import Target, sorted_activations, target
 
 __all__ = [
     "Apply",
+    "Captioner",
     "Input",
     "Model",
     "Prepared",

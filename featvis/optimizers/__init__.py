@@ -10,6 +10,7 @@ from featvis.optimizers.preimage import (
 )
 from featvis.optimizers.sampling import (
     KeepBestState,
+    NoiseState,
     gaussian_noise,
     keep_best,
     normalize_by_mean_abs,
@@ -18,6 +19,7 @@ from featvis.optimizers.sampling import (
 __all__ = [
     "IMAGES",
     "KeepBestState",
+    "NoiseState",
     "PreimageState",
     "denoised_ascent",
     "gaussian_noise",

@@ -13,7 +13,13 @@ import optax
 from featvis.errors import InputError
 
 
-def gaussian_noise(sd: float) -> optax.GradientTransformationExtraArgs:
+class NoiseState(NamedTuple):
+    """What `gaussian_noise` hands to its next step."""
+
+    step: jax.Array
+
+
+def gaussian_noise(sd: float | optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """Adds normal noise to an update, another for each image and step.
 
     The last part of a chain makes Langevin dynamics of an ascent:
@@ -21,28 +27,30 @@ def gaussian_noise(sd: float) -> optax.GradientTransformationExtraArgs:
     noise from `optax.add_noise`, which draws from a seed of its own.
 
     Args:
-        sd: standard deviation of the noise in the units of the parameters, at least 0.
+        sd: standard deviation of the noise in the units of the parameters, at least 0; or an optax
+            schedule of it.
 
     Raises:
         InputError: another number.
     """
     number = isinstance(sd, numbers.Real) and not isinstance(sd, bool)
-    if not (number and math.isfinite(sd) and sd >= 0):
-        raise InputError(f"sd must be a number of at least 0; got {sd!r}")
+    if not callable(sd) and not (number and math.isfinite(sd) and sd >= 0):
+        raise InputError(f"sd must be a number of at least 0, or a schedule; got {sd!r}")
 
-    def init(params: Any) -> optax.EmptyState:
-        return optax.EmptyState()
+    def init(params: Any) -> NoiseState:
+        return NoiseState(jnp.int32(0))
 
     def update(
         updates: Any, state: Any, params: Any = None, *, key: jax.Array, **more: Any
     ) -> tuple[Any, Any]:
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(key, len(leaves))
+        size = jnp.asarray(sd(state.step) if callable(sd) else sd, jnp.float32)
         noisy = [
-            leaf + sd * jax.random.normal(one, jnp.shape(leaf), jnp.float32)
+            leaf + size * jax.random.normal(one, jnp.shape(leaf), jnp.float32)
             for leaf, one in zip(leaves, keys, strict=True)
         ]
-        return jax.tree.unflatten(structure, noisy), state
+        return jax.tree.unflatten(structure, noisy), NoiseState(state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

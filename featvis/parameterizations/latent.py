@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -38,6 +39,8 @@ class Latent(Parameterization):
             "cubic", "lanczos3" or "nearest", without aliasing. None: the sizes are the same.
         mean: around which the first code is drawn, a number or an array that broadcasts with it.
         sd: standard deviation of the first code, likewise.
+        factor: in place of `sd`, a matrix that the normal draw of a flat code is multiplied by, for
+            numbers that go together: a square root of their covariance.
         low: least value of each number of a code, likewise; None: any.
         high: largest value, likewise; DGN-AM has [0, mean + 3 sd] of each unit.
         radius: of a code, the root of the mean square of its numbers; None: any.
@@ -58,6 +61,7 @@ class Latent(Parameterization):
     resize: str | None = None
     mean: ArrayLike = leaf(default=0.0)
     sd: ArrayLike = leaf(default=1.0)
+    factor: ArrayLike | None = leaf(default=None)
     low: ArrayLike | None = leaf(default=None)
     high: ArrayLike | None = leaf(default=None)
     radius: float | None = leaf(default=None)
@@ -108,6 +112,10 @@ class Latent(Parameterization):
 
     def _check_data(self) -> None:
         """Checks what is data, where its values are there."""
+        count = math.prod(self._shape)
+        if self.factor is not None and np.shape(self.factor) != (count, count):
+            expected = f"a matrix {(count, count)}, of codes {self._shape}"
+            raise checks.error(self, "factor", expected, f"one {np.shape(self.factor)}")
         for name in ("mean", "sd", "low", "high"):
             value = getattr(self, name)
             if value is None:
@@ -156,7 +164,11 @@ class Latent(Parameterization):
     def init(self, key: jax.Array) -> Params:
         """Draw a normal code around `mean`, within the bounds."""
         drawn = draw_normal(key, [self._shape])[0]
-        code = jnp.asarray(self.sd) * drawn + jnp.asarray(self.mean)
+        if self.factor is None:
+            drawn = jnp.asarray(self.sd) * drawn
+        else:
+            drawn = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
+        code = drawn + jnp.asarray(self.mean)
         return {_CODE: self._bounded(code)}
 
     def decode(self, params: Params) -> jax.Array:

@@ -8,12 +8,29 @@ by `experiments/train_generator.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 from flax import nnx
 
+from featvis.models import Input
+from featvis.weights.layouts import KeyLayout, Rule
+from featvis.weights.sources import Package
 from featvis.zoo.architecture import Architecture
+from featvis.zoo.entry import model_entry
 from featvis.zoo.layers import Convolution, Linear, max_pool
+
+#: Of the generator, its classifier and its judge.
+WEIGHTS = Package(
+    "featvis", "featvis", "generators/weights/mnist_ppgn.safetensors", licence="Apache-2.0"
+)
+#: Each network is behind a prefix of its own, by which it is found.
+LAYOUT = KeyLayout("train_generator", (Rule(r"(.+)", r"\1"),))
+_INPUT = Input(size=(28, 28), channels=1)
+
+
+def _digits(path: Path | None) -> tuple[str, ...]:
+    return tuple("0123456789")
 
 
 @dataclass(frozen=True)
@@ -86,3 +103,29 @@ class _PooledNetwork(nnx.Module):
         out["pool"] = x = x.mean((1, 2))
         out["logits"] = self.logits(x)
         return out
+
+
+@model_entry(
+    parameters=0,
+    input=_INPUT,
+    accuracy=0.99,
+    sources=(WEIGHTS,),
+    layouts=(LAYOUT,),
+    labels=_digits,
+)
+def mnist_classifier() -> CodeClassifier:
+    """Classifier of MNIST's digits, the encoder of the generator mnist_ppgn."""
+    return CodeClassifier()
+
+
+@model_entry(
+    parameters=0,
+    input=_INPUT,
+    accuracy=0.99,
+    sources=(WEIGHTS,),
+    layouts=(LAYOUT,),
+    labels=_digits,
+)
+def mnist_judge() -> PooledClassifier:
+    """Classifier of MNIST's digits that judges samples and never conditions them."""
+    return PooledClassifier()

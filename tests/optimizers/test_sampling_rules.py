@@ -16,13 +16,13 @@ _D = jnp.float32([0.5, -1.5, 0, 4])
 
 def _step(rule, updates, params=None, value=0.0, state=None):
     rule = text.optimizer(rule)
-    params = jnp.zeros_like(updates) if params is None else params
+    params = jax.tree.map(jnp.zeros_like, updates) if params is None else params
     state = rule.init(params) if state is None else state
     return rule.update(updates, state, params, value=jnp.float32(value), grad=updates, key=_KEY)
 
 
 def test_mean_abs_is_one_and_the_direction_stays():
-    for size in (1.0, 1e-42, 1e37):
+    for size in (1.0, 1e-37, 1e37):
         found, _ = _step("normalize_by_mean_abs()", jnp.float32(size) * _D)
         np.testing.assert_allclose(found, np.float32([0.5, -1.5, 0, 4]) / 1.5, rtol=0.02)
 
@@ -74,7 +74,8 @@ def test_it_has_a_text():
     np.testing.assert_allclose(found, -0.5 * _D)
 
 
-@pytest.mark.parametrize("bad", ["keep_best(sgd(1.0), 0)", "keep_best(sgd(1.0), 1.5)", "keep_best(3, 3)"])
+@pytest.mark.parametrize("bad", ["sgd(1.0), 0", "sgd(1.0), 1.5", "3, 3"])
 def test_what_is_out_of_range_is_said(bad):
-    with pytest.raises(InputError, match="keep_best|steps must"):
+    bad = f"keep_best({bad})"
+    with pytest.raises(InputError, match=r"keep_best|steps must"):
         text.optimizer(bad)
