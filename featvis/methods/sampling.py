@@ -26,14 +26,13 @@ from featvis.methods.recipe import (
     setting_of,
 )
 from featvis.models import Captioner, Model
-from featvis.models.captions import LAYER, sentence_probability
+from featvis.models.captions import SENTENCE, WORDS, sentence_probability
 from featvis.parameterizations import Generator, Region
 from featvis.results import Result
 from featvis.results.run import as_objective, check_positive
 from objectives import (
     Activations,
     DoubtedLogit,
-    Layer,
     Logit,
     LogProbability,
     Objective,
@@ -431,15 +430,14 @@ def _captioner(place: str) -> Captioner:
 
 def _of_words(captioner: Captioner, words: str) -> _Condition:
     model = captioner.model(words)
-    count = len(captioner.numbers(words))
 
     def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
-        return sentence_probability(np.asarray(acts[LAYER], np.float64))
+        return sentence_probability(np.asarray(acts[WORDS], np.float64))
 
     def objective(recipe: Recipe, n: int) -> Objective:
-        return count * Layer(LAYER)
+        return Logit(0, SENTENCE)
 
-    return _Condition(model, LAYER, (words,), objective, measure, "words", 0.5)
+    return _Condition(model, SENTENCE, (words,), objective, measure, "words", 0.5)
 
 
 _NOWHERE = Setting((1, 1), 1, 1.0, 1.0, True, None)

@@ -18,8 +18,8 @@ from featvis.models.function import from_function
 from featvis.models.input import Input
 from featvis.models.model import Model
 
-#: The one layer of the model of a sequence.
-LAYER = "words"
+#: Layers of the model of a sentence: the log-probability of each word, and their sum.
+WORDS, SENTENCE = "words", "sentence"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,9 @@ class Captioner:
         return tuple(self.vocabulary.index(one) for one in given)
 
     def model(self, words: str) -> Model:
-        """The model of a sentence: its layer `words` has each word's log-probability, (n, t).
+        """The model of a sentence.
 
+        Its layers are `words`, each one's log-probability (n, t), and `sentence`, their sum (n, 1).
         The words are data: another sentence of as many compiles nothing.
         """
         numbers = jnp.asarray(self.numbers(words), jnp.int32)
@@ -72,7 +73,8 @@ class _Said:
     apply: Any
 
     def __call__(self, params: Any, images: jax.Array) -> dict[str, jax.Array]:
-        return {LAYER: plain(self.apply)(params["network"], images, params["words"])}
+        words = plain(self.apply)(params["network"], images, params["words"])
+        return {WORDS: words, SENTENCE: jnp.sum(words, axis=1, keepdims=True)}
 
 
 def sentence_probability(logarithms: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Plug & Play: closed forms of linear generators, the authors' traps, MNIST, and bad input."""
 
 import compiles
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def gaussian():
 def _codes(model, prior, rule, n=2, steps=400, scale=1.0, seed=0, weight=1.0):
     written = fv.Latent(generator=_linear(scale), prior=fv.Consistency(prior))
     found = fv.synthesize(
-        model, weight * fv.Layer("log"), written, optimizer=rule, transform="none", batch=n,
+        model, weight * fv.Logit(0, "log"), written, optimizer=rule, transform="none", batch=n,
         steps=steps, seed=seed, progress=False,
     )  # fmt: skip
     return found.params["code"]
@@ -165,3 +166,49 @@ def test_weights_of_another_generator_and_codes_of_another_shape_are_refused(tmp
     generator = generators.load("mnist_ppgn")
     with pytest.raises(InputError, match=r"takes codes \(64,\); got \(32,\)"):
         fv.Latent(generator=generator, code=(32,))
+
+
+# ---- conditions
+
+
+def test_the_authors_log_p_leaves_out_what_the_other_logits_do():
+    """Of a linear softmax the gradient is known: W_k − Σ p_j·W_j, and theirs (1 − p_k)·W_k."""
+    weights = np.float32(_rng.normal(size=(16, 4)))
+
+    def apply(params, image):
+        return {"logits": image.reshape(len(image), -1) @ params}
+
+    model = fv.from_function(apply, weights, input=fv.Input((4, 4), channels=1))
+    x = jnp.asarray(_rng.uniform(size=(1, *_PIXELS)), jnp.float32)
+
+    def slope(objective):
+        def score(x):
+            return objective(model.apply(model.params, x), x).sum()
+
+        return jax.grad(score)(x).ravel()
+
+    p = jax.nn.softmax(x.ravel() @ weights)
+    np.testing.assert_allclose(slope(fv.LogProbability(2)), weights[:, 2] - weights @ p, atol=1e-5)
+    theirs = (1 - p[2]) * weights[:, 2]
+    np.testing.assert_allclose(slope(fv.DoubtedLogit(2)), theirs, atol=1e-5)
+    assert np.abs(theirs - slope(fv.LogProbability(2))).max() > 0.1
+
+
+def test_words_are_said_in_their_order_and_unknown_ones_are_refused():
+    """The sum over words of log p, of a captioner whose words are brightness by rows."""
+
+    def apply(params, images, words):
+        rows = jax.nn.log_softmax(params * images.mean(3).mean(2)[:, : words.shape[0], None])
+        return jnp.take_along_axis(rows, words[None, :, None], axis=2)[..., 0]
+
+    captioner = fv.Captioner(
+        apply, jnp.float32([1, -2, 0.5]), ("a", "dark", "row"), fv.Input((4, 4), channels=1)
+    )
+    x = np.float32(_rng.uniform(size=(2, *_PIXELS)))
+    found = captioner.model("row a dark")(x)
+    scores = np.float32([1, -2, 0.5]) * x.mean((2, 3))[:, :3, None]
+    wanted = (scores - np.log(np.exp(scores).sum(2, keepdims=True)))[:, [0, 1, 2], [2, 0, 1]]
+    np.testing.assert_allclose(found["words"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(found["sentence"][:, 0], wanted.sum(1), rtol=1e-5)
+    with pytest.raises(InputError, match="no word 'rows'; nearest: row"):
+        captioner.model("a rows")
