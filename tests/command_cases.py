@@ -3,6 +3,7 @@
 #: Arguments that are a mistake, by command, and what the line says.
 CASES = {
     "models": (["--nothing"], "nothing"),
+    "generators": (["--nothing"], "nothing"),
     "fetch": (["efficientnet_lite9"], "efficientnet_lite"),
     "layers": (["efficientnet_lite9"], "efficientnet_lite"),
     "render": (["efficientnet_lite9", "block8:3"], "efficientnet_lite"),

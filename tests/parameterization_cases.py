@@ -1,13 +1,21 @@
 """One list of parameterizations, sent through every law by the tests."""
 
+import jax
+import numpy as np
+
+from featvis import generators
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
+    Consistency,
     FixedNorm,
     Fourier,
     Framed,
     FrozenChannels,
+    Generator,
+    Latent,
     MaCo,
+    NormalPrior,
     Parameterization,
     Pixels,
     Pyramid,
@@ -18,6 +26,30 @@ from featvis.parameterizations import (
 
 #: (mean, c0, c1, c2) of a channel's spectrum, as MaCo has it.
 ROW = (-0.4, -1.7, -1.2, 0.01)
+
+
+#: What the generator of the cases makes.
+MADE = (9, 14, 3)
+
+
+def _decoded(params, code):
+    return jax.nn.sigmoid((code @ params).reshape(MADE))
+
+
+def _encoded(params, image):
+    return (jax.numpy.log(image) - jax.numpy.log1p(-image)).reshape(-1) @ params
+
+
+def generator():
+    """A generator by its place: a linear map behind a sigmoid, and its inverse."""
+    rows = np.random.default_rng(0).normal(size=(np.prod(MADE), 6))
+    params = np.float32(3 * np.linalg.qr(rows)[0].T)
+    return Generator(_decoded, (6,), params=params, encoder=_encoded, encoder_params=params.T / 9)
+
+
+def _latent(size, **options):
+    options = options if size == MADE[:2] else {**options, "resize": "linear"}
+    return Latent(size, generator=generators.load("parameterization_cases:generator"), **options)
 
 
 def cases(size=(9, 14), channels=3):
@@ -42,6 +74,7 @@ def cases(size=(9, 14), channels=3):
         FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
         FixedNorm(size, channels, decay=1.0),
         Shared(size, of=Fourier(size, channels), grid=(1, 2)),
+        *([_latent(size), _latent(size, low=-1.0, high=1.0, radius=0.5)] if channels == 3 else []),
     ]
 
 
@@ -60,6 +93,7 @@ def runs(size=(9, 14)):
         MaCo(size),
         FixedNorm(size),
         Shared(size, of=Fourier(size), grid=(1, 1)),
+        _latent(size, prior=(NormalPrior(0.1), Consistency(0.1))),
     ]
 
 

@@ -33,12 +33,17 @@ def load_network(name: str, weights: str | None) -> Model:
     """Load a network; one's own may be in the working folder, after all that is installed."""
     if not loading.is_place(name):
         return loading.load(name, weights)
-    with suppress(FileNotFoundError):  # somebody deleted it
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+    see_working_folder()
     # Whatever a network of one's own prints is no line of ours.
     with redirect_stdout(sys.stderr):
         return loading.load(name, weights)
+
+
+def see_working_folder() -> None:
+    """Let what is of one's own be found in the working folder, after all that is installed."""
+    with suppress(FileNotFoundError):  # somebody deleted it
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
 
 def size_of(text: str | None, network: Model) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""`featvis models`, `fetch` and `layers`: which networks there are, and what is in them."""
+"""`featvis models`, `generators`, `fetch`, `layers`: what there is by name, and what is in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from argparse import Namespace
 
 import numpy as np
 
-from featvis import loading
+from featvis import generators, loading
 from featvis.cli.command import JSON, NETWORK, QUIET, SIZE, command
 from featvis.cli.network import network_of, size_of
 from objectives import Channel, Logit, Neuron
@@ -31,12 +31,29 @@ def list_models(given: Namespace) -> None:
         )
 
 
-@command("MODEL", QUIET, JSON, examples=("resnet18",))
+@command("", JSON, name="generators", examples=("", "--json"))
+def list_generators(given: Namespace) -> None:
+    """List the generators that can be loaded by name, and where their weights come from."""
+    for entry in generators.available():
+        if given.json:
+            print(json.dumps(entry.as_dict()))
+            continue
+        code = "x".join(map(str, (*(("h", "w") if entry.stride else ()), *entry.code)))
+        here = "here" if entry.available else "not here"
+        source = entry.decoder.sources[-1]
+        print(f"{entry.name:12} {code:10} {here:9} {source} ({source.licence})  {entry.summary}")
+
+
+@command("MODEL", QUIET, JSON, examples=("resnet18", "taef2"))
 def fetch(given: Namespace) -> None:
-    """Download the weights of a network, check them, and keep them in the cache folder."""
+    """Download the weights of a network or generator, check them, and keep them in the cache."""
     (model,) = given.words
-    path = loading.fetch(model, progress=not given.quiet)
-    print(json.dumps({"model": model, "weights": str(path)}) if given.json else path)
+    if model in {entry.name for entry in generators.available()}:
+        paths = generators.fetch(model, progress=not given.quiet)
+    else:
+        paths = [loading.fetch(model, progress=not given.quiet)]
+    for path in paths:
+        print(json.dumps({"model": model, "weights": str(path)}) if given.json else path)
 
 
 @command("[MODEL]", NETWORK, SIZE, JSON, examples=("efficientnet_lite0", "vgg16 --size 160x224"))

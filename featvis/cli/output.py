@@ -19,7 +19,7 @@ import typer
 from featvis import text as texts
 from featvis.cache import enable_cache
 from featvis.cli.command import INTERRUPTED
-from featvis.cli.network import size_of
+from featvis.cli.network import see_working_folder, size_of
 from featvis.errors import InputError, NonFiniteError, OutputError, printable
 from featvis.files import (
     is_folder,
@@ -53,6 +53,7 @@ def options_of(given: Namespace, network: Model) -> dict[str, Any]:
     """Return what the command line says of a run, in the words of Python: `size` too."""
     size, takes = size_of(given.size, network), network.input
     if given.param is not None:
+        see_working_folder()  # for a generator of one's own
         texts.parameterization(
             given.param, size or takes.size, takes.channels, fixed_size=size is not None
         )

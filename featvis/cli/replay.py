@@ -12,7 +12,7 @@ import typer
 
 from featvis import limits, loading
 from featvis.cli.command import FILES, INTERRUPTED, NETWORK, command
-from featvis.cli.network import load_network
+from featvis.cli.network import load_network, see_working_folder
 from featvis.cli.output import SILENT, report, save, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import name_limit, output_path, shorten_name
@@ -46,6 +46,7 @@ def replay_file(given: Namespace) -> None:
         )
     if given.model is not None or given.weights is not None:
         network = load_network(given.model or made_with, given.weights)
+    see_working_folder()  # for a generator of one's own
     name = shorten_name(file.stem, name_limit(file.parent) - len("-replay.png")) + "-replay"
     path = output_path(given.output or file.with_name(f"{name}.png"), name=name)
     original = file if file.suffix.lower() == ".png" else file.with_suffix(".png")

@@ -7,12 +7,13 @@ result = fv.synthesize(model, "logits:285", fv.Latent((192, 192), generator=taef
 """
 
 from featvis.generators.entry import GeneratorEntry
-from featvis.generators.finding import available, load
+from featvis.generators.finding import available, fetch, load
 from featvis.generators.own import from_function, from_linen, from_nnx
 
 __all__ = [
     "GeneratorEntry",
     "available",
+    "fetch",
     "from_function",
     "from_linen",
     "from_nnx",

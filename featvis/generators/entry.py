@@ -164,8 +164,8 @@ def _within(weights: str | Path | None, part: Part, *, needed: bool = True) -> s
 
 def _found(part: Part, name: str, weights: str | Path | None) -> WeightsFile:
     """The file of a part's weights."""
-    found = find_weights(weights, name, part.sources, given_as="weights=, or latent:NAME=FILE")
-    return found.file
+    told = f"featvis fetch {name}", "weights=, or latent:NAME=FILE"
+    return find_weights(weights, name, part.sources, *told).file
 
 
 def _fitted(part: Part, file: WeightsFile) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from featvis.generators import networks
 from featvis.generators.entry import GeneratorEntry
 from featvis.loading import call_factory, is_place, object_at
 from featvis.parameterizations import Generator
+from featvis.weights import download
+from featvis.weights.watch import Limits
 
 
 @functools.cache
@@ -83,6 +86,32 @@ def load(
             f"featvis.generators); got {type(made).__name__}"
         )
     return dataclasses.replace(made, place=name)
+
+
+def fetch(name: str, *, progress: bool = True) -> list[Path]:
+    """Gets the weights of a generator into the cache folder, where `load` finds them.
+
+    Args:
+        name: one of the names in `available()`.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The files of the decoder and the encoder, which may be one.
+
+    Raises:
+        UnknownModel: there is no such generator; the message gives the nearest names.
+        FetchError: they cannot be downloaded; the message says which file to put where.
+        OutputError: the folder cannot be written, or its disk is full.
+    """
+    one = entry(name)
+    found = []
+    for part in (one.decoder, one.encoder):
+        if part is not None:
+            numbers = sum(math.prod(shape) for shape in part.architecture.shapes().values())
+            # Four times what float32 needs, and of a file that may hold the other part too.
+            limits = Limits(size=32 * numbers + 2**24)
+            found.append(download.fetch(name, part.sources, limits=limits, progress=progress))
+    return list(dict.fromkeys(found))
 
 
 @functools.cache

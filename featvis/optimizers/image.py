@@ -20,13 +20,16 @@ from featvis.errors import InputError
 #: The axis of a batch's images, for `jax.lax.psum` and its like in an optimizer's update.
 IMAGES = "images"
 
+#: The names of parameters that are maps (h, w, c) of the image.
+_MAPS = ("pixels", "code")
+
 
 def whiten_gradient(power: float = 0.5) -> optax.GradientTransformation:
     """Divides the spectrum of an image's gradient by f^power: what is coarse moves first.
 
     Cadena et al. 2018: their √F, with f in cycles an image and 1 below that, and the factors'
-    mean 1, as in the authors' code. For the parameters called `pixels`, others are left alone;
-    Fourier coefficients are scaled so already.
+    mean 1, as in the authors' code. For the parameters called `pixels`, and `code` where that is a
+    map; others are left alone: Fourier coefficients are scaled so already.
 
     Args:
         power: of the frequency, at least 0; the paper's is 0.5.
@@ -39,18 +42,23 @@ def whiten_gradient(power: float = 0.5) -> optax.GradientTransformation:
         raise InputError(f"power must be a number of at least 0; got {power!r}")
 
     def init(params: Any) -> optax.EmptyState:
-        if not isinstance(params, dict) or jnp.ndim(params.get("pixels", 0)) != 3:
+        if not (isinstance(params, dict) and any(_is_map(params, name) for name in _MAPS)):
             named = ", ".join(params) if isinstance(params, dict) else "an array"
             raise InputError(
                 "whiten_gradient is for `pixels` (h, w, c), as FixedNorm or BoundedPixels have "
-                f"them; the parameters are {named}"
+                f"them, or `code` (h, w, c), as Latent has it; the parameters are {named}"
             )
         return optax.EmptyState()
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return {**updates, "pixels": _filtered(updates["pixels"], power)}, state
+        maps = [name for name in _MAPS if _is_map(updates, name)]
+        return {**updates, **{name: _filtered(updates[name], power) for name in maps}}, state
 
     return optax.GradientTransformation(init, update)
+
+
+def _is_map(params: dict[str, Any], name: str) -> bool:
+    return jnp.ndim(params.get(name, 0)) == 3
 
 
 def _filtered(image: jax.Array, power: float) -> jax.Array:

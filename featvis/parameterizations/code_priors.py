@@ -38,7 +38,12 @@ class CodePrior(Component):
 
     @abstractmethod
     def pull(self, generator: Generator, code: jax.Array) -> jax.Array:
-        """The direction in which a code is drawn, of its shape."""
+        """The direction in which a code is drawn.
+
+        Args:
+            generator: of the code.
+            code: one, (n,) or (h, w, c); the direction has its shape.
+        """
 
 
 class NormalPrior(CodePrior):
@@ -55,7 +60,11 @@ class NormalPrior(CodePrior):
 
     def pull(self, generator: Generator, code: jax.Array) -> jax.Array:
         """Towards the mean."""
-        return self.weight * (jnp.asarray(self.mean) - code) / jnp.asarray(self.sd) ** 2
+        mean, sd = (
+            jnp.broadcast_to(jnp.asarray(one, code.dtype), code.shape)
+            for one in (self.mean, self.sd)
+        )
+        return self.weight * (mean - code) / sd**2
 
 
 class Consistency(CodePrior):

@@ -109,13 +109,20 @@ class Generator(Component):
         return f"Generator({self.place or 'of one'}, code {self.code}{what})"
 
     def code_for(self, size: tuple[int, int]) -> tuple[int, ...]:
-        """The shape of the code of an image of at least (height, width) pixels."""
+        """The shape of the code of an image of at least a size.
+
+        Args:
+            size: (height, width) in pixels.
+        """
         if self.stride is None:
             return self.code
         return -(-size[0] // self.stride), -(-size[1] // self.stride), *self.code
 
     def image_for(self, code: tuple[int, ...]) -> tuple[int, int, int]:
-        """The shape (height, width, channels) of the image of a code of a shape.
+        """The shape (height, width, channels) of the image of a code.
+
+        Args:
+            code: the shape of the code.
 
         Raises:
             InputError: it has no code of that shape.
@@ -129,14 +136,21 @@ class Generator(Component):
         return _shape_of_image(structure, kinds, code)
 
     def decode(self, code: jax.Array) -> jax.Array:
-        """The image of one code, float32 with black at 0 and white at 1; it may go beyond."""
+        """The image (h, w, c) of one code, float32; black is 0 and white 1, and it may go beyond.
+
+        Args:
+            code: (n,) or (h, w, c).
+        """
         image = self.decoder(self.params, code)
         low, high = self.range
         # Of the usual range nothing is computed, so that not one bit changes.
         return image if self.range == (0.0, 1.0) else (image - low) / (high - low)
 
     def encode(self, image: jax.Array) -> jax.Array:
-        """The code of one image (h, w, c) in [0, 1].
+        """The code of one image.
+
+        Args:
+            image: (h, w, c) in [0, 1].
 
         Raises:
             InputError: it has no encoder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -17,7 +18,7 @@ from featvis.parameterizations.generator import Generator
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 from objectives import leaf
 
-_CODE = "code"
+_CODE, _WAVES = "code", "waves"
 _METHODS = ("linear", "cubic", "lanczos3", "nearest")
 
 
@@ -26,7 +27,8 @@ class Latent(Parameterization):
 
     What the generator cannot make does not come about: a generator of photographs keeps pictures
     near to photographs (Nguyen et al., "Synthesizing the preferred inputs for neurons in neural
-    networks via deep generator networks", NeurIPS 2016). The parameters are `code`, float32.
+    networks via deep generator networks", NeurIPS 2016). The parameters are `code`, float32; or
+    `waves`, (h, w // 2 + 1, 2 c), the real and imaginary parts of the code's Fourier coefficients.
 
     Where the image goes beyond [0, 1] it is clipped, and the gradient is not.
 
@@ -37,16 +39,19 @@ class Latent(Parameterization):
         code: shape of the code; None: the one that the generator has for an image of this size.
         resize: how the generator's image is brought to `size` where its own is another: "linear",
             "cubic", "lanczos3" or "nearest", without aliasing. None: the sizes are the same.
+        waves: where a code, which must be a map, is written in Fourier coefficients, the power of
+            the frequency, in cycles a code, that they are divided by: what is coarse moves first,
+            as in `Fourier`, and a picture is no mosaic of the codes' positions. None: it is not.
         mean: around which the first code is drawn, a number or an array that broadcasts with it.
-        sd: standard deviation of the first code, likewise.
+        sd: standard deviation of the first code, likewise; a coefficient of 1 is as large.
         factor: in place of `sd`, a matrix that the normal draw of a flat code is multiplied by, for
-            numbers that go together: a square root of their covariance.
+            numbers that go together: a square root of their covariance. Not with `waves`.
         low: least value of each number of a code, likewise; None: any.
         high: largest value, likewise; DGN-AM has [0, mean + 3 sd] of each unit.
         radius: of a code, the root of the mean square of its numbers; None: any.
         sphere: whether that is exactly `radius`; otherwise at most.
-        decay: what each step takes away of the code, from 0 to 1: it is multiplied by 1 - decay
-            after each step, and once at the start. DGN-AM has 0.01.
+        decay: what each step takes away of the code (of its waves), from 0 to 1: it is multiplied
+            by 1 - decay after each step, and once at the start. DGN-AM has 0.01.
         prior: what draws the code beside the objective, a `CodePrior` or a tuple of them.
 
     Raises:
@@ -59,6 +64,7 @@ class Latent(Parameterization):
     generator: Generator | None = None
     code: tuple[int, ...] | None = None
     resize: str | None = None
+    waves: float | None = None
     mean: ArrayLike = leaf(default=0.0)
     sd: ArrayLike = leaf(default=1.0)
     factor: ArrayLike | None = leaf(default=None)
@@ -102,6 +108,11 @@ class Latent(Parameterization):
                 "resized, as resize='linear'"
             )
         checks.set_fields(self, code=code)
+        if self.waves is not None:
+            if len(code) != 3:
+                expected = f"None: a code {code} of {generator!r} is no map"
+                raise checks.error(self, "waves", expected, self.waves)
+            checks.set_fields(self, waves=checks.number(self, "waves", self.waves, 0, 4))
         if not isinstance(self.sphere, bool):
             raise checks.error(self, "sphere", "True or False", self.sphere)
         priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
@@ -113,6 +124,8 @@ class Latent(Parameterization):
     def _check_data(self) -> None:
         """Checks what is data, where its values are there."""
         count = math.prod(self._shape)
+        if self.factor is not None and self.waves is not None:
+            raise checks.error(self, "factor", "given without waves", f"waves={self.waves}")
         if self.factor is not None and np.shape(self.factor) != (count, count):
             expected = f"a matrix {(count, count)}, of codes {self._shape}"
             raise checks.error(self, "factor", expected, f"one {np.shape(self.factor)}")
@@ -134,6 +147,8 @@ class Latent(Parameterization):
                 raise checks.error(self, name, "finite", "NaN or infinity")
         if sd is not None and np.any(sd < 0):
             raise checks.error(self, "sd", "at least 0", float(sd.min()))
+        if sd is not None and self.waves is not None and not np.all(sd):
+            raise checks.error(self, "sd", "above 0 where codes are written in waves", 0.0)
         if low is not None and high is not None and np.any(low > high):
             raise checks.error(self, "low", "at most `high` everywhere", "above it")
         if self.radius is None:
@@ -163,17 +178,20 @@ class Latent(Parameterization):
 
     def init(self, key: jax.Array) -> Params:
         """Draw a normal code around `mean`, within the bounds."""
+        if self.waves is not None:
+            height, width, channels = self._shape
+            shape = (height, width // 2 + 1, 2 * channels)
+            return self._kept({_WAVES: draw_normal(key, [shape])[0]})
         drawn = draw_normal(key, [self._shape])[0]
         if self.factor is None:
-            drawn = jnp.asarray(self.sd) * drawn
+            spread = self._over(self.sd) * drawn
         else:
-            drawn = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
-        code = drawn + jnp.asarray(self.mean)
-        return {_CODE: self._bounded(code)}
+            spread = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
+        return {_CODE: self._bounded(spread + self._over(self.mean))}
 
     def decode(self, params: Params) -> jax.Array:
         """Turn a code into the generator's image, (h, w, c) float32 clipped to [0, 1]."""
-        image = self._of.decode(params[_CODE])
+        image = self._of.decode(self._code(params))
         if image.shape != self.shape:
             assert self.resize is not None  # checked at construction
             image = jax.image.resize(image, self.shape, self.resize)
@@ -189,24 +207,74 @@ class Latent(Parameterization):
         image, own = self._check_image(image), self._of.image_for(self._shape)
         if image.shape != own:
             image = jnp.clip(jax.image.resize(image, own, self.resize or "linear"), 0, 1)
-        return {_CODE: self._bounded(self._of.encode(image))}
+        return self._params(self._bounded(self._of.encode(image)))
 
     def project(self, params: Params) -> Params:
         """Return the code within its bounds, less what decays."""
-        return {_CODE: self._bounded(params[_CODE]) * (1 - jnp.asarray(self.decay))}
+        kept = self._kept({name: params[name] for name in self._names})
+        return {name: value * (1 - jnp.asarray(self.decay)) for name, value in kept.items()}
 
     def pull(self, params: Params) -> Params:
         """Return what the priors draw the code to."""
         priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        pulls: list[Any] = [p.pull(self._of, params[_CODE]) for p in priors if p is not None]
-        return {_CODE: sum(pulls[1:], pulls[0])} if pulls else {}
+        if self.prior is None:
+            return {}
+        # Around another one there are parameters of its own.
+        code, back = jax.vjp(self._code, {name: params[name] for name in self._names})
+        pulls = [one.pull(self._of, code) for one in priors if one is not None]
+        (drawn,) = back(functools.reduce(jnp.add, pulls))
+        found: Params = drawn
+        return found
+
+    @property
+    def _names(self) -> tuple[str]:
+        return (_CODE if self.waves is None else _WAVES,)
+
+    def _code(self, params: Params) -> jax.Array:
+        """The code that is written in parameters."""
+        if self.waves is None:
+            return params[_CODE]
+        real, imaginary = jnp.split(params[_WAVES] * self._scale(), 2, -1)
+        spectrum = jax.lax.complex(real, imaginary)
+        code = jnp.fft.irfft2(spectrum, self._shape[:2], axes=(0, 1))
+        return self._over(self.sd) * code + self._over(self.mean)
+
+    def _params(self, code: jax.Array) -> Params:
+        """The parameters of a code."""
+        if self.waves is None:
+            return {_CODE: code}
+        offset = (code - self._over(self.mean)) / self._over(self.sd)
+        spectrum = jnp.fft.rfft2(offset, axes=(0, 1))
+        parts = jnp.concatenate([jnp.real(spectrum), jnp.imag(spectrum)], -1)
+        return {_WAVES: parts / self._scale()}
+
+    def _scale(self) -> jax.Array:
+        """What coefficients (h, w // 2 + 1, 2 c) are multiplied by: white ones give codes of sd."""
+        assert self.waves is not None
+        height, width = self._shape[:2]
+        y, x = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
+        scale = np.maximum(1.0, np.hypot(y[:, None], x[None])) ** -self.waves
+        # A column stands for its mirror image too, but for that of 0 and the last of an even width.
+        shared = np.where((x == 0) | (x == width / 2), 1.0, 4.0)
+        scale *= height * width / np.sqrt(np.sum(shared * scale**2))
+        return jnp.asarray(scale[..., None], jnp.float32)
+
+    def _kept(self, params: Params) -> Params:
+        """The parameters of the bounded code; as they are where there is no bound."""
+        if self.low is self.high is self.radius is None:
+            return params
+        return self._params(self._bounded(self._code(params)))
+
+    def _over(self, value: ArrayLike) -> jax.Array:
+        """Data as an array of a code's shape: ranks may be kept strictly."""
+        return jnp.broadcast_to(jnp.asarray(value, jnp.float32), self._shape)
 
     def _bounded(self, code: jax.Array) -> jax.Array:
         """The code in the box, then scaled into the ball or onto the sphere."""
         if self.low is not None:
-            code = jnp.maximum(code, jnp.asarray(self.low))
+            code = jnp.maximum(code, self._over(self.low))
         if self.high is not None:
-            code = jnp.minimum(code, jnp.asarray(self.high))
+            code = jnp.minimum(code, self._over(self.high))
         if self.radius is None:
             return code
         # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.

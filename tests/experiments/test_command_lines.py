@@ -15,6 +15,7 @@ OF_FOLDERS = (
     "class_models",
     "erhan_units",
     "facets",
+    "latent_features",
     "localisation",
     "natural_preimages",
     "recognition",

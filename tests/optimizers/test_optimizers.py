@@ -277,18 +277,18 @@ def test_noise_of_no_deviation_is_refused(sd):
 # ---- images as images
 
 
-@pytest.mark.parametrize("shape", [(6, 6, 2), (5, 8, 1)])
-def test_a_whitened_gradient_is_the_authors(shape):
+@pytest.mark.parametrize(("shape", "name"), [((6, 6, 2), "pixels"), ((5, 8, 1), "code")])
+def test_a_whitened_gradient_is_the_authors(shape, name):
     gradient = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     rule = optimizers.whiten_gradient()
-    found, _ = rule.update({"pixels": jnp.asarray(gradient)}, rule.init({"pixels": gradient}))
+    found, _ = rule.update({name: jnp.asarray(gradient)}, rule.init({name: gradient}))
     # Cadena et al.: F = 1 / max(1, (ky² + kx²)^(1/4)), divided by its mean, on the whole spectrum.
     t = [np.minimum(np.arange(n), np.arange(n, 0, -1)).astype(float) for n in shape[:2]]
     factor = 1 / np.maximum(1.0, (t[0][:, None] ** 2 + t[1] ** 2) ** 0.25)
     factor /= factor.mean()
     spectrum = np.fft.fft2(gradient, axes=(0, 1)) * factor[..., None]
     expected = np.fft.ifft2(spectrum, axes=(0, 1)).real
-    np.testing.assert_allclose(found["pixels"], expected, atol=1e-5)
+    np.testing.assert_allclose(found[name], expected, atol=1e-5)
 
 
 def test_a_whole_batch_has_one_scale():

@@ -22,6 +22,7 @@ from featvis.parameterizations import (
     Fourier,
     Framed,
     FrozenChannels,
+    Latent,
     MaCo,
     Parameterization,
     Pixels,
@@ -63,7 +64,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, FixedNorm, MaCo, Upsampled))
+    free = not isinstance(case, (CPPN, FixedNorm, Latent, MaCo, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
@@ -131,7 +132,7 @@ def test_equal_by_value_and_readable_as_text(case):
     twin = dataclasses.replace(case)
     assert twin == case
     assert hash(twin) == hash(case)
-    assert text.parameterization(repr(case), (1, 1)) == case
+    assert text.parameterization(str(case), (1, 1)) == case
     with pytest.raises(dataclasses.FrozenInstanceError):
         case.channels = 2
 

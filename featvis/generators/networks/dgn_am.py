@@ -94,7 +94,7 @@ class _Network(nnx.Module):
         self.defc5 = Linear(shape.dense, self.first * _FIRST**2)
         inputs = self.first
         for name, outputs, side, stride in _UP:
-            outputs = outputs if outputs == 3 else outputs // shape.divided
+            outputs = 3 if outputs == 3 else max(1, outputs // shape.divided)
             setattr(self, name, _Transposed(inputs, outputs, side, stride))
             inputs = outputs
 

@@ -148,11 +148,11 @@ def _doubled(x: jax.Array) -> jax.Array:
     return wide.reshape(n, 2 * h, 2 * w, c)
 
 
-def _layout(name: str, prefix: str, moved: int = 0) -> KeyLayout:
+def _layout(name: str, moved: int = 0) -> KeyLayout:
     """Rules for a sequence of modules, whose places are `moved`."""
     rules: list[Rule] = []
     for place in range(20):
-        path, source = f"layer{place}", f"{prefix}{place - moved}"
+        path, source = f"layer{place}", f"{place - moved}"
         rules += [
             Rule(rf"{path}/conv(\d)/kernel", rf"{source}.conv.\1.weight", from_oihw),
             Rule(rf"{path}/conv(\d)/bias", rf"{source}.conv.\1.bias"),
@@ -165,10 +165,10 @@ def _layout(name: str, prefix: str, moved: int = 0) -> KeyLayout:
     return KeyLayout(name, tuple(rules))
 
 
-#: The bend at the start of the decoder is no module of diffusers'.
+#: Diffusers' sequence of the decoder lacks the bend at its start; its encoder's is the authors'.
 _LAYOUTS = {
-    "decoder": (_layout("the authors", ""), _layout("diffusers", "layers.", 1)),
-    "encoder": (_layout("the authors", ""), _layout("diffusers", "layers.")),
+    "decoder": (_layout("the authors"), _layout("diffusers", 1)),
+    "encoder": (_layout("the authors"),),
 }
 
 
