@@ -26,6 +26,7 @@ PACKAGES = {
     "scikit-learn": "sklearn",
     "opencv-python-headless": "cv2",
     "zarr": "zarr",
+    "orbax-checkpoint": "orbax.checkpoint",
 }
 
 

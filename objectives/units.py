@@ -386,3 +386,32 @@ class LogProbability(Indexed):
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
         """Scores (n,), at most 0, in nats."""
         return take(jax.nn.log_softmax(_vectors(acts, self.layer)), self.index)
+
+
+class DoubtedLogit(Indexed):
+    """The logarithm of a posterior, whose gradient is (1 − p) times that of the logit alone.
+
+    What the code of Plug & Play Generative Networks (Nguyen et al. 2017) climbs as "log p": it
+    leaves out that the other logits are to fall, −Σ p_j ∇logit_j over the other classes. The true
+    gradient is that of `LogProbability`.
+
+    Args:
+        index: the class; or one an image, (n,). Of a layer of maps, the channel: the posterior is
+            the softmax over the channels at the centre, as in their code.
+        layer: the layer of class scores (n, classes), or of maps (n, h, w, c).
+    """
+
+    index: ArrayLike = leaf(ndim=0)
+    layer: str = static(default="logits")
+
+    def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:
+        """Scores (n,), at most 0, in nats."""
+        scores = acts[self.layer]
+        if scores.ndim == 4:
+            scores = scores[:, scores.shape[1] // 2, scores.shape[2] // 2]
+        else:
+            scores = _vectors(acts, self.layer)
+        logit = take(scores, self.index)
+        logarithm = jax.lax.stop_gradient(take(jax.nn.log_softmax(scores), self.index))
+        # The value of the one with the gradient of the other.
+        return logarithm - jnp.expm1(logarithm) * (logit - jax.lax.stop_gradient(logit))

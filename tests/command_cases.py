@@ -20,5 +20,6 @@ CASES = {
     "index": (["efficientnet_lite0", "none", "--out", "none.index"], "none"),
     "dissect": (["efficientnet_lite0", "none", "--quiet"], "none"),
     "top": (["none.index", "block4:3"], "none.index"),
+    "sample": (["mnist_ppgm", "--class", "7"], "mnist_ppgn"),
     "replay": (["none.png"], "none.png"),
 }

@@ -115,6 +115,8 @@ _TERMS = {
     "probability, one an image": ob.Probability([8, 0, 3]),
     "log probability": ob.LogProbability(2),
     "log probability, one an image": ob.LogProbability([8, 0, 3]),
+    "doubted logit": ob.DoubtedLogit(2),
+    "doubted logit of maps, one an image": ob.DoubtedLogit([7, 0, 3], "late"),
     "match": ob.FeatureMatch("early", _target["early"][:1]),
     "match, one an image": ob.FeatureMatch("early", _target["early"]),
     "match, masked": ob.FeatureMatch("early", _target["early"], _mask),

@@ -35,6 +35,7 @@ app = typer.Typer(
 WORDS = {
     "[MODEL]": "The name of a network (see `featvis models`); left out where --model says it.",
     "MODEL": "The name of a network (see `featvis models`).",
+    "GENERATOR": "The name of a generator, as mnist_ppgn; or package.module:factory.",
     "LAYER": "A layer of the network (see `featvis layers`).",
     "OBJECTIVE": "What to maximise: a channel block8:3, a neuron block8:3@7,7 or at a token "
     "block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer "

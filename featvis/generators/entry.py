@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from featvis.errors import CheckpointError
-from featvis.parameterizations import Generator
+from featvis.parameterizations import Codes, Generator
 from featvis.weights.finding import find_weights, first_found
 from featvis.weights.layouts import KeyLayout
+from featvis.weights.parts import WeightsFile
 from featvis.weights.sources import Source
 from featvis.zoo.architecture import Architecture
 
@@ -59,6 +62,8 @@ class GeneratorEntry:
         code: See `Generator`.
         stride: See `Generator`.
         range: See `Generator`.
+        codes: Makes what is known of codes of an array by each name of the decoder's file.
+        networks: Names of networks of its images: what conditions samples, then what judges them.
     """
 
     name: str
@@ -68,6 +73,8 @@ class GeneratorEntry:
     code: tuple[int, ...]
     stride: int | None
     range: tuple[float, float]
+    codes: Callable[[Mapping[str, np.ndarray]], Codes] | None = None
+    networks: tuple[str, ...] = ()
 
     @property
     def available(self) -> bool:
@@ -89,7 +96,9 @@ class GeneratorEntry:
                 network's.
             FetchError: the hub's file cannot be downloaded.
         """
-        params = _read(self.decoder, self.name, _within(weights, self.decoder))
+        file = _found(self.decoder, self.name, _within(weights, self.decoder))
+        params = _fitted(self.decoder, file)
+        codes = None if self.codes is None else self.codes(file.meant()[0].arrays)
         part, encoder_params = self.encoder, None
         if part is not None:
             if encoder is not None:
@@ -102,7 +111,7 @@ class GeneratorEntry:
                 encoder_params = _read_if_there(part, self.name, weights)
         elif encoder is not None:
             raise CheckpointError(f"{self.name} has no encoder and takes no weights of one")
-        return self._generator(params, encoder_params)
+        return dataclasses.replace(self._generator(params, encoder_params), codes=codes)
 
     def random(self, seed: int = 0) -> Generator:
         """The generator with random weights: for tests and timings."""
@@ -153,11 +162,20 @@ def _within(weights: str | Path | None, part: Part, *, needed: bool = True) -> s
     return None
 
 
+def _found(part: Part, name: str, weights: str | Path | None) -> WeightsFile:
+    """The file of a part's weights."""
+    told = f"featvis fetch {name}", "weights=, or latent:NAME=FILE"
+    return find_weights(weights, name, part.sources, *told).file
+
+
+def _fitted(part: Part, file: WeightsFile) -> Any:
+    """The weights of a part in a file."""
+    return part.architecture.params_of(part.architecture.fit(file, part.layouts))
+
+
 def _read(part: Part, name: str, weights: str | Path | None) -> Any:
     """The weights of a part."""
-    told = f"featvis fetch {name}", "weights=, or latent:NAME=FILE"
-    found = find_weights(weights, name, part.sources, *told)
-    return part.architecture.params_of(part.architecture.fit(found.file, part.layouts))
+    return _fitted(part, _found(part, name, weights))
 
 
 def _read_if_there(part: Part, name: str, weights: str | Path) -> Any:
@@ -177,6 +195,8 @@ def generator_entry(
     code: tuple[int, ...],
     stride: int | None = None,
     range: tuple[float, float] = (0.0, 1.0),
+    codes: Callable[[Mapping[str, np.ndarray]], Codes] | None = None,
+    networks: tuple[str, ...] = (),
 ) -> Callable[[Callable[[], None]], GeneratorEntry]:
     """Makes a generator by name of a function, whose name and docstring it has.
 
@@ -186,6 +206,7 @@ def generator_entry(
 
     def decorate(named: Callable[[], None]) -> GeneratorEntry:
         summary = (named.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        return GeneratorEntry(named.__name__, summary, decoder, encoder, code, stride, range)
+        more = (codes, networks)
+        return GeneratorEntry(named.__name__, summary, decoder, encoder, code, stride, range, *more)
 
     return decorate

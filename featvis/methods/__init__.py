@@ -30,6 +30,7 @@ from featvis.methods.facets import (
 from featvis.methods.invariance import Invariance, invariance
 from featvis.methods.invariance_table import invariance_table
 from featvis.methods.inversion import cvpr2015, ijcv2016, invert, metamer, modern, plug_in
+from featvis.methods.plug_and_play import dgn_am, modern_sampling, ppgn_h, ppgn_joint, ppgn_x
 from featvis.methods.recipe import (
     Recipe,
     Setting,
@@ -41,6 +42,7 @@ from featvis.methods.recipe import (
     run_recipe,
     setting_of,
 )
+from featvis.methods.sampling import Samples, sample
 
 __all__ = [
     "CLASS_OBJECTIVES",
@@ -48,6 +50,7 @@ __all__ = [
     "Facets",
     "Invariance",
     "Recipe",
+    "Samples",
     "Setting",
     "Stage",
     "TradeOff",
@@ -60,6 +63,7 @@ __all__ = [
     "class_model",
     "constrained",
     "cvpr2015",
+    "dgn_am",
     "diverse",
     "exaggeration",
     "exp_maximization",
@@ -74,13 +78,18 @@ __all__ = [
     "metamer",
     "modern",
     "modern_facets",
+    "modern_sampling",
     "nguyen2016_centre",
     "nguyen2016_mean",
     "octaves",
     "plug_in",
+    "ppgn_h",
+    "ppgn_joint",
+    "ppgn_x",
     "preset",
     "presets",
     "run_recipe",
+    "sample",
     "setting_of",
     "simonyan2013",
     "trade_off",

@@ -22,7 +22,7 @@ from featvis.evidence import metrics
 from featvis.gradients.differentiability import check_gradient
 from featvis.images import Images, of_files
 from featvis.models import Model, Target, leaky, target, unrectified
-from featvis.parameterizations import Parameterization
+from featvis.parameterizations import Generator, Parameterization
 from featvis.results import Result
 from featvis.results.run import Run, check_options, check_positive, options_of_runs
 from featvis.synthesis.arguments import snapshot_steps
@@ -61,7 +61,8 @@ class Recipe:
             for nothing.
         leaky: whether rectifiers pass a part of the gradient where they are closed.
         unrectified: whether the layer's own rectifier passes all of it.
-        of: what of a class is maximised, "score", "probability" or "log_probability".
+        of: what of a class is maximised, "score", "probability" or "log_probability"; of samplers
+            also "doubted_logit".
         positive: whether a caricature is of the positive activations alone.
         power: of the cosine that a caricature is weighted with; 0 for the plain inner product.
         apart: what several different images of a unit maximise, of its share of the best
@@ -69,6 +70,9 @@ class Recipe:
         noise: what is added to a unit's best images to start from, over the size of their own
             offsets; None where several different images start from noise alone.
         pull: of facets, how much likeness to the centroid counts to one of the unit's score.
+        resets: of samplers, how many chains there are after each other, each from a start anew.
+        redrawn: between which numbers the prior's weight is drawn for each of these; None: as it
+            is.
     """
 
     stages: tuple[Stage, ...]
@@ -84,6 +88,8 @@ class Recipe:
     apart: Callable[[Objective, Objective, str], Objective] | None = None
     noise: float | None = None
     pull: float = 0.0
+    resets: int = 1
+    redrawn: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,10 @@ class Setting:
         layer: whose units are maximised.
         units: their numbers, of class models alone.
         digest: of the network's weights.
+        generator: that samples are made by, of samplers alone.
+        task: what of: "class", "unit", "words", "image" for a class from a real image, or
+            "inpainting".
+        mask: of an inpainted image, (height, width), 1 in the hole.
     """
 
     size: tuple[int, int]
@@ -116,6 +126,9 @@ class Setting:
     layer: str = ""
     units: tuple[int, ...] = ()
     digest: str = ""
+    generator: Generator | None = None
+    task: str = "class"
+    mask: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def numbers(self) -> int:
@@ -190,7 +203,7 @@ def preset(name: str, *kinds: str) -> Callable[[Rule], Rule]:
     Args:
         name: what drivers call it, as their `preset`.
         *kinds: what it is a recipe of: "inversion", "caricature", "class model", "visualization",
-            "facets" or "diversity".
+            "facets", "diversity" or "sampling".
     """
 
     def mark(rule: Rule) -> Rule:

@@ -2,6 +2,7 @@
 
 from featvis.models.attributed import attributed
 from featvis.models.batch_norm import batch_norm_prior
+from featvis.models.captions import Captioner
 from featvis.models.flax_modules import from_linen, from_nnx
 from featvis.models.function import from_function
 from featvis.models.input import Input
@@ -13,6 +14,7 @@ from featvis.models.targets import Target, natural_statistics, sorted_activation
 
 __all__ = [
     "Apply",
+    "Captioner",
     "Input",
     "Model",
     "Prepared",

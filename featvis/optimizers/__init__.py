@@ -8,13 +8,23 @@ from featvis.optimizers.preimage import (
     preimage_momentum,
     stepwise_schedule,
 )
-from featvis.optimizers.sampling import gaussian_noise
+from featvis.optimizers.sampling import (
+    KeepBestState,
+    NoiseState,
+    gaussian_noise,
+    keep_best,
+    normalize_by_mean_abs,
+)
 
 __all__ = [
     "IMAGES",
+    "KeepBestState",
+    "NoiseState",
     "PreimageState",
     "denoised_ascent",
     "gaussian_noise",
+    "keep_best",
+    "normalize_by_mean_abs",
     "normalize_over_batch",
     "preimage_adagrad",
     "preimage_momentum",

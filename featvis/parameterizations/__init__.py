@@ -6,6 +6,7 @@ from featvis.parameterizations.code_priors import (
     NormalPrior,
     Reconstruction,
 )
+from featvis.parameterizations.codes import Codes
 from featvis.parameterizations.component import Component
 from featvis.parameterizations.cppn import CPPN
 from featvis.parameterizations.fourier import Fourier
@@ -17,6 +18,7 @@ from featvis.parameterizations.maco import MaCo
 from featvis.parameterizations.parameterization import Parameterization
 from featvis.parameterizations.phases import Phases
 from featvis.parameterizations.pixels import BoundedPixels, Pixels
+from featvis.parameterizations.plug_and_play import Autoencoded, Inpainted
 from featvis.parameterizations.pyramid import Pyramid
 from featvis.parameterizations.region import Region
 from featvis.parameterizations.shared import Shared
@@ -25,8 +27,10 @@ from featvis.parameterizations.upsampled import Upsampled
 
 __all__ = [
     "CPPN",
+    "Autoencoded",
     "BoundedPixels",
     "CodePrior",
+    "Codes",
     "Component",
     "Consistency",
     "FixedNorm",
@@ -34,6 +38,7 @@ __all__ = [
     "Framed",
     "FrozenChannels",
     "Generator",
+    "Inpainted",
     "Latent",
     "MaCo",
     "NormalPrior",

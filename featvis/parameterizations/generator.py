@@ -14,6 +14,7 @@ import numpy as np
 from featvis import checks
 from featvis.digests import digest_of_tree
 from featvis.errors import FeatvisError, InputError
+from featvis.parameterizations.codes import Codes
 from featvis.parameterizations.component import Component
 from objectives import leaf
 
@@ -40,6 +41,7 @@ class Generator(Component):
         range: (black, white) of the images.
         place: where it is found again, a name that `featvis.generators.load` knows or
             `package.module:factory`; None: it is nobody's but the caller's.
+        codes: what is known of its codes of natural images; None: nothing.
 
     Raises:
         InputError: at construction, for what is out of its range, and where the decoder or the
@@ -54,6 +56,7 @@ class Generator(Component):
     stride: int | None = None
     range: tuple[float, float] = (0.0, 1.0)
     place: str | None = None
+    codes: Codes | None = None
 
     def __post_init__(self) -> None:
         """Check the fields, turn them into plain literals, and try both functions on shapes."""
@@ -77,6 +80,14 @@ class Generator(Component):
         checks.set_fields(self, code=code, range=(low, high), stride=stride)
         if self.place is not None and not isinstance(self.place, str):
             raise checks.error(self, "place", "a name, or None", self.place)
+        if self.codes is not None:
+            if not isinstance(self.codes, Codes):
+                raise checks.error(self, "codes", "Codes, as Codes(mean=..., sd=...)", self.codes)
+            for name in ("mean", "sd"):
+                shape = np.shape(getattr(self.codes, name))
+                if shape not in ((), self.code):
+                    expected = f"of codes {self.code}"
+                    raise checks.error(self, "codes", expected, f"a {name} of shape {shape}")
         self._try()
 
     @functools.cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -43,6 +44,8 @@ class Latent(Parameterization):
             as in `Fourier`, and a picture is no mosaic of the codes' positions. None: it is not.
         mean: around which the first code is drawn, a number or an array that broadcasts with it.
         sd: standard deviation of the first code, likewise; a coefficient of 1 is as large.
+        factor: in place of `sd`, a matrix that the normal draw of a flat code is multiplied by, for
+            numbers that go together: a square root of their covariance. Not with `waves`.
         low: least value of each number of a code, likewise; None: any.
         high: largest value, likewise; DGN-AM has [0, mean + 3 sd] of each unit.
         radius: of a code, the root of the mean square of its numbers; None: any.
@@ -64,6 +67,7 @@ class Latent(Parameterization):
     waves: float | None = None
     mean: ArrayLike = leaf(default=0.0)
     sd: ArrayLike = leaf(default=1.0)
+    factor: ArrayLike | None = leaf(default=None)
     low: ArrayLike | None = leaf(default=None)
     high: ArrayLike | None = leaf(default=None)
     radius: float | None = leaf(default=None)
@@ -131,6 +135,12 @@ class Latent(Parameterization):
 
     def _check_data(self) -> None:
         """Checks what is data, where its values are there."""
+        count = math.prod(self._shape)
+        if self.factor is not None and self.waves is not None:
+            raise checks.error(self, "factor", "given without waves", f"waves={self.waves}")
+        if self.factor is not None and np.shape(self.factor) != (count, count):
+            expected = f"a matrix {(count, count)}, of codes {self._shape}"
+            raise checks.error(self, "factor", expected, f"one {np.shape(self.factor)}")
         for name in ("mean", "sd", "low", "high"):
             value = getattr(self, name)
             if value is None:
@@ -185,7 +195,11 @@ class Latent(Parameterization):
             shape = (height, width // 2 + 1, 2 * channels)
             return self._kept({_WAVES: draw_normal(key, [shape])[0]})
         drawn = draw_normal(key, [self._shape])[0]
-        return {_CODE: self._bounded(self._over(self.sd) * drawn + self._over(self.mean))}
+        if self.factor is None:
+            spread = self._over(self.sd) * drawn
+        else:
+            spread = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
+        return {_CODE: self._bounded(spread + self._over(self.mean))}
 
     def decode(self, params: Params) -> jax.Array:
         """Turn a code into the generator's image, (h, w, c) float32 clipped to [0, 1]."""

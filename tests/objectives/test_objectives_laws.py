@@ -152,6 +152,8 @@ def test_three_adam_steps_raise_the_score(case: Case) -> None:
 
 @each
 def test_gradient_agrees_with_finite_differences(case: Case) -> None:
+    if isinstance(case.objective, ob.DoubtedLogit):
+        pytest.skip("has another gradient than its score's: see test_units")
     g = np.asarray(gradient(IMAGES, case.objective))
     size = np.linalg.norm(g)
     if not case.climbs:

@@ -495,6 +495,7 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Logit: st.builds(ob.Logit, indices, st.just("logits") | names),
     ob.Probability: st.builds(ob.Probability, indices, layer=names),
     ob.LogProbability: st.builds(ob.LogProbability, indices),
+    ob.DoubtedLogit: st.builds(ob.DoubtedLogit, indices),
     ob.FeatureMatch: st.builds(
         ob.FeatureMatch, names, targets, metric=st.sampled_from(["l2", "log", "cosine", "norm"])
     ),

@@ -1,0 +1,473 @@
+"""Samples of a generator that a network takes for what is asked: Plug & Play."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis import loading
+from featvis.errors import InputError
+from featvis.evidence.similarity import Diversity, diversity
+from featvis.generators import finding, load
+from featvis.images import image_array, of_files
+from featvis.methods.plug_and_play import latent, with_prior
+from featvis.methods.recipe import (
+    Recipe,
+    Setting,
+    Stage,
+    chosen,
+    run_recipe,
+    setting_of,
+)
+from featvis.models import Captioner, Model
+from featvis.models.captions import SENTENCE, WORDS, sentence_probability
+from featvis.parameterizations import Generator, Region
+from featvis.results import Result
+from featvis.results.run import as_objective, check_positive
+from objectives import (
+    Activations,
+    DoubtedLogit,
+    Logit,
+    LogProbability,
+    Objective,
+    Probability,
+)
+
+_OF_CLASSES: Mapping[str, Callable[..., Objective]] = {
+    "score": Logit,
+    "probability": Probability,
+    "log_probability": LogProbability,
+    "doubted_logit": DoubtedLogit,
+}
+#: Pictures of codes that nothing conditions, by which a unit's activations are judged.
+_UNCONDITIONED = 256
+
+
+class _Condition(NamedTuple):
+    """What samples are to be.
+
+    Attributes:
+        model: the network that says so.
+        layer: the last one that it reads.
+        names: of what is asked, one for each set of samples.
+        objective: makes what is maximised of a recipe and the number of samples of a set.
+        measure: from activations and the sets of samples to how far each is what is asked, in
+            [0, 1], (n,).
+        task: as `Setting` has it.
+        accept: the least measure of a sample that is kept.
+        classes: the class of each set; None where it is none, or several.
+    """
+
+    model: Model
+    layer: str
+    names: tuple[str, ...]
+    objective: Callable[[Recipe, int], Objective]
+    measure: Callable[[Activations, np.ndarray], np.ndarray]
+    task: str
+    accept: float
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples of a generator under conditions, and what they are worth.
+
+    Attributes:
+        result: all of them; in its `evidence` are `probability`, how far each is what was asked,
+            `accepted`, and with a judge that has the same classes `judged`, whether it says so too.
+        names: what was asked, a name a set.
+        sets: the set of each sample, (n,).
+        diversity: of the accepted samples of each set, None where there are fewer than 2.
+    """
+
+    result: Result
+    names: tuple[str, ...]
+    sets: np.ndarray
+    diversity: tuple[Diversity | None, ...]
+
+    @property
+    def images(self) -> np.ndarray:
+        """The accepted samples, (k, h, w, c)."""
+        return self.result.images[self.accepted]
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """Whether each sample is kept, (n,) bool."""
+        return np.asarray(self.result.evidence["accepted"], bool)
+
+    @property
+    def acceptance(self) -> float:
+        """The share of samples that is kept."""
+        return float(self.accepted.mean())
+
+    def of(self, name: str) -> np.ndarray:
+        """The accepted samples of a set, (k, h, w, c).
+
+        Raises:
+            InputError: no set of that name.
+        """
+        if name not in self.names:
+            raise InputError(f"there are samples of {', '.join(self.names)}; got {name!r}")
+        return self.result.images[self.accepted & (self.sets == self.names.index(name))]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, plain data."""
+        found = {}
+        for number, name in enumerate(self.names):
+            own, apart = self.sets == number, self.diversity[number]
+            found[name] = {
+                "samples": int(own.sum()),
+                "acceptance": float(self.accepted[own].mean()),
+                "probability": float(np.mean(self.result.evidence["probability"][own])),
+            }
+            if "judged" in self.result.evidence:
+                found[name]["judged"] = float(np.mean(self.result.evidence["judged"][own]))
+            if apart is not None:
+                named = {"ms_ssim": apart.ms_ssim, "distance": apart.distance}
+                found[name] |= {k: v for k, v in named.items() if np.isfinite(v)}
+        return found
+
+
+def sample(
+    generator: Generator | str,
+    n: int = 16,
+    *,
+    classes: int | str | Sequence[int | str] | None = None,
+    unit: str | None = None,
+    words: str | None = None,
+    model: Model | Captioner | str | None = None,
+    judge: Model | str | None = None,
+    inpaint: Any = None,
+    mask: Any = None,
+    preset: str = "modern",
+    accept: float | None = None,
+    keep: str = "last",
+    seed: int = 0,
+    **options: Any,
+) -> Samples:
+    """Draw samples of a generator that a network takes for what is asked.
+
+    Plug & Play Generative Networks (Nguyen et al. 2017): a chain of codes for each sample, all in
+    one compiled loop, each with noise of its own. One of `classes`, `unit` and `words` is asked.
+
+    Args:
+        generator: a generator, or the name of one (`featvis.generators.load`).
+        n: samples of each set.
+        classes: by number or name; several are a set each, and "3+5" is a set of pictures that are
+            both at once.
+        unit: a unit of the network, as "conv2:5".
+        words: a sentence that a captioner is to say of the picture.
+        model: the network that says what a picture is, or its name, or a `Captioner`; by default
+            the one that belongs to the generator.
+        judge: another network, which had no part in the samples, or its name: features of its last
+            vector before the scores give the distance of diversity, and its top class is compared.
+            By default the one that belongs to the generator.
+        inpaint: an image, of which a hole is filled: an array or a file.
+        mask: of the hole, (height, width), 1 in it and 0 elsewhere: an array or a picture file.
+        preset: a recipe by name: `featvis.methods.presets("sampling")` has them.
+        accept: the least probability of a sample that is kept, from 0 to 1; for a unit the share of
+            unconditioned pictures whose activation is below a sample's. By default 0.5, for units
+            0.98.
+        keep: "last", the end of each chain, or "best", where it scored highest.
+        seed: of all chains; each has noise and a start of its own.
+        **options: as for `invert`, and the preset's own.
+
+    Raises:
+        InputError: none of `classes`, `unit` and `words` or several, a class that there is not, a
+            mask that is empty or not binary, a network that does not see such images, no such
+            preset.
+        UnknownModel: no generator or network of that name.
+    """
+    rule = chosen("sample", "sampling", preset, options)
+    check_positive("n", n)
+    if keep not in ("last", "best"):
+        raise InputError(f"keep is 'last' or 'best'; got {keep!r}")
+    networks: tuple[str, ...] = ()
+    if isinstance(generator, str):
+        networks = () if loading.is_place(generator) else finding.entry(generator).networks
+        generator = load(generator)
+    elif generator.place is not None and not loading.is_place(generator.place):
+        networks = finding.entry(generator.place).networks
+    if model is None:
+        if not networks:
+            raise InputError(f"{generator!r} has no network of its own: say which, as model=")
+        model = networks[0]
+    if judge is None and len(networks) > 1:
+        judge = networks[1]
+    if isinstance(model, str):
+        model = loading.load(model) if words is None else _captioner(model)
+    judge = loading.load(judge) if isinstance(judge, str) else judge
+    shape = generator.image_for(generator.code_for(model.input.size))
+    for network in (model, judge):
+        if isinstance(network, Model):
+            network.check_image_shape(*shape)
+    condition = _condition(model, generator, classes, unit, words, shape)
+    if accept is not None:
+        if not (isinstance(accept, (int, float)) and 0 <= accept <= 1):
+            raise InputError(f"accept is a share from 0 to 1; got {accept!r}")
+        condition = condition._replace(accept=float(accept))
+    hole = _hole(inpaint, mask, shape)
+    task = condition.task if hole is None else "inpainting"
+    if task == "class" and options.get("init") is not None:
+        task = "image"
+    at = setting_of(condition.model, condition.layer, shape[:2], options.pop("steps", None))
+    at = dataclasses.replace(
+        at, generator=generator, task=task, mask=None if hole is None else hole[1]
+    )
+    recipe = rule(at)
+    if keep == "best":
+        recipe = dataclasses.replace(recipe, stages=tuple(map(_keeping, recipe.stages)))
+    result = _chains(condition, recipe, at, n, hole, seed, options)
+    return _measured(result, condition, judge, n)
+
+
+def _keeping(stage: Stage) -> Stage:
+    """A stage that ends where its score was highest."""
+    rule = f"keep_best({stage.options['optimizer']}, {stage.steps})"
+    return Stage(stage.parameterization, stage.steps, **{**stage.options, "optimizer": rule})
+
+
+def _chains(
+    condition: _Condition,
+    recipe: Recipe,
+    at: Setting,
+    n: int,
+    hole: tuple[np.ndarray, np.ndarray] | None,
+    seed: int,
+    options: dict[str, Any],
+) -> Result:
+    """All chains, those of a reset after those before it."""
+    batch = n * len(condition.names)
+    objective = recipe.weight * condition.objective(recipe, n)
+    draw, found = np.random.default_rng(seed), []
+    for number in range(recipe.resets):
+        stages = recipe.stages
+        if recipe.redrawn is not None:
+            weight = float(draw.uniform(*recipe.redrawn))
+            stages = tuple(
+                Stage(with_prior(one.parameterization, weight), one.steps, **one.options)
+                for one in stages
+            )
+        own = (seed + number) % 2**32
+        if hole is not None:
+            options = {**options, "init": _starts(stages[0].parameterization, hole[0], batch, own)}
+        result = run_recipe(
+            condition.model, objective, dataclasses.replace(recipe, stages=stages),
+            condition.layer, seed=own, batch=batch, **options,
+        )  # fmt: skip
+        found.append(result.or_raise())
+        if "interrupt" in result.stopped:
+            break
+    return Result.join(found) if len(found) > 1 else found[0]
+
+
+def _starts(written: Any, image: np.ndarray, batch: int, seed: int) -> Any:
+    """Parameters to begin with: drawn as for any sample, around the context of an image."""
+    assert isinstance(written, Region)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(batch))
+    params = jax.jit(jax.vmap(written.init))(keys)
+    rest = np.broadcast_to(image, (batch, *image.shape))
+    return {name: np.asarray(a) for name, a in {**params, "rest": rest}.items()}
+
+
+def _measured(result: Result, condition: _Condition, judge: Model | None, n: int) -> Samples:
+    """The samples with what is measured on them."""
+    once = np.repeat(np.arange(len(condition.names)), n)
+    sets = np.tile(once, len(result) // len(once))
+    probability = condition.measure(condition.model(result.images), sets)
+    accepted = probability >= condition.accept
+    evidence = {"probability": probability, "accepted": accepted.astype(np.float32)}
+    features = None
+    if judge is not None:
+        seen = judge(result.images)
+        features = np.asarray(seen[_last_vector(judge, result.images.shape[1:3])])
+        if condition.classes is not None and judge.labels == condition.model.labels:
+            said = np.asarray(seen["logits"]).argmax(1)
+            evidence["judged"] = (said == np.array(condition.classes)[sets]).astype(np.float32)
+    apart = []
+    for number in range(len(condition.names)):
+        own = accepted & (sets == number)
+        some = None if features is None else features[own]
+        apart.append(diversity(result.images[own], some) if own.sum() > 1 else None)
+    return Samples(result.with_evidence(**evidence), condition.names, sets, tuple(apart))
+
+
+def _last_vector(model: Model, size: tuple[int, int]) -> str:
+    """The last layer before the class scores that has no positions; else the last."""
+    shapes = model.layers(size)
+    vectors = [name for name, shape in shapes.items() if len(shape) == 1 and name != "logits"]
+    return vectors[-1] if vectors else list(shapes)[-1]
+
+
+# ---- what is asked
+
+
+def _condition(
+    model: Any,
+    generator: Generator,
+    classes: Any,
+    unit: Any,
+    words: Any,
+    shape: tuple[int, int, int],
+) -> _Condition:
+    given = {"classes": classes, "unit": unit, "words": words}
+    asked = [name for name, value in given.items() if value is not None]
+    if len(asked) != 1:
+        raise InputError(
+            f"samples are of one of classes, unit and words; got {' and '.join(asked) or 'none'}"
+        )
+    if isinstance(model, Captioner) != (words is not None):
+        raise InputError(
+            "words are said by a Captioner, and classes and units are of a Model; got "
+            f"{'words' if words is not None else asked[0]} and a {type(model).__name__}"
+        )
+    if words is not None:
+        return _of_words(model, words)
+    return _of_classes(model, classes) if unit is None else _of_unit(model, generator, unit, shape)
+
+
+def _of_classes(model: Model, classes: Any) -> _Condition:
+    alone = isinstance(classes, (int, np.integer, str))
+    several: list[Any] = [classes] if alone else list(classes)
+    if not several:
+        raise InputError("samples are of at least one class; got none")
+    model.check_scores()
+    sets: list[tuple[int, ...]] = []
+    for one in several:
+        # A name may have a plus of its own.
+        try:
+            sets.append((model.class_index(one),))
+        except InputError:
+            if not (isinstance(one, str) and "+" in one):
+                raise
+            sets.append(tuple(model.class_index(part) for part in one.split("+")))
+    most = max(map(len, sets))
+    if any(most % len(one) for one in sets):
+        raise InputError(f"sets of classes at once are of as many classes each; got {several!r}")
+    # One class is the mean of as many times itself.
+    parts = np.array([one * (most // len(one)) for one in sets])
+
+    def objective(recipe: Recipe, n: int) -> Objective:
+        made = [_OF_CLASSES[recipe.of](np.repeat(column, n)) for column in parts.T]
+        total = made[0]
+        for one in made[1:]:
+            total = total + one
+        return total if most == 1 else (1 / most) * total
+
+    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
+        scores = np.asarray(acts["logits"], np.float64)
+        logarithms = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        own = np.take_along_axis(logarithms, parts[numbers], 1)
+        # Of k classes at once 1 where each has 1/k.
+        counts = np.array([len(set(one)) for one in sets])[numbers]
+        found: np.ndarray = np.minimum(counts * np.exp(own.mean(1)), 1)
+        return found
+
+    labels = model.labels or ()
+
+    def name(index: int) -> str:
+        return labels[index] if labels else str(index)
+
+    names = tuple("+".join(name(index) for index in one) for one in sets)
+    single = tuple(one[0] for one in sets) if most == 1 else None
+    return _Condition(model, "logits", names, objective, measure, "class", 0.5, single)
+
+
+def _of_unit(
+    model: Model, generator: Generator, unit: str, shape: tuple[int, int, int]
+) -> _Condition:
+    wanted = as_objective(unit, model)
+    layer, index = (getattr(wanted, name, None) for name in ("layer", "index"))
+    if not isinstance(layer, str) or index is None or np.ndim(index) != 0:
+        raise InputError(f"a unit is one of a layer, as conv2:5; got {unit!r}")
+    layers_of = model.layers(shape[:2])
+    wanted.check({k: np.zeros((1, *v), np.float32) for k, v in layers_of.items()}, (1, *shape))
+    free = latent(dataclasses.replace(_NOWHERE, generator=generator))
+    keys = jax.random.split(jax.random.key(0), _UNCONDITIONED)
+    images = jax.jit(jax.vmap(lambda key: free.decode(free.init(key))))(keys)
+
+    def responses(acts: Activations) -> np.ndarray:
+        some = next(iter(acts.values()))
+        return np.asarray(wanted(acts, np.zeros((len(some), *shape), np.float32)))
+
+    usual = np.sort(responses(model(np.asarray(images))))
+    spread = float(usual.std())
+    if not spread > 0:
+        raise InputError(
+            f"{unit} is dead: {_UNCONDITIONED} pictures of the generator leave it at {usual[0]:.3g}"
+        )
+
+    def objective(recipe: Recipe, n: int) -> Objective:
+        if recipe.of == "doubted_logit":
+            return DoubtedLogit(int(np.asarray(index)), layer)
+        return (1 / spread) * wanted
+
+    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
+        return np.searchsorted(usual, responses(acts)) / len(usual)
+
+    return _Condition(model, layer, (str(wanted),), objective, measure, "unit", 0.98)
+
+
+def _captioner(place: str) -> Captioner:
+    """A captioner by the place of a function that makes it.
+
+    Raises:
+        InputError: there is none, or it is something else.
+    """
+    made = loading.object_at(place, "a captioner")
+    if not isinstance(made, Captioner):
+        made = loading.call_factory(place, "a captioner", made, None)
+    if not isinstance(made, Captioner):
+        raise InputError(f"{place} must return a featvis.Captioner; got {type(made).__name__}")
+    return made
+
+
+def _of_words(captioner: Captioner, words: str) -> _Condition:
+    model = captioner.model(words)
+
+    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
+        return sentence_probability(np.asarray(acts[WORDS], np.float64))
+
+    def objective(recipe: Recipe, n: int) -> Objective:
+        return Logit(0, SENTENCE)
+
+    return _Condition(model, SENTENCE, (words,), objective, measure, "words", 0.5)
+
+
+_NOWHERE = Setting((1, 1), 1, 1.0, 1.0, True, None)
+
+
+def _hole(
+    inpaint: Any, mask: Any, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The image with a hole, and the mask, 1 in the hole."""
+    if (inpaint is None) != (mask is None):
+        lacking = "mask" if mask is None else "inpaint"
+        raise InputError(f"a hole is filled with an image and its mask: {lacking} is missing")
+    if inpaint is None:
+        return None
+    image = image_array(inpaint, shape[2], shape[:2], what="inpaint")
+    if image.shape[0] == 1 and image.ndim == 4:
+        image = image[0]
+    given = image_array(mask, 1, shape[:2], what="mask") if of_files(mask) else mask
+    hole = np.squeeze(np.asarray(given, np.float32))
+    if image.shape != shape or hole.shape != shape[:2]:
+        raise InputError(
+            f"the generator makes images {shape}; the image to fill is {image.shape}, its mask "
+            f"{hole.shape}"
+        )
+    levels = np.unique(hole)
+    if not np.isin(levels, (0, 1)).all():
+        other = levels[~np.isin(levels, (0, 1))][0]
+        raise InputError(f"a mask is 1 in the hole and 0 elsewhere; got {other:.3g} in it")
+    if len(levels) < 2:
+        what = "all hole: there is no context" if levels[0] else "empty: there is nothing to fill"
+        raise InputError(f"the mask is {what}")
+    # What is in the hole is nobody's to see.
+    return np.where(hole[..., None] == 1, np.float32(0.5), image), hole

@@ -1,0 +1,214 @@
+"""Plug & Play: closed forms of linear generators, the authors' traps, MNIST, and bad input."""
+
+import compiles
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import featvis as fv
+from featvis import generators
+from featvis.errors import InputError
+
+_rng = np.random.default_rng(0)
+_D, _PIXELS = 3, (4, 4, 1)
+#: A linear generator around grey, and a linear encoder whose product contracts.
+_G = 0.03 * _rng.normal(size=(16, _D)).astype(np.float32)
+_E = (np.float32(np.diag([0.9, 0.7, 0.5])) @ np.linalg.pinv(_G)).astype(np.float32)
+_AGAIN = (_E @ _G).astype(np.float64)
+#: A Gaussian condition: log p = −‖W·(x − grey) − t‖²/2, whose mode in codes is unique.
+_W = (np.eye(_D) @ np.linalg.pinv(_G)).astype(np.float32)
+_T = np.float32([1.0, -0.5, 0.25])
+
+
+def _decode(params, code):
+    return 0.5 + (params @ code).reshape(_PIXELS)
+
+
+def _encode(params, image):
+    return params @ (image - 0.5).ravel()
+
+
+def _linear(scale=1.0):
+    return generators.from_function(
+        _decode, jnp.asarray(scale * _G), _D, encode=_encode, encoder_params=jnp.asarray(_E / scale)
+    )
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    def apply(params, image):
+        off = (image - 0.5).reshape(len(image), -1) @ params["w"].T - params["t"]
+        return {"log": -0.5 * jnp.sum(off**2, axis=1, keepdims=True)}
+
+    params = {"w": jnp.asarray(_W), "t": jnp.asarray(_T)}
+    return fv.from_function(apply, params, input=fv.Input((4, 4), channels=1), name="gaussian")
+
+
+def _codes(model, prior, rule, n=2, steps=400, scale=1.0, seed=0, weight=1.0):
+    written = fv.Latent(generator=_linear(scale), prior=fv.Consistency(prior))
+    found = fv.synthesize(
+        model, weight * fv.Logit(0, "log"), written, optimizer=rule, transform="none", batch=n,
+        steps=steps, seed=seed, progress=False,
+    )  # fmt: skip
+    return found.params["code"]
+
+
+def test_without_a_prior_a_chain_ends_at_the_mode_and_with_a_large_one_at_fixed_points(gaussian):
+    np.testing.assert_allclose(_codes(gaussian, 0.0, "sgd(0.1)"), [_T, _T], atol=1e-4)
+    # The fixed point of ε1·(EG − 1)h + (t − h) = 0, and of EG alone: 0.
+    prior = 5.0
+    there = np.linalg.solve(np.eye(_D) - prior * (_AGAIN - np.eye(_D)), _T)
+    np.testing.assert_allclose(_codes(gaussian, prior, "sgd(0.1)")[0], there, atol=1e-4)
+    large = _codes(gaussian, 1e4, "sgd(0.0001)")
+    assert np.abs(large).max() < 0.01
+
+
+def test_with_noise_mean_and_covariance_are_those_of_the_closed_form(gaussian):
+    """h' = h + r·(ε1·(EG − 1)h + t − h) + s·noise is linear: its stationary law is known."""
+    prior, rate, sd, n = 0.5, 0.2, 0.3, 4000
+    found = _codes(gaussian, prior, f"chain(sgd({rate}), gaussian_noise({sd}))", n=n, steps=60)
+    slope = np.eye(_D) + rate * (prior * (_AGAIN - np.eye(_D)) - np.eye(_D))
+    # Σ = A·Σ·Aᵀ + s²·1, as a sum of powers.
+    powers = [np.linalg.matrix_power(slope, k) for k in range(400)]
+    covariance = sd**2 * sum(one @ one.T for one in powers)
+    mean = np.linalg.solve(np.eye(_D) - slope, rate * _T)
+    error = np.sqrt(np.diag(covariance) / n)
+    assert np.all(np.abs(found.mean(0) - mean) < 3 * error)
+    spread = np.cov(found.T)
+    diagonal = np.diag(covariance)
+    bound = np.sqrt((np.outer(diagonal, diagonal) + covariance**2) / n)
+    assert np.all(np.abs(spread - covariance) < 3 * bound)
+    # Each chain its own noise: neighbours do not go together.
+    centred = (found - found.mean(0)) / found.std(0)
+    assert abs(np.mean(centred[1:] * centred[:-1])) < 3 / np.sqrt(n * _D)
+
+
+def test_another_generator_of_the_same_architecture_compiles_nothing(gaussian):
+    _codes(gaussian, 0.5, "sgd(0.1)")
+    with compiles.Compiled() as found:
+        other = _codes(gaussian, 0.25, "sgd(0.1)", scale=2.0)
+    assert found.steps == 0
+    assert np.isfinite(other).all()
+
+
+# ---- MNIST's generator, as it is shipped
+
+
+@pytest.fixture(scope="module")
+def sevens():
+    return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.3, seed=1, progress=False)
+
+
+def test_samples_of_the_shipped_generator_are_of_their_class(sevens):
+    assert sevens.names == ("7", "3")
+    assert sevens.result.images.shape == (6, 28, 28, 1)
+    assert sevens.acceptance == np.mean(sevens.result.evidence["probability"] >= 0.5)
+    assert sevens.acceptance >= 5 / 6
+    assert len(sevens.of("7")) + len(sevens.of("3")) == len(sevens.images)
+    figures = sevens.summary()["7"]
+    assert 0 < figures["ms_ssim"] < 1
+    assert figures["distance"] > 0
+
+
+def test_the_context_of_a_hole_is_unchanged_to_the_bit(sevens):
+    image = sevens.images[0]
+    hole = np.zeros((28, 28))
+    hole[8:20, 8:20] = 1
+    filled = fv.sample(
+        "mnist_ppgn", 2, classes=7, inpaint=image, mask=hole, steps=3, progress=False
+    )
+    outside = np.broadcast_to(hole[None, ..., None] == 0, filled.result.images.shape)
+    wanted = np.broadcast_to(image, filled.result.images.shape)
+    np.testing.assert_array_equal(filled.result.images[outside], wanted[outside])
+    assert np.any(filled.result.images[~outside] != wanted[~outside])
+
+
+_HOLE = np.pad(np.ones((4, 4)), 12)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "one of classes, unit and words; got none"),
+        ({"classes": 7, "unit": "conv2:3"}, "classes and unit"),
+        ({"classes": 10}, "classes 0 to 9, not 10"),
+        ({"classes": "eleven"}, "no class 'eleven'"),
+        ({"classes": []}, "at least one class"),
+        ({"unit": "conv2:99"}, "conv2 has units 0 to 31"),
+        ({"unit": "conv2"}, "a unit is one of a layer"),
+        ({"words": "a seven"}, "captioner.s place is package.module:factory"),
+        ({"classes": 7, "preset": "ppgn_jont"}, "nearest: ppgn_joint"),
+        ({"classes": 7, "keep": "first"}, "'last' or 'best'"),
+        ({"classes": 7, "accept": 2}, "a share from 0 to 1"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1))}, "mask is missing"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": 0 * _HOLE}, "empty"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": _HOLE / 2}, "got 0.5 in it"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": 0 * _HOLE + 1}, "no context"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": np.ones((5, 5))}, r"\(5, 5\)"),
+        ({"classes": 7, "model": "efficientnet_lite0"}, "1 channel|channels"),
+        ({"classes": 7, "generator": "mnist_ppgm"}, "nearest: mnist_ppgn"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said(options, says):
+    options = {"generator": "mnist_ppgn", **options}
+    with pytest.raises((InputError, fv.UnknownModel, fv.ObjectiveError), match=says):
+        fv.sample(n=2, progress=False, **options)
+
+
+def test_weights_of_another_generator_and_codes_of_another_shape_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    place = tmp_path / "other.safetensors"
+    save_file({"generator/start/kernel": np.zeros((5, 5), np.float32)}, place)
+    with pytest.raises(fv.CheckpointError, match="differences from CodeGenerator"):
+        generators.load("mnist_ppgn", place)
+    generator = generators.load("mnist_ppgn")
+    with pytest.raises(InputError, match=r"takes codes \(64,\); got \(32,\)"):
+        fv.Latent(generator=generator, code=(32,))
+
+
+# ---- conditions
+
+
+def test_the_authors_log_p_leaves_out_what_the_other_logits_do():
+    """Of a linear softmax the gradient is known: W_k − Σ p_j·W_j, and theirs (1 − p_k)·W_k."""
+    weights = np.float32(_rng.normal(size=(16, 4)))
+
+    def apply(params, image):
+        return {"logits": image.reshape(len(image), -1) @ params}
+
+    model = fv.from_function(apply, weights, input=fv.Input((4, 4), channels=1))
+    x = jnp.asarray(_rng.uniform(size=(1, *_PIXELS)), jnp.float32)
+
+    def slope(objective):
+        def score(x):
+            return objective(model.apply(model.params, x), x).sum()
+
+        return jax.grad(score)(x).ravel()
+
+    p = jax.nn.softmax(x.ravel() @ weights)
+    np.testing.assert_allclose(slope(fv.LogProbability(2)), weights[:, 2] - weights @ p, atol=1e-5)
+    theirs = (1 - p[2]) * weights[:, 2]
+    np.testing.assert_allclose(slope(fv.DoubtedLogit(2)), theirs, atol=1e-5)
+    assert np.abs(theirs - slope(fv.LogProbability(2))).max() > 0.1
+
+
+def test_words_are_said_in_their_order_and_unknown_ones_are_refused():
+    """The sum over words of log p, of a captioner whose words are brightness by rows."""
+
+    def apply(params, images, words):
+        rows = jax.nn.log_softmax(params * images.mean(3).mean(2)[:, : words.shape[0], None])
+        return jnp.take_along_axis(rows, words[None, :, None], axis=2)[..., 0]
+
+    captioner = fv.Captioner(
+        apply, jnp.float32([1, -2, 0.5]), ("a", "dark", "row"), fv.Input((4, 4), channels=1)
+    )
+    x = np.float32(_rng.uniform(size=(2, *_PIXELS)))
+    found = captioner.model("row a dark")(x)
+    scores = np.float32([1, -2, 0.5]) * x.mean((2, 3))[:, :3, None]
+    wanted = (scores - np.log(np.exp(scores).sum(2, keepdims=True)))[:, [0, 1, 2], [2, 0, 1]]
+    np.testing.assert_allclose(found["words"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(found["sentence"][:, 0], wanted.sum(1), rtol=1e-5)
+    with pytest.raises(InputError, match="no word 'rows'; nearest: row"):
+        captioner.model("a rows")
