@@ -293,11 +293,17 @@ class Atlas:
         """Batch and lane of each picture, by layer and unit; of two of one picture the last."""
         found: dict[str, Any] = {layer: {} for layer in self.layers}
         for batch in self.store.batches:
-            of_layer = found[batch.layer]
-            for lane, (unit, place) in enumerate(zip(batch.units, batch.numbers, strict=True)):
-                key = batch.objective, batch.role, place
-                of_layer.setdefault(unit, {})[key] = batch, lane
+            self._note(batch, found)
         return found
+
+    def add(self, batch: Batch, pictures: np.ndarray, manifest: Mapping[str, Any]) -> None:
+        """Adds a batch: see `Store.append`."""
+        self._note(self.store.append(batch, pictures, manifest))
+
+    def _note(self, batch: Batch, found: Any = None) -> None:
+        of_layer = (self._found if found is None else found)[batch.layer]
+        for lane, (unit, place) in enumerate(zip(batch.units, batch.numbers, strict=True)):
+            of_layer.setdefault(unit, {})[batch.objective, batch.role, place] = batch, lane
 
     def refresh(self) -> None:
         """Reads the records again, which another process may have added to."""

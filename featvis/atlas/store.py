@@ -1,11 +1,11 @@
 """The store of an atlas: pictures by rows, and a record a batch that says what is in its rows.
 
 A store is a Zarr v3 group with one array, `pictures` (rows, h, w, c) of uint8, whose chunk is a
-batch. Each batch has rows of its own, which are written once; then its record, a file of
-`batches/`, makes it a part of the atlas: rows that no record names are nothing. So a process that
-is killed at any moment loses the batch under way and nothing else. What natural images do to the
-units of a layer is in arrays of their own, `natural/<layer>/<version>/…`, which
-`natural/<layer>/record.json` makes valid in the same way.
+batch. Each batch has rows of its own, which are written once, and a manifest that makes them again;
+then its record, a file of `batches/`, makes it a part of the atlas: rows that no record names are
+nothing. So a process that is killed at any moment loses the batch under way and nothing else. What
+natural images do to the units of a layer is in arrays of their own, `natural/<layer>/<version>/…`,
+which `natural/<layer>/record.json` makes valid in the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from featvis.stores import Place, place_of
 FORMAT = 1
 _KEY = "featvis_atlas"
 _PICTURES = "pictures"
-_BATCHES = "batches"
+_BATCHES, _MANIFESTS = "batches", "manifests"
 #: What a picture of a unit is.
 ROLES = ("picture", "negative", "diverse", "facet")
 #: What of a unit is driven: the mean of its map, or its activation in the middle of it.
@@ -53,6 +53,7 @@ class Batch:
         failed: for each row None, or what was not finite.
         seconds: that the batch took.
         digest: SHA-256 of all the rows of the batch.
+        sealed: SHA-256 of the manifest that makes them again.
     """
 
     row: int
@@ -68,6 +69,7 @@ class Batch:
     failed: tuple[str | None, ...]
     seconds: float
     digest: str = field(default="", compare=False)
+    sealed: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         return len(self.units)
@@ -105,6 +107,15 @@ class Store:
         store.set_settings(settings)
         return store
 
+    @staticmethod
+    def is_at(path: str | Path) -> bool:
+        """Whether there is an atlas.
+
+        Raises:
+            InputError: a damaged one, or of another layout; or zarr is not installed.
+        """
+        return place_of(path, "an atlas").settings(_KEY, FORMAT) is not None
+
     @classmethod
     def read(cls, path: str | Path) -> Store:
         """The store of a folder or an address.
@@ -131,7 +142,6 @@ class Store:
         found = []
         for name in self.place.names(_BATCHES):
             record = self._record(f"{_BATCHES}/{name}")
-            record.pop("manifest", None)
             try:
                 values: dict[str, Any] = {
                     k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
@@ -196,9 +206,11 @@ class Store:
         chunk = (self.rows, *self.shape)
         self.place.grow(_PICTURES, batch.row + self.rows, self.shape, "uint8", chunk)
         self.place.write_rows(_PICTURES, batch.row, pictures)
-        batch = Batch(**{**asdict(batch), "digest": _digest(pictures)})
-        record = {**asdict(batch), "manifest": dict(manifest)}
-        self.place.write(self._name(batch), json.dumps(record).encode())
+        text = json.dumps(dict(manifest)).encode()
+        digests = {"digest": _digest(pictures), "sealed": hashlib.sha256(text).hexdigest()}
+        batch = Batch(**{**asdict(batch), **digests})
+        self.place.write(self._name(batch, _MANIFESTS), text)
+        self.place.write(self._name(batch), json.dumps(asdict(batch)).encode())
         self.batches.append(batch)
         return batch
 
@@ -212,16 +224,20 @@ class Store:
         if _digest(found) != batch.digest:
             raise InputError(
                 f"the atlas {self.place} is damaged: rows {batch.row} to "
-                f"{batch.row + self.rows - 1}, of {batch.layer}: `featvis atlas verify "
-                f"{self.place}` strikes them out, and the command that made the atlas makes them "
-                "again"
+                f"{batch.row + self.rows - 1}, of {batch.layer}: {self._help}"
             )
         return found[: len(batch)]
 
     def manifest(self, batch: Batch) -> dict[str, Any]:
-        """The manifest that makes all rows of a batch again."""
-        found: dict[str, Any] = self._record(self._name(batch))["manifest"]
-        return found
+        """The manifest that makes all rows of a batch again.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        name = self._name(batch, _MANIFESTS)
+        if hashlib.sha256(self.place.read(name) or b"").hexdigest() != batch.sealed:
+            raise InputError(f"the atlas {self.place} is damaged: {name}: {self._help}")
+        return self._record(name)
 
     def strike(self, batch: Batch) -> None:
         """Takes a batch out, as if it had never been made.
@@ -232,8 +248,15 @@ class Store:
         self.place.remove(self._name(batch))
         self.batches = [one for one in self.batches if one.row != batch.row]
 
-    def _name(self, batch: Batch) -> str:
-        return f"{_BATCHES}/{batch.row:010d}.json"
+    def _name(self, batch: Batch, folder: str = _BATCHES) -> str:
+        return f"{folder}/{batch.row:010d}.json"
+
+    @property
+    def _help(self) -> str:
+        return (
+            f"`featvis atlas verify {self.place}` strikes out what is damaged, and the command "
+            "that made the atlas makes it again"
+        )
 
     # ---- natural images --------------------------------------------------------------------
 
@@ -268,8 +291,7 @@ class Store:
             arrays[name] = np.asarray(array[...])
             if _digest(arrays[name]) != digest:
                 raise InputError(
-                    f"the atlas {self.place} is damaged: {folder}/{name}: `featvis atlas verify "
-                    f"{self.place}` strikes it out"
+                    f"the atlas {self.place} is damaged: {folder}/{name}: {self._help}"
                 )
         return {**record, "arrays": arrays}
 
