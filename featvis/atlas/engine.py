@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import os
+import re
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +20,9 @@ from featvis.atlas.work import Made, Work, make
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, OutputError, printable
 from featvis.models import Model
+
+#: Seconds in which a cluster answers.
+_KNOCK = 10.0
 
 Outcome = tuple[Work, Made | None, InputError | None]
 """A batch, what was made of it (None after a Ctrl-C), or why it cannot be."""
@@ -94,6 +99,11 @@ class Ray:
         if ray.is_initialized():
             return False
         try:
+            place = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", self.address or "")
+            if place is not None:
+                # Ray itself tries for minutes.
+                with socket.create_connection((place[1], int(place[2])), _KNOCK):
+                    pass
             ray.init(self.address or "local", log_to_driver=False, logging_level="error")
         # Whatever Ray raises where it finds nobody, or where it cannot start.
         except Exception as error:
