@@ -6,6 +6,12 @@ then its record, a file of `batches/`, makes it a part of the atlas: rows that n
 nothing. So a process that is killed at any moment loses the batch under way and nothing else. What
 natural images do to the units of a layer is in arrays of their own, `natural/<layer>/<version>/…`,
 which `natural/<layer>/record.json` makes valid in the same way.
+
+zarr-python rather than TensorStore: both rename a chunk into place, and 20 kills at random moments
+left no half of one in either; neither has commits of several files, which the records are. A batch
+of 8 pictures of 128 x 128 took zarr-python 11 to 19 ms (4 of the processor's) and TensorStore,
+which waits for the disk, 19 to 23 (2 to 3), on two busy cores: nothing to the seconds of making it.
+After a power cut, for which zarr-python does not wait, `verify` finds what never reached the disk.
 """
 
 from __future__ import annotations
