@@ -91,10 +91,12 @@ class Store:
             `size`, `channels`, `parameterization`, the options of the run, `seed`, `batch` and
             `layers` (by name, with `shape` and `labels`).
         batches: the records, in the order of their rows.
+        unreadable: names of records that are damaged; their batches are made again.
     """
 
     def __init__(self, place: Place, settings: Mapping[str, Any], batches: list[Batch]) -> None:
         self.place, self.settings, self.batches = place, settings, batches
+        self.unreadable: list[str] = []
 
     @classmethod
     def create(cls, path: str | Path, settings: Mapping[str, Any]) -> Store:
@@ -141,23 +143,17 @@ class Store:
         return store
 
     def refresh(self) -> None:
-        """Reads the records again, which another process may have added to.
-
-        Raises:
-            InputError: one is damaged.
-        """
-        found = []
+        """Reads the records again, which another process may have added to."""
+        found, self.unreadable = [], []
         for name in self.place.names(_BATCHES):
-            record = self._record(f"{_BATCHES}/{name}")
             try:
+                record = self._record(f"{_BATCHES}/{name}")
                 values: dict[str, Any] = {
                     k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
                 }
                 found.append(Batch(**values))
-            except TypeError as error:
-                raise InputError(
-                    f"the atlas {self.place} is damaged: {_BATCHES}/{name}: {printable(error)}"
-                ) from error
+            except (InputError, TypeError):
+                self.unreadable.append(f"{_BATCHES}/{name}")
         self.batches = sorted(found, key=lambda batch: batch.row)
 
     def _record(self, name: str) -> dict[str, Any]:
@@ -247,6 +243,16 @@ class Store:
         if hashlib.sha256(self.place.read(name) or b"").hexdigest() != batch.sealed:
             raise InputError(f"the atlas {self.place} is damaged: {name}: {self._help}")
         return self._record(name)
+
+    def strike_unreadable(self) -> None:
+        """Takes out the records that are damaged.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        for name in self.unreadable:
+            self.place.remove(name)
+        self.unreadable = []
 
     def strike(self, batch: Batch) -> None:
         """Takes a batch out, as if it had never been made.
