@@ -14,6 +14,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import generators, installed, methods, transforms  # noqa: F401  `installed` looks first
+from featvis.atlas import Atlas, Sheet, atlas, sheet
 from featvis.attribution import (
     Explanation,
     PairExplanation,
@@ -184,6 +185,7 @@ __all__ = [
     "Alignment",
     "AlphaNorm",
     "AtLeast",
+    "Atlas",
     "Autoencoded",
     "BatchStatistics",
     "Blur",
@@ -260,6 +262,7 @@ __all__ = [
     "Samples",
     "Scaled",
     "Shared",
+    "Sheet",
     "SilenceWarning",
     "Softmax",
     "Softmin",
@@ -279,6 +282,7 @@ __all__ = [
     "WhitenedDirection",
     "Window",
     "accentuate",
+    "atlas",
     "attributed",
     "available",
     "batch_norm_prior",
@@ -326,6 +330,7 @@ __all__ = [
     "recognition",
     "replay",
     "sample",
+    "sheet",
     "sorted_activations",
     "stack",
     "stack_key",
