@@ -41,9 +41,11 @@ from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
 from featvis.methods import (
+    ActivationAtlas,
     Facets,
     FacetWarning,
     accentuate,
+    activation_atlas,
     caricature,
     class_model,
     diverse,
@@ -51,6 +53,7 @@ from featvis.methods import (
     invariance,
     invariance_table,
     invert,
+    neuron_groups,
     trade_off,
 )
 from featvis.models import (
@@ -157,6 +160,7 @@ __all__ = [
     "CPPN",
     "L1",
     "L2",
+    "ActivationAtlas",
     "Activations",
     "Alignment",
     "AlphaNorm",
@@ -239,6 +243,7 @@ __all__ = [
     "WhitenedDirection",
     "Window",
     "accentuate",
+    "activation_atlas",
     "available",
     "batch_norm_prior",
     "caricature",
@@ -272,6 +277,7 @@ __all__ = [
     "localisation",
     "methods",
     "metrics",
+    "neuron_groups",
     "parse",
     "precision",
     "read_image",

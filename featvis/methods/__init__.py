@@ -1,6 +1,12 @@
 """Methods of the papers: a few lines each over `synthesize`, and their recipes."""
 
 from featvis.methods.accentuation import accentuate, accentuation
+from featvis.methods.activation_atlas import (
+    ActivationAtlas,
+    Tile,
+    activation_atlas,
+    neuron_groups,
+)
 from featvis.methods.caricature import caricature, exaggeration, ijcv2016_caricature
 from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
@@ -44,15 +50,18 @@ from featvis.methods.recipe import (
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "ActivationAtlas",
     "FacetWarning",
     "Facets",
     "Invariance",
     "Recipe",
     "Setting",
     "Stage",
+    "Tile",
     "TradeOff",
     "accentuate",
     "accentuation",
+    "activation_atlas",
     "altered",
     "cadena2018",
     "caricature",
@@ -74,6 +83,7 @@ __all__ = [
     "metamer",
     "modern",
     "modern_facets",
+    "neuron_groups",
     "nguyen2016_centre",
     "nguyen2016_mean",
     "octaves",
