@@ -14,6 +14,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
+from featvis.atlas import Atlas, atlas
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
 from featvis.errors import (
@@ -165,6 +166,7 @@ __all__ = [
     "Alignment",
     "AlphaNorm",
     "AtLeast",
+    "Atlas",
     "BatchStatistics",
     "Blur",
     "Boundary",
@@ -244,6 +246,7 @@ __all__ = [
     "Window",
     "accentuate",
     "activation_atlas",
+    "atlas",
     "available",
     "batch_norm_prior",
     "caricature",

@@ -11,13 +11,19 @@ from PIL import Image, ImageDraw, ImageFont
 from featvis.errors import InputError, OutputError
 
 
+def to_levels(image: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] in levels of 8 bits, as pictures have them."""
+    levels: np.ndarray = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return levels
+
+
 def to_picture(image: np.ndarray) -> Image.Image:
     """An image (h, w, c) in [0, 1] as a Pillow picture of 8 bits.
 
     One channel is grey, three are RGB; of any other number each channel is grey, one beside the
     other from left to right.
     """
-    levels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    levels = to_levels(image)
     if levels.shape[-1] == 3:
         return Image.fromarray(levels)
     return Image.fromarray(np.concatenate(np.moveaxis(levels, -1, 0), axis=1))

@@ -37,7 +37,7 @@ ROOMS = (
     ),
     *("optimizers", "kernels", "weights", "jaxprs", "parameterizations", "transforms"),
     *("models", "zoo", "loading", "text", "gradients", "results", "synthesis", "replay"),
-    *("natural", "evidence", "methods", "attribution", "pages", "cli"),
+    *("stores", "natural", "evidence", "methods", "attribution", "atlas", "pages", "cli"),
 )
 #: Lines of a file, but for one whole algebra and one whole family of networks.
 MOST_LINES = 500

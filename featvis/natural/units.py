@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featvis import checks
 from featvis.errors import InputError, printable
 from featvis.images import read_noted
 from featvis.models import Model
@@ -16,6 +17,9 @@ from featvis.natural.receptive import Fields
 from featvis.natural.responses import MEASURES, Responses
 from featvis.natural.store import Store
 from objectives import Activations, Channel, Logit, Objective, ObjectiveError, parse
+
+#: Units whose correlations with all others are in the memory at a time.
+_BLOCK = 512
 
 
 class Index:
@@ -190,7 +194,8 @@ class Index:
 
         Returns:
             `highest` and `lowest`, places among the files, (count, units), the most extreme first
-            and ties in the order of the files; and `position`, where the maximum of the highest is.
+            and ties in the order of the files; `position` and `lowest_position`, where the maximum
+            of each is; and `highest_values` and `lowest_values`.
 
         Raises:
             InputError: another `by`.
@@ -202,8 +207,82 @@ class Index:
         )
         start = self._start(layer)
         positions = self.store.columns("position", start, start + values.shape[1])
-        where = np.take_along_axis(positions, highest, axis=0)
-        return {"highest": highest, "lowest": lowest, "position": where}
+
+        def at(of: np.ndarray, places: np.ndarray) -> np.ndarray:
+            return np.take_along_axis(of, places, axis=0)
+
+        return {
+            "highest": highest,
+            "lowest": lowest,
+            "position": at(positions, highest),
+            "lowest_position": at(positions, lowest),
+            "highest_values": at(values, highest),
+            "lowest_values": at(values, lowest),
+        }
+
+    def histogram(
+        self, layer: str, bins: int = 32, by: str = "maximum"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How many images drive each unit of a layer how much, in equal parts of its own range.
+
+        Args:
+            layer: its name.
+            bins: parts of each unit's range, at least 1.
+            by: of the map's "maximum" or its "mean".
+
+        Returns:
+            Numbers of images (units, bins), and the ends of each range, (units, 2).
+
+        Raises:
+            InputError: another `by`, or fewer bins.
+            UnknownLayer: a layer that the index does not have.
+        """
+        bins = checks.integer("histogram", "bins", bins, 1, 2**16)
+        values = self._values(layer, by)
+        low, high = values.min(0), values.max(0)
+        spread = np.where(high > low, high - low, 1).astype(np.float64)
+        place = np.minimum((bins * ((values - low) / spread)).astype(np.int64), bins - 1)
+        units = values.shape[1]
+        counts = np.bincount((place + bins * np.arange(units)).ravel(), minlength=bins * units)
+        return counts.reshape(units, bins), np.stack([low, high], axis=1)
+
+    def nearest(
+        self, layer: str, count: int = 8, by: str = "maximum"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The units of a layer whose responses to the images go with each unit's own the most.
+
+        Args:
+            layer: its name.
+            count: of units, at most.
+            by: of the map's "maximum" or its "mean".
+
+        Returns:
+            Units (units, n), the nearest first, and their correlations (Pearson's); -1 and 0 where
+            a unit is the same for all images, and for such a unit.
+
+        Raises:
+            InputError: another `by`.
+            UnknownLayer: a layer that the index does not have.
+        """
+        values = self._values(layer, by).astype(np.float64)
+        values -= values.mean(0)
+        norms = np.linalg.norm(values, axis=0)
+        alive = norms > 0
+        values /= np.where(alive, norms, 1)
+        units = len(norms)
+        count = min(count, units - 1)
+        found, how = np.full((units, count), -1), np.zeros((units, count), np.float32)
+        for start in range(0, units, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            correlations = values[:, block].T @ values
+            rows = np.arange(len(correlations))
+            correlations[rows, start + rows] = -np.inf
+            correlations[:, ~alive] = -np.inf
+            order = np.argsort(-correlations, axis=1, kind="stable")[:, :count]
+            close = np.take_along_axis(correlations, order, axis=1)
+            fine = np.isfinite(close) & alive[block, None]
+            found[block], how[block] = np.where(fine, order, -1), np.where(fine, close, 0)
+        return found, how
 
     def vectors(self, layer: str) -> Iterator[np.ndarray]:
         """Activations at the positions that were drawn, one an image, in parts (some, channels).
@@ -278,6 +357,15 @@ class Index:
             raise InputError(f"{printable(path)} has changed since it was indexed")
         return read_noted(path, self.size, self.store.settings["channels"])[0]
 
+    def span(self, layer: str) -> tuple[int, int]:
+        """The first of a layer's columns among those of all units, and the one after its last.
+
+        Raises:
+            UnknownLayer: a layer that the index does not have.
+        """
+        start = self._start(layer)
+        return start, start + self.layers[layer][-1]
+
     def _start(self, layer: str) -> int:
         shapes = Activations(self.layers)
         _ = shapes[layer]  # an unknown one says the nearest
@@ -287,8 +375,7 @@ class Index:
     def _values(self, layer: str, by: str) -> np.ndarray:
         if by not in MEASURES:
             raise InputError(f"images are ordered by {' or '.join(MEASURES)}; got {by!r}")
-        start = self._start(layer)
-        return self.store.columns(by, start, start + self.layers[layer][-1])
+        return self.store.columns(by, *self.span(layer))
 
     def __repr__(self) -> str:
         made = self.store.settings

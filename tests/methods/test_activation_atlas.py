@@ -28,7 +28,7 @@ def planted(rng):
 
 def test_a_planted_mixture_gives_back_its_means():
     codes, which, centres = planted(np.random.default_rng(0))
-    cells = cells_of(lay_out(project(codes)), codes, 9, 5)
+    cells = cells_of(lay_out(project(codes)), codes, 7, 5)
     assert len(cells.places) == len(centres)
     for members, mean in zip(cells.members, cells.means, strict=True):
         (own,) = set(which[members])
