@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -25,8 +26,8 @@ from PIL import Image
 from featvis.errors import InputError, OutputError, printable
 from featvis.pages.static import static
 
-#: Pixels of the longer side of a tile's own small picture, and of those in sprites.
-THUMB, _SPRITE = 96, 32
+#: Pixels of the longer side of a tile's own small picture, of those in sprites, and of crops.
+THUMB, _SPRITE, CROP = 96, 32, 96
 #: Tiles along and in a sprite.
 _ALONG, _IN_SPRITE = 32, 1024
 _QUALITY = 82
@@ -67,6 +68,8 @@ def shown(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
+        if value == 0:
+            return "0"
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value + 0.0:#.3g}".rstrip(".")
     return str(value)
 
@@ -90,6 +93,75 @@ def recipe(command: str, manifest: Mapping[str, Any]) -> str:
         f'<details><summary>Manifest</summary><pre tabindex="0">{html.escape(text)}</pre>'
         "</details>"
     )
+
+
+def nav(links: Sequence[tuple[str, str]]) -> str:
+    """Links to other pages, (address, text) each, as HTML."""
+    listed = "".join(f'<a href="{html.escape(to)}">{html.escape(text)}</a>' for to, text in links)
+    return f'<nav aria-label="Pages">{listed}</nav>'
+
+
+def card(folder: str, picture: str, title: str, text: str) -> str:
+    """An entry of a list of sheets, as HTML: a picture of the sheet's folder, a title, a line."""
+    return (
+        f'<li><a href="{quote(folder)}/index.html"><img src="{quote(folder)}/{quote(picture)}" '
+        f'width="{THUMB}" height="{THUMB}" alt=""><strong>{html.escape(title)}</strong><br>'
+        f"{html.escape(text)}</a></li>"
+    )
+
+
+def picture_figure(file: str, size: tuple[int, int], alternative: str, caption: str) -> str:
+    """A picture that opens its file, of (width, height), as HTML."""
+    return (
+        f'<figure><a href="{quote(file)}"><img src="{quote(file)}" width="{size[0]}" '
+        f'height="{size[1]}" alt="{html.escape(alternative)}"></a>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def in_square(picture: Image.Image) -> Image.Image:
+    """A picture within a square of `CROP` pixels, the rest of which is grey."""
+    square = Image.new(picture.mode, (CROP, CROP), "grey")
+    scale = CROP / max(picture.size)
+    width, height = (max(1, round(scale * side)) for side in picture.size)
+    # What is magnified much shows its pixels.
+    method = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BILINEAR
+    small = picture.resize((width, height), method, reducing_gap=2.0)
+    square.paste(small, ((CROP - width) // 2, (CROP - height) // 2))
+    return square
+
+
+def crops_list(
+    folder: Path,
+    name: str,
+    crops: Sequence[Image.Image],
+    stems: Sequence[str],
+    figures: Sequence[float] = (),
+) -> str:
+    """Photographs with their names, as HTML; one file has them all.
+
+    Args:
+        folder: of the page.
+        name: of the file.
+        crops: at most 16.
+        stems: names of the photographs' files, without suffix.
+        figures: below each name; none for no figures.
+    """
+    if not crops:
+        return ""
+    strip = Image.new(crops[0].mode, (CROP * len(crops), CROP))
+    for at, crop in enumerate(crops):
+        strip.paste(in_square(crop), (CROP * at, 0))
+    write(folder / name, jpeg(strip))
+    listed = []
+    for at, stem in enumerate(stems):
+        said = html.escape(stem.replace("_", " "))
+        figure = f"<br>{shown(figures[at])}" if figures else ""
+        listed.append(
+            f'<li><img class="crop-{at}" src="{name}" width="{CROP}" height="{CROP}" alt="" '
+            f'loading="lazy">{said}{figure}</li>'
+        )
+    return f'<ul class="crops" role="list">{"".join(listed)}</ul>'
 
 
 # ---- files ---------------------------------------------------------------------------------

@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import html
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from featvis.atlas import Atlas, Natural, Picture, Unit
@@ -21,9 +19,12 @@ from featvis.images import read_image
 from featvis.pages.sheets import (
     Sheet,
     Thumbs,
+    card,
+    crops_list,
     figures_table,
-    jpeg,
+    nav,
     page,
+    picture_figure,
     recipe,
     shown,
     site_folder,
@@ -33,8 +34,8 @@ from featvis.pages.sheets import (
 from featvis.pictures import levels_picture, to_levels
 from featvis.results.packing import png_of, record_of
 
-#: Pixels of a crop's side, and of images at each end that a page shows.
-_CROP, _CROPS = 96, 8
+#: Photographs at each end that a page shows.
+_CROPS = 8
 #: Manifests of batches, and photographs, that are kept.
 _MANIFESTS, _PHOTOGRAPHS = 32, 4096
 _WORDS = {
@@ -106,10 +107,12 @@ def _first(atlas: Atlas, layers: Mapping[str, str]) -> str:
     made = atlas.settings
     title = f"Atlas of {made['model']['name']}"
     cards = "".join(
-        f'<li><a href="{quote(name)}/index.html">'
-        f'<img src="{quote(name)}/{atlas.units(layer)[0]}.jpg" width="96" height="96" alt="">'
-        f"<strong>{html.escape(layer)}</strong><br>"
-        f"{len(atlas.units(layer))} of {atlas.layers[layer][-1]} units</a></li>"
+        card(
+            name,
+            f"{atlas.units(layer)[0]}.jpg",
+            layer,
+            f"{len(atlas.units(layer))} of {atlas.layers[layer][-1]} units",
+        )
         for layer, name in layers.items()
     )
     facts = [
@@ -202,7 +205,7 @@ class _Layer:
             likeness=walk(nearest) if whole else None,
             off=(table["dead"].tolist(), "dead") if table["dead"].any() else None,
         )  # fmt: skip
-        sheet.write(self.folder, thumbs.finish(), _nav([("../index.html", "All layers")]))
+        sheet.write(self.folder, thumbs.finish(), nav([("../index.html", "All layers")]))
 
     def _save(self, one: Picture) -> str:
         """Writes a picture with its manifest; the name of its file."""
@@ -226,7 +229,7 @@ class _Layer:
         if place + 1 < len(self.units):
             links.append((f"{self.units[place + 1]}.html", f"{self.units[place + 1]} →"))
         heading = unit.text + (f": {unit.label}" if unit.label else "")
-        parts = [_nav(links), f"<h1>{html.escape(heading)}</h1>"]
+        parts = [nav(links), f"<h1>{html.escape(heading)}</h1>"]
         if unit.dead:
             why = unit.picture.silent if unit.picture and unit.picture.silent else ""
             why = why or "it is the same for all photographs"
@@ -257,16 +260,12 @@ class _Layer:
                 f", {one.failed}" if one.failed else ""
             )
             text = f"{unit.text}: a picture that {_WORDS[one.role][0]}"
-            parts.append(
-                f'<figure><a href="{quote(names[one])}"><img src="{quote(names[one])}" '
-                f'width="{size[0]}" height="{size[1]}" alt="{html.escape(text)}"></a>'
-                f"<figcaption>{html.escape(said)}</figcaption></figure>"
-            )
+            parts.append(picture_figure(names[one], size, text, said))
         return [*parts, "</div>"]
 
     def _natural(self, natural: Natural, number: int) -> list[str]:
         parts = ["<h2>Photographs</h2>"]
-        for end, words in (("highest", "excite it the most"), ("lowest", "excite it the least")):
+        for end, words in (("highest", "excites it the most"), ("lowest", "excites it the least")):
             crops = self._crops(natural, end, number)
             if crops:
                 parts.append(f"<h3>What {words}</h3>{crops}")
@@ -293,51 +292,16 @@ class _Layer:
         places = getattr(natural, end)[:_CROPS].tolist()
         boxes = getattr(natural, f"{end}_boxes").tolist()
         scores = getattr(natural, f"{end}_scores").tolist()
-        found = []
+        crops, stems, figures = [], [], []
         for place, box, score in zip(places, boxes, scores, strict=False):
             image = self.photographs.read(natural.files[place])
             if image is not None:
-                found.append((Path(natural.files[place]).stem, score, _crop(image, box)))
-        if not found:
-            return ""
-        strip = Image.new(found[0][2].mode, (_CROP * len(found), _CROP), "grey")
-        for at, (_, _, crop) in enumerate(found):
-            strip.paste(crop, (_CROP * at, 0))
-        name = f"{number}-{end}.jpg"
-        write(self.folder / name, jpeg(strip))
-        listed = "".join(
-            f'<li><img class="crop-{at}" src="{name}" width="{_CROP}" height="{_CROP}" '
-            f'alt="{html.escape(_spoken(stem))}" loading="lazy">{html.escape(_spoken(stem))}<br>'
-            f"{shown(score)}</li>"
-            for at, (stem, score, _) in enumerate(found)
-        )
-        return f'<ul class="crops" role="list">{listed}</ul>'
-
-
-def _spoken(stem: str) -> str:
-    """A file's name in words."""
-    return stem.replace("_", " ")
-
-
-def _crop(image: np.ndarray, box: Sequence[int]) -> Image.Image:
-    """A part of a photograph within a square, the rest of which is grey."""
-    top, left, bottom, right = box
-    part = image[top:bottom, left:right] if bottom > top and right > left else image
-    picture = levels_picture(part)
-    square = Image.new(picture.mode, (_CROP, _CROP), "grey")
-    scale = _CROP / max(picture.size)
-    size = [max(1, round(scale * side)) for side in picture.size]
-    method = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BILINEAR
-    square.paste(
-        picture.resize((size[0], size[1]), method, reducing_gap=2.0),
-        ((_CROP - size[0]) // 2, (_CROP - size[1]) // 2),
-    )
-    return square
-
-
-def _nav(links: Sequence[tuple[str, str]]) -> str:
-    listed = "".join(f'<a href="{html.escape(to)}">{html.escape(text)}</a>' for to, text in links)
-    return f'<nav aria-label="Pages">{listed}</nav>'
+                top, left, bottom, right = box
+                part = image[top:bottom, left:right] if bottom > top and right > left else image
+                crops.append(levels_picture(part))
+                stems.append(Path(natural.files[place]).stem)
+                figures.append(score)
+        return crops_list(self.folder, f"{number}-{end}.jpg", crops, stems, figures)
 
 
 def _figures(unit: Unit) -> list[tuple[str, Any]]:
