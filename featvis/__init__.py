@@ -14,7 +14,7 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 from importlib.metadata import version as _version
 
 from featvis import installed, methods, transforms  # noqa: F401  `installed` looks first
-from featvis.atlas import Atlas, atlas
+from featvis.atlas import Atlas, Sheet, atlas, sheet
 from featvis.attribution import localisation, saliency
 from featvis.cache import enable_cache
 from featvis.errors import (
@@ -226,6 +226,7 @@ __all__ = [
     "Run",
     "Scaled",
     "Shared",
+    "Sheet",
     "SilenceWarning",
     "Softmax",
     "Softmin",
@@ -289,6 +290,7 @@ __all__ = [
     "recognition",
     "replay",
     "saliency",
+    "sheet",
     "sorted_activations",
     "stack",
     "stack_key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from featvis import checks, kernels, loading
-from featvis.atlas.engine import Engine, Local, Ray
+from featvis.atlas.engine import ENGINES, Engine, Local, Ray
 from featvis.atlas.natural import checked_index, describe
 from featvis.atlas.reader import Atlas
 from featvis.atlas.store import Store, difference
@@ -25,7 +26,7 @@ from featvis.models import Model
 from featvis.natural import Index
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.results.manifest import versions
-from featvis.results.run import Run, check_options, check_positive, recorded
+from featvis.results.run import Run, check_options, recorded
 from featvis.synthesis import memory
 from featvis.synthesis.arguments import check_fit, check_optimizer
 from featvis.text import parameterization as parse_parameterization
@@ -112,7 +113,7 @@ def atlas(
     size = checks.image_size("atlas", "size", size or model.input.size)
     kinds = {"both": ("channel", "neuron")}.get(objective, (objective,))
     checks.choice("atlas", "objective", objective, ("channel", "neuron", "both"))
-    checks.choice("atlas", "engine", engine, ("local", "ray"))
+    checks.choice("atlas", "engine", engine, ENGINES)
     seeds = checks.integer("atlas", "seeds", seeds, 1, 2**16)
     seed = checks.integer("atlas", "seed", seed, 0, 2**32 - 1)
     diverse = checks.integer("atlas", "diverse", diverse, 0, 2**10)
@@ -270,12 +271,11 @@ def _fitting(work: Work, model: Model) -> int:
     devices = len(jax.local_devices())
     most = _ON_CPU if kernels.on_cpu() else _ON_ACCELERATOR
     most = max(most, devices) // devices * devices
-    run = run_of(work, model)
+    run = run_of(dataclasses.replace(work, rows=most), model)
     _, objective, way, transform = run.parts
-    check_positive("steps", run.steps)
     state = check_optimizer(run.optimizer, way)
-    check_fit(model, objective, way, transform, 1)
-    need = memory.estimate(model, objective, way, transform, 1, state, steps=run.steps)
+    check_fit(model, objective, way, transform, most)
+    need = memory.estimate(model, objective, way, transform, most, state, steps=run.steps)
     count = need.fitting(most)
     if count < 1:
         need.check(1)

@@ -23,6 +23,10 @@ Outcome = tuple[Work, Made | None, InputError | None]
 """A batch, what was made of it (None after a Ctrl-C), or why it cannot be."""
 
 
+#: By the names that the driver and the command line take.
+ENGINES = ("local", "ray")
+
+
 class Engine(Protocol):
     """What makes batches."""
 

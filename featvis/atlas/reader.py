@@ -448,6 +448,36 @@ class Atlas:
             "dead": quiet | arrays["dead"][units] if arrays else quiet,
         }
 
+    def counts(self, layer: str) -> dict[str, int]:
+        """How many pictures of each role a layer has, of the roles that it has."""
+        found = [key[1] for pictures in self._found[layer].values() for key in pictures]
+        return {role: found.count(role) for role in ROLES if role in found}
+
+    def verify(self) -> list[str]:
+        """Finds what is not as it was written, and strikes it out, to be made again.
+
+        Returns:
+            What it was, one line each.
+
+        Raises:
+            InputError: somebody is writing into it.
+            OutputError: something is damaged, and it cannot be struck out.
+        """
+        with self.store.place.locked():
+            self.refresh()
+            said = []
+            for one in list(self.store.damaged()):
+                if isinstance(one, str):
+                    said.append(f"the natural images of {one}")
+                    self.store.strike_natural(one)
+                else:
+                    units = f"{one.layer}:{min(one.units)}-{max(one.units)}"
+                    said.append(f"the batch at row {one.row}, {one.role} of {units}")
+                    self.store.strike(one)
+            self.refresh()
+        self._blocks.clear()
+        return said
+
     def _natural_of(self, layer: str) -> dict[str, Any] | None:
         if layer not in self._natural_records:
             self._natural_records.clear()
