@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from featvis import checks, loading
+from featvis import text as texts
 from featvis.errors import InputError
 from featvis.gradients.contributions import lost_scores
 from featvis.methods.layout import PROJECTIONS, cells_of, factors, lay_out, project
@@ -157,7 +158,7 @@ def activation_atlas(
     attempts: int = 1,
     classes: int = 3,
     batch: int = 16,
-    parameterization: Parameterization | None = None,
+    parameterization: Parameterization | str | None = None,
     seed: int = 0,
     **options: Any,
 ) -> ActivationAtlas:
@@ -205,7 +206,7 @@ def activation_atlas(
     tiles = _pictured(
         model, layer, index, cells.places, cells.means, members, sharp, classes=classes,
         attempts=attempts, batch=batch, seed=seed,
-        parameterization=parameterization or Fourier(size, model.input.channels), options=options,
+        parameterization=_written(parameterization, size, model), options=options,
     )  # fmt: skip
     return ActivationAtlas(model, layer, index, projection, side, side, tiles, points, seed)
 
@@ -220,7 +221,7 @@ def neuron_groups(
     attempts: int = 1,
     classes: int = 3,
     batch: int = 16,
-    parameterization: Parameterization | None = None,
+    parameterization: Parameterization | str | None = None,
     seed: int = 0,
     **options: Any,
 ) -> ActivationAtlas:
@@ -266,7 +267,7 @@ def neuron_groups(
     tiles = _pictured(
         model, layer, index, places, vectors, members, _precision(codes), classes=classes,
         attempts=attempts, batch=batch, seed=seed,
-        parameterization=parameterization or Fourier(size, model.input.channels), options=options,
+        parameterization=_written(parameterization, size, model), options=options,
     )  # fmt: skip
     rows, none = -(-len(directions) // columns), np.zeros((len(codes), 0))
     return ActivationAtlas(model, layer, index, "groups", rows, columns, tiles, none, seed)
@@ -284,6 +285,15 @@ def _codes(
     if not codes.any():
         raise InputError(f"{layer} is 0 at all positions that the index has drawn")
     return model, index, codes
+
+
+def _written(
+    given: Parameterization | str | None, size: tuple[int, int], model: Model
+) -> Parameterization:
+    channels = model.input.channels
+    if isinstance(given, str):
+        return texts.parameterization(given, size, channels)
+    return Fourier(size, channels) if given is None else given
 
 
 def _precision(codes: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import featvis as fv
 from featvis.methods.layout import cells_of, factors, lay_out, project
+from featvis.pages import activation_site
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -161,20 +162,47 @@ def test_a_tile_speaks_for_the_classes_that_lose_most_without_it(atlas, codes, n
         assert [atlas.class_name(one) for one, _ in tile.classes] == ["abcde"[i] for i in wanted]
 
 
-def test_every_tile_replays_to_the_bit(atlas, tmp_path, network):
-    for number, tile in enumerate(atlas.tiles):
-        path = tile.result.save(tmp_path / f"{number}.png")
-        np.testing.assert_array_equal(fv.replay(path, model=network).images, tile.result.images)
-
-
-def test_groups_part_the_images_by_their_factors(network, index, codes):
-    made = fv.neuron_groups(
+@pytest.fixture(scope="module")
+def groups(network, index):
+    return fv.neuron_groups(
         network, "relu", index, groups=4, size=TOY_SIZE, steps=2, batch=4, progress=False
     )
+
+
+@pytest.fixture(scope="module")
+def site(atlas, groups, tmp_path_factory):
+    return activation_site([atlas, groups], tmp_path_factory.mktemp("site") / "made").parent
+
+
+def test_every_tile_of_the_site_replays_to_the_bit(atlas, groups, site, network):
+    for folder, made in (("0-relu-pca", atlas), ("1-relu-groups", groups)):
+        for number, tile in enumerate(made.tiles):
+            name = f"{tile.row}-{tile.column}" if made is atlas else str(number)
+            file = site / folder / f"toy_relu-{made.parted}-{name}.png"
+            page = (site / folder / f"{name}.html").read_text(encoding="utf-8")
+            assert f"featvis replay {file.name}" in page
+            found = fv.replay(file, model=network).images
+            np.testing.assert_array_equal(found, tile.result.images)
+
+
+def test_a_tiles_page_has_its_classes_photographs_and_neurons(atlas, site):
+    for tile in atlas.tiles:
+        page = site / "0-relu-pca" / f"{tile.row}-{tile.column}.html"
+        text = page.read_text(encoding="utf-8")
+        assert f"Cell {tile.row}-{tile.column} of relu" in text
+        for one, _ in tile.classes:
+            assert f'<th scope="row">{"abcde"[one]}</th>' in text
+        names = [atlas.index.files[place].stem for place in tile.members[:12]]
+        places = [text.index(f">{name}<") for name in names]
+        assert places == sorted(places)
+        assert f"relu:{np.abs(tile.vector).argmax()}" in text
+
+
+def test_groups_part_the_images_by_their_factors(groups, codes):
     weights, directions = factors(codes, 4)
     relative = weights / weights.max(0)
-    assert sum(len(tile.members) for tile in made.tiles) == COUNT
-    for group, tile in enumerate(made.tiles):
+    assert sum(len(tile.members) for tile in groups.tiles) == COUNT
+    for group, tile in enumerate(groups.tiles):
         assert (tile.row, tile.column) == divmod(group, 2)
         np.testing.assert_allclose(
             tile.vector, directions[group] * weights[:, group].max(), rtol=1e-3, atol=1e-5

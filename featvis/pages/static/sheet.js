@@ -86,7 +86,8 @@
     if (state.down && !values && !near) next = next.slice().reverse();
     order = next;
     const what = found === null ? "" : " of " + count;
-    told.textContent = order.length + what + (order.length === 1 ? " " + data.one : " " + data.many);
+    const noun = (found === null ? order.length : count) === 1 ? data.one : data.many;
+    told.textContent = order.length + what + " " + noun;
     sheet.querySelector(".none").hidden = order.length > 0;
   }
 
