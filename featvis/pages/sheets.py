@@ -11,6 +11,7 @@ import html
 import io
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -417,7 +418,7 @@ class Sheet:
     def _example(self) -> str:
         if self.labels and any(self.labels):
             first = next(label for label in self.labels if label)
-            return first.split(",")[0][:24]
+            return re.split("[,;]", first)[0][:24]
         last = self.names[-1] if self.names else "0"
         return f"0-{last}" if self.files == () else f"0-{last}, or a photograph"
 

@@ -258,7 +258,16 @@ def test_tiles_with_places_lie_at_them(browser, show, tmp_path):
         )  # fmt: skip
         sheet.write(folder, thumbs.finish(), "")
     browser.get_log("browser")
-    show(tmp_path / "site" / "map" / "index.html", SIZES["desk"])
+    page = (tmp_path / "site" / "map" / "index.html").as_uri()
+    show(page, SIZES["desk"])
+    # As large as lets all of it be seen.
+    room, used = browser.execute_script(
+        "const s = document.getElementById('sheet'); return [[s.clientWidth, s.clientHeight], "
+        "[s.scrollWidth, s.scrollHeight]]"
+    )
+    assert used == room
+    browser.get("about:blank")
+    show(f"{page}#side=64", SIZES["desk"])
     boxes = browser.execute_script(
         "return Object.fromEntries(Array.from(document.querySelectorAll('#sheet li'), li => "
         "[li.firstChild.getAttribute('href'), [li.getBoundingClientRect().y, "

@@ -29,6 +29,7 @@
   let cell = [0, 0];   // width and height in pixels
   let left = 0;
   let waiting = false;
+  let usual = data.side;
   const state = { q: "", sort: "number", down: "", show: "", side: "96" };
 
   // ---- what is shown ----------------------------------------------------------------------
@@ -244,7 +245,7 @@
     later = setTimeout(() => {
       const kept = new URLSearchParams();
       for (const [key, value] of Object.entries(state)) {
-        if (value && value !== { sort: "number", side: data.side }[key]) kept.set(key, value);
+        if (value && value !== { sort: "number", side: usual }[key]) kept.set(key, value);
       }
       if (sheet.scrollTop > 0 || sheet.scrollLeft > 0) {
         kept.set("at", Math.round(sheet.scrollLeft) + "," + Math.round(sheet.scrollTop));
@@ -400,13 +401,25 @@
   new ResizeObserver(() => { measure(); draw(); }).observe(sheet);
   window.addEventListener("hashchange", start);
 
+  /* Tiles with places are as large as lets all of them be seen; others as the page says. */
+  function atFirst() {
+    if (!placed) return data.side;
+    const fits = SIDES.filter((one) => {
+      state.side = String(one);
+      measure();
+      return data.columns * cell[0] <= sheet.clientWidth && data.rows * cell[1] <= sheet.clientHeight;
+    });
+    return String(fits.pop() || SIDES[0]);
+  }
+
   function start() {
     const given = new URLSearchParams(location.hash.slice(1));
     state.q = given.get("q") || "";
     state.sort = given.get("sort") || "number";
     state.down = given.get("down") || "";
     state.show = given.get("show") || "";
-    state.side = SIDES.includes(Number(given.get("side"))) ? given.get("side") : data.side;
+    state.side = SIDES.includes(Number(given.get("side"))) ? given.get("side")
+      : (usual = atFirst());
     find.value = state.q;
     if (sort) {
       sort.value = state.sort;
