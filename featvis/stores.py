@@ -122,11 +122,11 @@ class Place:
             OutputError: nobody may write there.
         """
         lock = FileLock(self.path / _LOCK, timeout=0)
-        try:
-            with self._written():
+        with self._written():
+            try:
                 lock.acquire()
-        except Timeout as error:
-            raise InputError(f"somebody else is writing into {self}") from error
+            except Timeout as error:
+                raise InputError(f"somebody else is writing into {self}") from error
         try:
             yield
         finally:

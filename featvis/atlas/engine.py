@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import os
+import re
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +20,9 @@ from featvis.atlas.work import Made, Work, make
 from featvis.cache import enable_cache
 from featvis.errors import FeatvisError, InputError, OutputError, printable
 from featvis.models import Model
+
+#: Seconds in which a cluster answers.
+_KNOCK = 10.0
 
 Outcome = tuple[Work, Made | None, InputError | None]
 """A batch, what was made of it (None after a Ctrl-C), or why it cannot be."""
@@ -72,7 +77,7 @@ class Ray:
     cores: int = 1
     waiting: int = 2
     tries: int = 4
-    patience: float = 120.0
+    patience: float = 600.0
 
     def run(self, model: Model, batches: Iterable[Work]) -> Iterator[Outcome]:
         """What is made of each batch, as they are ready.
@@ -94,7 +99,12 @@ class Ray:
         if ray.is_initialized():
             return False
         try:
-            ray.init(self.address, log_to_driver=False, logging_level="error")
+            place = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", self.address or "")
+            if place is not None:
+                # Ray itself tries for minutes.
+                with socket.create_connection((place[1], int(place[2])), _KNOCK):
+                    pass
+            ray.init(self.address or "local", log_to_driver=False, logging_level="error")
         # Whatever Ray raises where it finds nobody, or where it cannot start.
         except Exception as error:
             raise InputError(
@@ -109,9 +119,7 @@ class Ray:
         gpus = int(there.get("GPU", 0))
         count = self.workers or gpus or max(1, int(there.get("CPU", 1)) // self.cores)
         needs = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": self.cores}
-        # As many threads as it has cores, or all workers of a machine want all of them.
-        environment = {"env_vars": {} if gpus else {"NPROC": str(self.cores)}}
-        pool = _Pool(ray, ray.put(model), needs, environment)
+        pool = _Pool(ray, model, needs, None if gpus else self.cores)
         todo: collections.deque[tuple[Work, int]] = collections.deque()
         source, ended = iter(batches), False
         for _ in range(count):
@@ -156,9 +164,10 @@ class Ray:
 class _Pool:
     """Workers that are there or on the way, and what each of them has to do."""
 
-    def __init__(self, ray: Any, model: Any, needs: dict[str, Any], environment: Any) -> None:
-        self._ray, self._model = ray, model
-        self._kind = ray.remote(**needs, max_restarts=0, runtime_env=environment)(_Worker)
+    def __init__(self, ray: Any, model: Model, needs: dict[str, Any], cores: int | None) -> None:
+        # In a list Ray leaves it to the worker when to read it.
+        self._ray, self._given = ray, ([ray.put(model)], cores)
+        self._kind = ray.remote(**needs, max_restarts=0)(_Worker)
         self.ready: dict[Any, int] = {}  # workers that answered, and how many batches each has
         self._starting: dict[Any, Any] = {}  # by the task that says that it is there
         self.tasks: dict[Any, tuple[Any, Work, int]] = {}
@@ -166,7 +175,7 @@ class _Pool:
 
     def start(self) -> None:
         """Asks for one more worker."""
-        worker = self._kind.remote(self._model)
+        worker = self._kind.remote(*self._given)
         self._starting[worker.there.remote()] = worker
 
     def free(self, waiting: int) -> Any:
@@ -217,10 +226,14 @@ class _Pool:
 class _Worker:
     """A process of a cluster that has the network, and keeps its compiled programs."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: list[Any], cores: int | None) -> None:
+        if cores is not None:
+            # As many threads as it has cores, or all workers of a machine want all of them: what
+            # XLA reads when it starts, which the weights make it do.
+            os.environ["NPROC"] = str(cores)
         with suppress(OutputError):  # compiled anew each time
             enable_cache()
-        self._model = model
+        self._model: Model = _ray().get(model[0])
 
     def there(self) -> int:
         """Its process: it is there."""

@@ -94,4 +94,4 @@ def describe(atlas: Atlas, index: Index, layer: str) -> None:
     named = np.union1d(arrays["highest"], arrays["lowest"])
     facts["files"] = {str(place): str(files[place]) for place in named}
     facts["size"] = list(index.size)
-    atlas.store.set_natural(layer, arrays, facts)
+    atlas.describe(layer, arrays, facts)

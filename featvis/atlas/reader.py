@@ -448,6 +448,13 @@ class Atlas:
             "dead": quiet | arrays["dead"][units] if arrays else quiet,
         }
 
+    def describe(
+        self, layer: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+    ) -> None:
+        """Adds what natural images do to a layer: see `Store.set_natural`."""
+        self.store.set_natural(layer, arrays, facts)
+        self._natural_records.clear()
+
     def counts(self, layer: str) -> dict[str, int]:
         """How many pictures of each role a layer has, of the roles that it has."""
         found = [key[1] for pictures in self._found[layer].values() for key in pictures]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,10 @@ class Store:
         Raises:
             InputError: they are damaged.
         """
-        found = self.place.read_rows(_PICTURES, batch.row, batch.row + self.rows)
-        if _digest(found) != batch.digest:
+        found = None
+        with suppress(InputError):
+            found = self.place.read_rows(_PICTURES, batch.row, batch.row + self.rows)
+        if found is None or _digest(found) != batch.digest:
             raise InputError(
                 f"the atlas {self.place} is damaged: rows {batch.row} to "
                 f"{batch.row + self.rows - 1}, of {batch.layer}: {self._help}"

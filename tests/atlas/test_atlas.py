@@ -1,0 +1,337 @@
+"""Atlases: what is made, what does not depend on what, and what survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import networks
+import numpy as np
+import pytest
+from atlases import made_up
+from compiles import Compiled
+from PIL import Image
+
+import featvis as fv
+from featvis.atlas.work import unit_seed
+from featvis.errors import InputError, OutputError
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+OPTIONS = {
+    "size": networks.TOY_SIZE,
+    "steps": 4,
+    "batch": 4,
+    "parameterization": "pixels",
+    "transform": "none",
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return networks.toy()
+
+
+@pytest.fixture(scope="module")
+def made(toy, tmp_path_factory):
+    """All six units of a layer, two seeds, the negative, and two that differ."""
+    path = tmp_path_factory.mktemp("atlases") / "whole"
+    return fv.atlas(toy, "relu", path, seeds=2, negative=True, diverse=2, **OPTIONS)
+
+
+def pictures(atlas):
+    """Every picture by its unit, role and place."""
+    return {(one.unit, one.role, one.place): one for unit in atlas for one in unit.pictures}
+
+
+def same(one, other, *, levels=0):
+    assert np.abs(one.image.astype(int) - other.image).max() <= levels
+    np.testing.assert_allclose(one.clean_score, other.clean_score, rtol=1e-5)
+
+
+def test_a_picture_is_that_of_its_seed_alone(toy, made):
+    """The independent truth: a run of one image with the unit's own seed."""
+    for unit in (0, 5):
+        alone = fv.synthesize(
+            toy, fv.Channel("relu", unit), "pixels", seed=[unit_seed(0, "relu", unit)],
+            steps=4, transform="none", progress=False,
+        )  # fmt: skip
+        picture = made.unit("relu", unit).picture
+        levels = np.round(alone.images[0] * 255)
+        assert np.abs(picture.image - levels).max() <= 1
+        np.testing.assert_allclose(picture.clean_score, alone.clean_scores[0], rtol=1e-5)
+
+
+def test_what_an_atlas_has(toy, made):
+    assert len(made) == 6
+    unit = made.unit("relu", 3)
+    kinds = [(one.role, one.place) for one in unit.pictures]
+    assert kinds == [
+        ("picture", 0), ("picture", 1), ("negative", 0), ("diverse", 0), ("diverse", 1)
+    ]  # fmt: skip
+    scores = [one.clean_score for one in unit.of("picture")]
+    assert unit.clean_score == scores[0]
+    np.testing.assert_allclose(unit.spread, np.std(scores, ddof=1))
+    images = np.stack([one.image for one in unit.pictures]) / np.float32(255)
+    means = np.asarray(toy(images)["relu"][..., 3]).mean((1, 2))
+    np.testing.assert_allclose(means, [one.clean_score for one in unit.pictures], atol=2e-3)
+    assert unit.negative.clean_score < unit.clean_score
+    table = made.table("relu")
+    np.testing.assert_array_equal(table["unit"], range(6))
+    assert table["clean_score"][3] == unit.clean_score
+
+
+def test_batches_order_and_what_else_is_made_do_not_matter(toy, made, tmp_path):
+    fv.atlas(toy, "relu", tmp_path / "some", units=[5], **OPTIONS)
+    some = fv.atlas(toy, "relu", tmp_path / "some", units="2-3", **OPTIONS)
+    some = fv.atlas(toy, "relu", tmp_path / "some", units=[3, 0], **OPTIONS)
+    assert some.units("relu").tolist() == [0, 2, 3, 5]
+    whole = pictures(made)
+    for key, picture in pictures(some).items():
+        same(picture, whole[key], levels=1)
+
+
+def test_a_layer_is_one_program(toy, made, tmp_path):
+    with Compiled() as compiled:
+        fv.atlas(toy, "relu", tmp_path / "again", units=[1], seed=3, **OPTIONS)
+    assert not compiled.steps
+
+
+def test_every_tile_replays_to_the_bit(toy, made, tmp_path):
+    for number, picture in enumerate(made.unit("relu", 4).pictures):
+        path = picture.save(tmp_path / f"{number}.png")
+        again = fv.replay(path, model=toy, progress=False)
+        levels = np.round(again.images[0] * 255).astype(np.uint8)
+        np.testing.assert_array_equal(levels, picture.image)
+    assert picture.command == "featvis replay toy_relu-4-diverse-1.png"
+
+
+# ---- going on ------------------------------------------------------------------------------
+
+
+def test_more_seeds_and_layers_reuse_what_is_there(toy, made, tmp_path):
+    path = tmp_path / "more"
+    fv.atlas(toy, "relu", path, units="0-4", **OPTIONS)
+    before = {one.name: one.read_bytes() for one in (path / "batches").iterdir()}
+    more = fv.atlas(toy, "relu", path, seeds=2, units="0-4", **OPTIONS)
+    after = {one.name: one.read_bytes() for one in (path / "batches").iterdir()}
+    assert before.items() < after.items()
+    whole = pictures(made)
+    assert len(pictures(more)) == 10
+    for key, picture in pictures(more).items():
+        same(picture, whole[key], levels=1)
+
+
+CHILD = """
+import sys, jax
+sys.path[:0] = sys.argv[2:]
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+import featvis as fv, networks
+fv.atlas(networks.toy(), "relu", sys.argv[1], seeds=30, **{options})
+"""
+
+
+def test_a_kill_loses_the_batch_under_way(toy, tmp_path):
+    """Two kills at moments that the clock draws; then it is as if there had been none."""
+    path = tmp_path / "killed"
+    root = Path(__file__).parent.parent
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    command = [sys.executable, "-c", CHILD.replace("{options}", repr(OPTIONS)), str(path)]
+    done = 0
+    for _ in range(2):
+        child = subprocess.Popen(
+            [*command, str(root), str(root.parent)], env={**os.environ, **cache}
+        )
+        while child.poll() is None and len(list(path.glob("batches/*.json"))) < done + 3:
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        kept = fv.Atlas.open(path)
+        assert list(kept.store.damaged()) == []
+        assert len(kept.store.batches) >= done + 3
+        done = len(kept.store.batches)
+    went_on = fv.atlas(toy, "relu", path, seeds=30, **OPTIONS)
+    rows = [batch.row for batch in went_on.store.batches]
+    assert rows == list(range(0, 4 * 45, 4))  # nothing lost, nothing twice
+    whole = pictures(fv.atlas(toy, "relu", tmp_path / "whole", seeds=30, **OPTIONS))
+    assert len(whole) == 6 * 30
+    for key, picture in pictures(went_on).items():
+        same(picture, whole[key])
+
+
+def test_a_corrupt_chunk_is_found_and_made_again(toy, made, tmp_path):
+    path = tmp_path / "corrupt"
+    before = pictures(fv.atlas(toy, "relu", path, seeds=2, **OPTIONS))
+    kept = {key: (one.image, one.clean_score) for key, one in before.items()}
+    chunk = path / "pictures" / "c" / "1" / "0" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    opened = fv.Atlas.open(path)
+    with pytest.raises(InputError, match=r"rows 4 to 7, of relu.*featvis atlas verify"):
+        [one.image for one in pictures(opened).values()]
+    assert opened.verify() == ["the batch at row 4, picture of relu:0-5"]
+    assert opened.verify() == []
+    again = fv.atlas(toy, "relu", path, seeds=2, **OPTIONS)
+    assert again.verify() == []
+    for key, picture in pictures(again).items():
+        assert np.abs(picture.image.astype(int) - kept[key][0]).max() <= 1
+
+
+# ---- what is refused -----------------------------------------------------------------------
+
+
+def test_another_atlas_is_refused_with_what_differs(toy, made):
+    path = str(made.store.place.path)
+    with pytest.raises(InputError, match=r"steps: 4 there, 5 asked for; optimizer: none there"):
+        fv.atlas(toy, "relu", path, **{**OPTIONS, "steps": 5, "optimizer": "adam(0.1)"})
+    with pytest.raises(InputError, match=r"batch: 4 there, 3 asked for"):
+        fv.atlas(toy, "relu", path, **{**OPTIONS, "batch": 3})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"units": "0-9"}, r"relu has the units 0 to 5; got 0-9"),
+        ({"units": "x"}, r"units are numbers, as 0-63,70; got 'x'"),
+        ({"objective": "layer"}, r"'channel', 'neuron', 'both'"),
+        ({"facets": 2}, r"give an index"),
+        ({"diverse": 1}, r"2 or more"),
+        ({"engine": "dask"}, r"'local', 'ray'"),
+        ({"stepz": 1}, r"nearest: steps"),
+        ({"index": "nowhere"}, r"nowhere is no index"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(toy, tmp_path, changed, said):
+    with pytest.raises(InputError, match=said):
+        fv.atlas(toy, "relu", tmp_path / "none", **{**OPTIONS, **changed})
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_vector_has_no_neuron_in_the_middle(toy, tmp_path):
+    with pytest.raises(InputError, match=r"logits has no map"):
+        fv.atlas(toy, "logits", tmp_path / "none", objective="both", **OPTIONS)
+
+
+def test_a_lock_does_not_outlive_its_owner(tmp_path):
+    path = tmp_path / "locked"
+    made_up(path)
+    held = "import sys, fcntl; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"  # noqa: E501
+    owner = subprocess.Popen(
+        [sys.executable, "-c", held, str(path / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    owner.stdout.readline()
+    with pytest.raises(InputError, match="somebody else is writing into"):
+        fv.Atlas.open(path).verify()
+    owner.kill()
+    owner.communicate()
+    assert fv.Atlas.open(path).verify() == []
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
+    store = made_up(tmp_path / "full")
+    batch, (*_, other) = store.batches[0], store.batches
+    images = np.ones((store.rows, *store.shape), np.uint8)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    import zarr.storage._local as local
+
+    monkeypatch.setattr(local, "_put", full)
+    with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
+        store.append(batch.__class__(**{**vars(batch), "row": store.next_row()}), images, {})
+    monkeypatch.undo()
+    assert fv.Atlas.open(tmp_path / "full").store.batches[-1] == other
+    assert list(store.damaged()) == []
+
+
+def test_an_object_store_is_as_good_as_a_folder(toy, made):
+    pytest.importorskip("fsspec")
+    address = "memory://featvis/atlas"
+    fv.atlas(toy, "relu", address, units="0-2", **OPTIONS)
+    there = fv.atlas(toy, "relu", address, units="0-3", **OPTIONS)
+    assert there.verify() == []
+    whole = pictures(made)
+    for key, picture in pictures(fv.Atlas.open(address)).items():
+        same(picture, whole[key], levels=1)
+
+
+# ---- natural images ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for number in range(14):
+        levels = rng.integers(0, 256, (*networks.TOY_SIZE, 3), np.uint8)
+        Image.fromarray(levels).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(toy, photographs, tmp_path_factory):
+    place = tmp_path_factory.mktemp("indices") / "photographs"
+    return fv.index(toy, photographs, layers=["relu", "dead"], out=place, progress=False)
+
+
+def test_natural_images_of_a_unit(toy, index, tmp_path):
+    path = tmp_path / "natural"
+    fv.atlas(toy, "relu", path, **OPTIONS)
+    found = fv.atlas(toy, "relu", path, index=index, **OPTIONS)
+    images = np.stack([index.image(place) for place in range(14)])
+    maps = np.asarray(toy(images)["relu"])
+    highest, means = maps.max((1, 2)), maps.mean((1, 2))
+    for number in range(6):
+        natural = found.unit("relu", number).natural
+        order = np.argsort(-highest[:, number], kind="stable")
+        np.testing.assert_array_equal(natural.highest, order[:9])
+        np.testing.assert_allclose(natural.highest_scores, highest[order[:9], number], rtol=1e-5)
+        np.testing.assert_array_equal(natural.lowest[0], order[-1])
+        assert natural.images == natural.histogram.sum() == 14
+        counts, _ = np.histogram(highest[:, number], natural.edges)
+        np.testing.assert_array_equal(natural.histogram, counts)
+        score = found.unit("relu", number).clean_score
+        assert natural.percentile == pytest.approx(100 * (means[:, number] < score).mean())
+        correlations = np.corrcoef(highest.T)[number]
+        correlations[number] = -2
+        nearest = int(np.argmax(correlations))
+        assert natural.nearest[0] == f"relu:{nearest}"
+        np.testing.assert_allclose(natural.correlations[0], correlations[nearest], rtol=1e-4)
+        assert Path(natural.files[int(order[0])]).name == f"{order[0]:02}.png"
+        assert not natural.dead
+
+
+def test_another_networks_index_is_refused(toy, index, tmp_path):
+    import dataclasses
+
+    other = dataclasses.replace(toy, digest="1" * 64)
+    with pytest.raises(InputError, match="the network is toy with 111111111111"):
+        fv.atlas(other, "relu", tmp_path / "none", index=index, **OPTIONS)
+    with pytest.raises(fv.UnknownLayer, match="logits"):
+        fv.atlas(toy, "logits", tmp_path / "none", index=index, **OPTIONS)
+
+
+# ---- a sheet -------------------------------------------------------------------------------
+
+
+def test_a_sheet_in_one_line(toy, made, tmp_path):
+    store = tmp_path / "sheet.atlas"
+    part = fv.sheet(toy, "relu:0-1", store, **OPTIONS)
+    assert len(part) == 2
+    whole = fv.sheet(toy, "relu:*", store, **OPTIONS)
+    assert [label.split()[0] for label in whole.labels] == [f"relu:{n}" for n in range(6)]
+    path = whole.save(tmp_path / "sheet.png")
+    again = fv.replay(path, model=toy, progress=False)
+    np.testing.assert_array_equal(np.round(again.images * 255), whole.images)
