@@ -38,6 +38,8 @@ _ATLAS = {
     **option("facets", int, "So many facets of each unit, too; they need an index.", default=0),
     **option("index", str, "An index of natural images of the same size (see `featvis index`)."),
     **option("batch", int, "Pictures of a batch.", shown="as many as fit, at most 8 on a CPU"),
+    **option("invariances", str, "Of export: folders of tables of `featvis invariance`, with "
+             "commas between, to sort the sheets by."),
     **option("engine", str, f"Who makes them: {' or '.join(ENGINES)}.", default="local"),
     **option("address", str, "Of the Ray cluster, as auto.", shown="one that is started here"),
     **option("workers", int, "Of Ray.", shown="one an accelerator, or one every so many cores"),
@@ -113,7 +115,8 @@ def _verify(store: str, given: Namespace) -> None:
 
 
 def _export(store: str, site: str, given: Namespace) -> None:
-    page = export(store, site, progress=not given.quiet)
+    tables = [one.strip() for one in (given.invariances or "").split(",") if one.strip()]
+    page = export(store, site, invariances=tables, progress=not given.quiet)
     if given.json:
         print(json.dumps({"atlas": store, "site": str(page)}))
     else:

@@ -123,7 +123,11 @@ class ActivationAtlas:
         return found
 
     def class_name(self, number: int) -> str:
-        """The name of a class, or its number where the network has no names."""
+        """The name of a class, or its number where the network has no names.
+
+        Args:
+            number: of the class.
+        """
         labels = self.model.labels
         return labels[number] if labels else f"class {number}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from featvis.atlas import Atlas, Natural, Picture, Unit
-from featvis.errors import FeatvisError, InputError
+from featvis.errors import FeatvisError, InputError, printable
+from featvis.evidence.variations import FAMILIES
 from featvis.files import part_of_name
 from featvis.images import read_image
+from featvis.methods.invariance_table import Row, read_table
 from featvis.pages.sheets import (
     Sheet,
     Thumbs,
@@ -46,7 +48,13 @@ _WORDS = {
 }
 
 
-def export(atlas: Atlas | str | Path, folder: str | Path, *, progress: bool = True) -> Path:
+def export(
+    atlas: Atlas | str | Path,
+    folder: str | Path,
+    *,
+    invariances: Sequence[str | Path] = (),
+    progress: bool = True,
+) -> Path:
     """Writes an atlas as a site that any browser shows, from a disk or any web host.
 
     A page a layer with a sheet of all its units, to be searched, sorted and zoomed; a page a unit
@@ -56,13 +64,16 @@ def export(atlas: Atlas | str | Path, folder: str | Path, *, progress: bool = Tr
         atlas: it, or its store.
         folder: of the site: none there yet, an empty one, or an earlier site, which is replaced
             when the new one is whole.
+        invariances: folders of tables of what the units of a layer ignore
+            (`featvis.invariance_table`), by which its sheet can then be sorted.
         progress: show a progress bar.
 
     Returns:
         The path of the first page.
 
     Raises:
-        InputError: no atlas, one without pictures, or a folder of something else.
+        InputError: no atlas, one without pictures, a folder of something else, or a table of
+            another network or of a layer that the atlas does not have.
         OutputError: the site cannot be written.
 
     Warns:
@@ -71,6 +82,7 @@ def export(atlas: Atlas | str | Path, folder: str | Path, *, progress: bool = Tr
     atlas = atlas if isinstance(atlas, Atlas) else Atlas.open(atlas)
     if not len(atlas):
         raise InputError(f"the atlas {atlas.store.place} has no pictures yet")
+    ignored = _tables(atlas, invariances)
     with site_folder(folder) as draft:
         layers = _places(atlas)
         photographs = _Photographs(tuple(atlas.settings["size"]), atlas.settings["channels"])
@@ -79,7 +91,9 @@ def export(atlas: Atlas | str | Path, folder: str | Path, *, progress: bool = Tr
         ) as bar:
             for layer, name in layers.items():
                 (draft / name).mkdir()
-                _Layer(atlas, layer, draft / name, photographs).write(bar.update)
+                _Layer(atlas, layer, draft / name, photographs, ignored.get(layer, {})).write(
+                    bar.update
+                )
         write(draft / "index.html", _first(atlas, layers))
     if photographs.missing:
         first = next(iter(photographs.missing.values()))
@@ -87,6 +101,28 @@ def export(atlas: Atlas | str | Path, folder: str | Path, *, progress: bool = Tr
         said = f"{first}" + (f"; and {more} more" if more else "")
         warnings.warn(f"photographs left out: {said}", stacklevel=2)
     return Path(folder) / "index.html"
+
+
+def _tables(atlas: Atlas, folders: Sequence[str | Path]) -> dict[str, dict[int, Row]]:
+    """Rows of what units ignore, by layer and unit."""
+    found: dict[str, dict[int, Row]] = {}
+    for folder in folders:
+        settings, rows = read_table(folder)
+        made = atlas.settings["model"]
+        if settings.get("digest") != made["digest"]:
+            raise InputError(
+                f"the table in {printable(folder)} is of {settings.get('model')} with the weights "
+                f"{str(settings.get('digest'))[:12]}; the atlas is of {made['name']} with "
+                f"{made['digest'][:12]}"
+            )
+        layer = settings.get("layer")
+        if layer not in atlas.layers:
+            raise InputError(
+                f"the table in {printable(folder)} is of {layer}; the atlas has "
+                f"{', '.join(atlas.layers)}"
+            )
+        found[layer] = rows
+    return found
 
 
 def _places(atlas: Atlas) -> dict[str, str]:
@@ -154,7 +190,15 @@ class _Photographs:
 class _Layer:
     """The pages of a layer."""
 
-    def __init__(self, atlas: Atlas, layer: str, folder: Path, photographs: _Photographs) -> None:
+    def __init__(
+        self,
+        atlas: Atlas,
+        layer: str,
+        folder: Path,
+        photographs: _Photographs,
+        ignored: Mapping[int, Row],
+    ) -> None:
+        self.ignored = ignored
         self.atlas, self.layer, self.folder = atlas, layer, folder
         self.photographs = photographs
         self.units = atlas.units(layer).tolist()
@@ -193,6 +237,9 @@ class _Layer:
             "spread": ("spread over seeds", table["spread"]),
             "percentile": ("percentile among photographs", table["percentile"]),
         }
+        for name in FAMILIES:
+            indices = [self._index(unit, name) for unit in self.units]
+            known[name.replace(" ", "-")] = (f"invariance to {name}", np.array(indices))
         whole = len(seen) == len(self.units)
         sheet = Sheet(
             self.title, f'<p class="about note">{len(self.units)} units.</p>',
@@ -206,6 +253,11 @@ class _Layer:
             off=(table["dead"].tolist(), "dead") if table["dead"].any() else None,
         )  # fmt: skip
         sheet.write(self.folder, thumbs.finish(), nav([("../index.html", "All layers")]))
+
+    def _index(self, unit: int, family: str) -> float:
+        """How far a unit ignores a transformation, 0 to 1; NaN where nobody has measured it."""
+        value = self.ignored.get(unit, {}).get(family.replace(" ", "_"))
+        return float("nan") if value is None else float(value)
 
     def _save(self, one: Picture) -> str:
         """Writes a picture with its manifest; the name of its file."""
@@ -235,13 +287,17 @@ class _Layer:
             why = why or "it is the same for all photographs"
             parts.append(f'<p class="note">This unit is dead: {html.escape(why)}.</p>')
         parts += self._pictures(unit, names, size)
-        parts += ["<h2>Figures</h2>", figures_table(_figures(unit))]
+        parts += ["<h2>Figures</h2>", figures_table(_figures(unit) + self._indices(unit))]
         if unit.natural is not None:
             parts += self._natural(unit.natural, unit.number)
         first = unit.picture or unit.pictures[0]
         parts += ["<h2>How it was made</h2>", recipe(first.command, self._manifest(first))]
         title = f"{heading} · {self.atlas.settings['model']['name']}"
         return page(title, "<main>\n" + "\n".join(parts) + "\n</main>", up="../")
+
+    def _indices(self, unit: Unit) -> list[tuple[str, Any]]:
+        found = {name: self._index(unit.number, name) for name in FAMILIES}
+        return [(f"invariance to {name}", one) for name, one in found.items() if np.isfinite(one)]
 
     def _pictures(
         self, unit: Unit, names: Mapping[Picture, str], size: tuple[int, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -45,6 +46,40 @@ def test_the_same_atlas_gives_the_same_files_and_replaces_an_earlier_site(store,
     text = (first.parent / "index.html").read_text(encoding="utf-8")
     assert "&lt;logits&gt;" in text
     assert "<logits>" not in text
+
+
+def table(folder, **settings):
+    folder.mkdir()
+    (folder / "settings.json").write_text(
+        json.dumps({"digest": "0" * 64, "layer": "a-b"} | settings)
+    )
+    rows = ["unit,alive,best,rotation", "0,True,2.5,0.75", "2,False,,"]
+    (folder / "units.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_sheet_is_sorted_by_what_its_units_ignore_too(store, tmp_path):
+    found = table(tmp_path / "table")
+    made = export(store.place.path, tmp_path / "site", invariances=[found], progress=False).parent
+    data = (made / "a-b-1" / "data.js").read_text(encoding="utf-8")
+    figures = json.loads(data.removeprefix("window.featvisSheet = ").removesuffix(";\n"))["figures"]
+    assert figures["rotation"] == {"title": "invariance to rotation", "of": [0.75, None, None]}
+    assert "scale" not in figures
+    assert "invariance to rotation" in (made / "a-b-1" / "0.html").read_text(encoding="utf-8")
+    assert "invariance to rotation" not in (made / "a-b-1" / "2.html").read_text(encoding="utf-8")
+    for number, (wrong, said) in enumerate(
+        [
+            ({"digest": "f" * 64}, "is of None with the weights ffff"),
+            ({"layer": "c"}, "is of c; the"),
+        ]
+    ):
+        with pytest.raises(fv.InputError, match=said):
+            export(
+                store.place.path, tmp_path / "other", progress=False,
+                invariances=[table(tmp_path / f"table{number}", **wrong)],
+            )  # fmt: skip
+    with pytest.raises(fv.InputError, match="cannot be read"):
+        export(store.place.path, tmp_path / "other", invariances=[tmp_path], progress=False)
 
 
 def test_what_cannot_be_written_over_stays(store, tmp_path):
