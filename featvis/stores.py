@@ -30,7 +30,7 @@ def zarr(what: str) -> Any:
     """The package, which takes half a second to import.
 
     Args:
-        what: needs it, as the message begins.
+        what: needs it, as messages call it.
 
     Raises:
         InputError: it is not installed.
@@ -39,7 +39,9 @@ def zarr(what: str) -> Any:
         import zarr
         import zarr.storage
     except ImportError as error:
-        raise InputError(f"{what} needs the package zarr: pip install 'featvis[index]'") from error
+        raise InputError(
+            f"an {what} needs the package zarr: pip install 'featvis[index]'"
+        ) from error
     return zarr
 
 
@@ -47,7 +49,7 @@ class Place:
     """Where a store is: a folder.
 
     Attributes:
-        what: is kept there, as messages call it: "an index".
+        what: is kept there, as messages call it: "index".
         path: the folder's path, or the address.
     """
 
@@ -74,7 +76,7 @@ class Place:
         with self._written():
             # What begins with a dot was being written when another process was killed.
             if self.path.exists() and any(one.name[0] != "." for one in self.path.iterdir()):
-                raise InputError(f"{self} is not {self.what}, and not empty: give another place")
+                raise InputError(f"{self} is no {self.what}, and not empty: give another place")
             self.path.mkdir(parents=True, exist_ok=True)
 
     def names(self, folder: str) -> list[str]:
@@ -149,7 +151,7 @@ class Place:
             return None
         if not isinstance(found, dict) or found.get("format") != format:
             had = found.get("format") if isinstance(found, dict) else None
-            raise InputError(f"{self} is {self.what} of format {had}; expected {format}")
+            raise InputError(f"{self} is an {self.what} of format {had}; expected {format}")
         return found
 
     def set_settings(self, key: str, settings: Mapping[str, Any]) -> None:
@@ -265,7 +267,7 @@ class RemotePlace(Place):
 
             self._files, self._root = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
-            raise InputError(f"{what} at {printable(address)}: {printable(error)}") from error
+            raise InputError(f"an {what} at {printable(address)}: {printable(error)}") from error
         self._address = address.rstrip("/")
 
     def __str__(self) -> str:
@@ -283,7 +285,7 @@ class RemotePlace(Place):
             InputError: there is something else.
         """
         if self._files.find(self._root):
-            raise InputError(f"{self} is not {self.what}, and not empty: give another place")
+            raise InputError(f"{self} is no {self.what}, and not empty: give another place")
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder of it, in order."""

@@ -73,7 +73,16 @@ class Sheet:
         return grid(pictures, self.labels, columns=columns)
 
     def save(self, path: str | Path, *, columns: int | None = None, force: bool = False) -> Path:
-        """Writes the sheet as a PNG, which `replay` makes again: see `Result.save`."""
+        """Writes the sheet as a PNG, which `replay` makes again: see `Result.save`.
+
+        Args:
+            path: as for `Result.save`.
+            columns: of the grid; by default as square as it goes.
+            force: write over an existing file.
+
+        Returns:
+            The path as it was written.
+        """
         return self.result.save(path, labels=self.labels, columns=columns, force=force)
 
     def _repr_png_(self) -> bytes:

@@ -102,7 +102,7 @@ class Store:
             InputError: zarr is not installed, or there is something else.
             OutputError: it cannot be written.
         """
-        place = place_of(path, "an atlas")
+        place = place_of(path, "atlas")
         place.make()
         store = cls(place, settings, [])
         store.set_settings(settings)
@@ -115,7 +115,7 @@ class Store:
         Raises:
             InputError: a damaged one, or of another layout; or zarr is not installed.
         """
-        return place_of(path, "an atlas").settings(_KEY, FORMAT) is not None
+        return place_of(path, "atlas").settings(_KEY, FORMAT) is not None
 
     @classmethod
     def read(cls, path: str | Path) -> Store:
@@ -124,7 +124,7 @@ class Store:
         Raises:
             InputError: there is none, it is damaged or of another layout, or zarr is not installed.
         """
-        place = place_of(path, "an atlas")
+        place = place_of(path, "atlas")
         settings = place.settings(_KEY, FORMAT)
         if settings is None:
             raise InputError(
@@ -342,6 +342,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "x".join(map(str, value))
     return printable(value if value is not None else "none", 60)
-
-
-__all__ = ["FORMAT", "OBJECTIVES", "ROLES", "Batch", "Store", "difference"]

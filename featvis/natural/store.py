@@ -12,22 +12,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from featvis.errors import InputError, OutputError, printable
-from featvis.files import open_file, write_file
+from featvis.stores import Place
 
 #: Of the layout; another one is not read.
 FORMAT = 1
 #: Units of a chunk: a unit's column is read without those of all others.
 _COLUMNS = 512
 _KEY = "featvis_index"
+_WHAT = "index"
 _LIST = "files.jsonl"
 #: Arrays by their name: their type, and whether they have a column a unit or a layer.
 _ARRAYS = {
@@ -64,14 +64,18 @@ class Store:
     """A folder of arrays with a row an image; open one with `create` or `read`.
 
     Attributes:
-        path: the folder.
+        place: the folder.
         settings: what the images were measured with, plain data.
         entries: the files that are in or were left out, in the order of their rows.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], entries: list[Entry]) -> None:
-        self.path, self.settings, self.entries = path, settings, entries
-        self._arrays: dict[str, Any] = {}
+    def __init__(self, place: Place, settings: Mapping[str, Any], entries: list[Entry]) -> None:
+        self.place, self.settings, self.entries = place, settings, entries
+
+    @property
+    def path(self) -> Path:
+        """The folder's path."""
+        return self.place.path
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> Store:
@@ -85,16 +89,9 @@ class Store:
             InputError: zarr is not installed, or there is something else.
             OutputError: it cannot be written.
         """
-        _zarr()
-        shown = printable(path)
-        try:
-            # What begins with a dot was being written when another process was killed.
-            if path.exists() and any(one.name[0] != "." for one in path.iterdir()):
-                raise InputError(f"{shown} is no index, and not empty: give it another place")
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {shown}: {error.strerror or error}") from error
-        store = cls(path, settings, [])
+        place = Place(path, _WHAT)
+        place.make()
+        store = cls(place, settings, [])
         store.set_settings(settings)
         return store
 
@@ -105,55 +102,34 @@ class Store:
         Raises:
             InputError: there is none, it is damaged or of another layout, or zarr is not installed.
         """
-        _zarr()
-        shown = printable(path)
-        if not is_index(path):
+        place = Place(path, _WHAT)
+        settings = place.settings(_KEY, FORMAT) if is_index(path) else None
+        if settings is None:
             raise InputError(
-                f"{shown} is no index: `featvis index MODEL FOLDER --out {shown}` makes one"
+                f"{place} is no index: `featvis index MODEL FOLDER --out {place}` makes one"
             )
         try:
-            with open_file(path / "zarr.json") as file:
-                settings = json.loads(file.read())["attributes"][_KEY]
-            if settings["format"] != FORMAT:
-                raise InputError(
-                    f"{shown} is an index of format {settings['format']}; expected {FORMAT}"
-                )
-            lines: list[bytes] = []
-            if (path / _LIST).exists():
-                with open_file(path / _LIST) as file:
-                    # A line without its end was being written when its process was killed.
-                    lines = file.read().split(b"\n")[:-1]
+            # A line without its end was being written when its process was killed.
+            lines = (place.read(_LIST) or b"").split(b"\n")[:-1]
             entries = [Entry(**json.loads(line)) for line in lines if line]
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"the index {shown} is damaged: {printable(error)}") from error
-        return cls(path, settings, entries)
+            raise InputError(f"the index {place} is damaged: {printable(error)}") from error
+        return cls(place, settings, entries)
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Writes the settings, whole or not at all."""
-        record = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": {_KEY: {"format": FORMAT, **settings}},
-        }
-        write_file(self.path / "zarr.json", json.dumps(record, indent=1).encode(), force=True)
+        self.place.set_settings(_KEY, {"format": FORMAT, **settings})
         self.settings = settings
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes from writing.
 
         Raises:
             InputError: one does.
         """
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise InputError(
-                f"somebody else is writing into the index {printable(self.path)}"
-            ) from error
+        return self.place.locked()
 
     @property
     def images(self) -> list[Entry]:
@@ -176,20 +152,20 @@ class Store:
         Raises:
             OutputError: it cannot be written.
         """
+        if any(entry.row is not None for entry in entries):
+            for name, (kind, _) in _ARRAYS.items():
+                columns = self._width(name)
+                chunk = [self.settings["batch"], min(_COLUMNS, columns)]
+                self.place.grow(name, start + self.settings["batch"], [columns], kind, chunk)
+                self.place.write_rows(name, start, found[name].astype(kind, copy=False))
+        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
         try:
-            if any(entry.row is not None for entry in entries):
-                end = start + self.settings["batch"]
-                for name, (kind, _) in _ARRAYS.items():
-                    self._grow(name, end)
-                    self._array(name)[start:end] = found[name].astype(kind, copy=False)
-            lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in entries)
             with open(self.path / _LIST, "ab") as file:
                 file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            shown = printable(self.path)
-            raise OutputError(f"cannot write {shown}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {self.place}: {error.strerror or error}") from error
         self.entries.extend(entries)
 
     def mend(self) -> None:
@@ -207,7 +183,7 @@ class Store:
         rows = self._rows()
         if not len(rows):
             return np.zeros((0, stop - start), _ARRAYS[name][0])
-        return np.asarray(self._array(name)[: self.next_row(), start:stop])[rows]
+        return np.asarray(self.place.array(name)[: self.next_row(), start:stop])[rows]
 
     def blocks(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """The same in parts, (some images, stop - start), without all of it in the memory."""
@@ -216,7 +192,7 @@ class Store:
         for first in range(0, self.next_row(), chunk):
             own = rows[(rows >= first) & (rows < first + chunk)] - first
             if len(own):
-                yield np.asarray(self._array(name)[first : first + chunk, start:stop])[own]
+                yield np.asarray(self.place.array(name)[first : first + chunk, start:stop])[own]
 
     def _rows(self) -> np.ndarray:
         return np.array([entry.row for entry in self.images], int)
@@ -227,48 +203,6 @@ class Store:
             return len(layers)
         return sum(layer["shape"][-1] for layer in layers.values())
 
-    def _array(self, name: str) -> Any:
-        if name not in self._arrays:
-            zarr = _zarr()
-            mode = "r+" if os.access(self.path, os.W_OK) else "r"
-            try:
-                self._arrays[name] = zarr.open_array(
-                    zarr.storage.LocalStore(self.path / name), mode=mode, zarr_format=3
-                )
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"the index {printable(self.path)} is damaged: its array {name} is missing"
-                ) from error
-        return self._arrays[name]
-
-    def _grow(self, name: str, rows: int) -> None:
-        """Makes room for rows, by a file that is replaced whole, which zarr's own is not."""
-        path, columns = self.path / name / "zarr.json", self._width(name)
-        had = self._array(name).shape[0] if path.exists() else 0
-        if had >= rows:
-            return
-        kind, axis = _ARRAYS[name]
-        chunk = [self.settings["batch"], min(_COLUMNS, columns)]
-        record = {
-            "zarr_format": 3,
-            "node_type": "array",
-            # Twice as many each time: reading what the array is costs more than writing a batch.
-            "shape": [max(rows, 2 * had), columns],
-            "data_type": kind,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0,
-            "codecs": [
-                {"name": "bytes", "configuration": {"endian": "little"}},
-                {"name": "zstd", "configuration": {"level": 1, "checksum": True}},
-            ],
-            "dimension_names": ["row", axis[:-1]],
-            "attributes": {},
-        }
-        path.parent.mkdir(exist_ok=True)
-        write_file(path, json.dumps(record, indent=1).encode(), force=True)
-        self._arrays.pop(name, None)
-
 
 def is_index(path: str | Path) -> bool:
     """Whether a folder is the store of an index."""
@@ -277,17 +211,3 @@ def is_index(path: str | Path) -> bool:
         return _KEY in record["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _zarr() -> Any:
-    """The package, which takes half a second to import.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import zarr
-        import zarr.storage
-    except ImportError as error:
-        raise InputError("an index needs the package zarr: pip install 'featvis[index]'") from error
-    return zarr

@@ -221,7 +221,7 @@ class Index:
         }
 
     def histogram(
-        self, layer: str, bins: int = 32, by: str = "maximum"
+        self, layer: str, bins: int = 32, *, by: str = "maximum"
     ) -> tuple[np.ndarray, np.ndarray]:
         """How many images drive each unit of a layer how much, in equal parts of its own range.
 
@@ -247,7 +247,7 @@ class Index:
         return counts.reshape(units, bins), np.stack([low, high], axis=1)
 
     def nearest(
-        self, layer: str, count: int = 8, by: str = "maximum"
+        self, layer: str, count: int = 8, *, by: str = "maximum"
     ) -> tuple[np.ndarray, np.ndarray]:
         """The units of a layer whose responses to the images go with each unit's own the most.
 
@@ -359,6 +359,9 @@ class Index:
 
     def span(self, layer: str) -> tuple[int, int]:
         """The first of a layer's columns among those of all units, and the one after its last.
+
+        Args:
+            layer: its name.
 
         Raises:
             UnknownLayer: a layer that the index does not have.
