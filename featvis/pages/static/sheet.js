@@ -401,15 +401,16 @@
   new ResizeObserver(() => { measure(); draw(); }).observe(sheet);
   window.addEventListener("hashchange", start);
 
-  /* Tiles with places are as large as lets all of them be seen; others as the page says. */
+  /* Tiles are as large as lets all of them be seen; of a sheet that flows no smaller than usual. */
   function atFirst() {
-    if (!placed) return data.side;
     const fits = SIDES.filter((one) => {
       state.side = String(one);
       measure();
-      return data.columns * cell[0] <= sheet.clientWidth && data.rows * cell[1] <= sheet.clientHeight;
+      return columns * cell[0] <= sheet.clientWidth
+        && Number.parseFloat(list.style.height) <= sheet.clientHeight;
     });
-    return String(fits.pop() || SIDES[0]);
+    const most = fits.pop() || SIDES[0];
+    return String(placed ? most : Math.max(most, Number(data.side)));
   }
 
   function start() {
@@ -418,8 +419,6 @@
     state.sort = given.get("sort") || "number";
     state.down = given.get("down") || "";
     state.show = given.get("show") || "";
-    state.side = SIDES.includes(Number(given.get("side"))) ? given.get("side")
-      : (usual = atFirst());
     find.value = state.q;
     if (sort) {
       sort.value = state.sort;
@@ -431,6 +430,8 @@
       if (show.selectedIndex < 0) { state.show = ""; show.value = ""; }
     } else state.show = "";
     arrange();
+    state.side = SIDES.includes(Number(given.get("side"))) ? given.get("side")
+      : (usual = atFirst());
     measure();
     const at = (given.get("at") || "0,0").split(",").map(Number);
     sheet.scrollTo(at[0] || 0, at[1] || 0);
