@@ -12,6 +12,7 @@ from featvis.cli.network import network_of
 from featvis.cli.output import options_of, use_cache
 from featvis.errors import InputError, printable
 from featvis.pages.activation_atlas import activation_site
+from featvis.pages.sheets import check_site_folder
 
 _ATLAS = {
     **option(
@@ -43,6 +44,7 @@ def activation_atlas(given: Namespace) -> None:
     options.pop("snapshots")
     if given.animate is not None:
         raise InputError("activation-atlas writes no animation: leave out --animate")
+    check_site_folder(given.out)
     if options.get("size") is None:
         options.pop("size")
     shared = {**options, "attempts": given.attempts, "classes": given.classes}

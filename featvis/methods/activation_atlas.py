@@ -192,6 +192,8 @@ def activation_atlas(
         InputError: an argument out of range, an index of another network, or no cell of so many
             activations.
         UnknownLayer: a layer that the index does not have.
+        NonFiniteError: a picture did not stay finite.
+        KeyboardInterrupt: Ctrl-C.
     """
     checks.choice("activation_atlas", "projection", projection, tuple(PROJECTIONS))
     model, index, codes = _codes(model, layer, index)
@@ -253,6 +255,8 @@ def neuron_groups(
         InputError: an argument out of range, an index of another network, or more groups than
             activations or channels.
         UnknownLayer: a layer that the index does not have.
+        NonFiniteError: a picture did not stay finite.
+        KeyboardInterrupt: Ctrl-C.
     """
     model, index, codes = _codes(model, layer, index)
     weights, directions = factors(codes, groups, seed)
@@ -376,6 +380,8 @@ def _synthesized(
         ]  # fmt: skip
         for one in made:
             one.or_raise()
+            if "interrupt" in one.stopped:
+                raise KeyboardInterrupt
         best = np.argmax([one.clean_scores for one in made], axis=0)
         for number in range(min(count, len(aims) - start)):
             yield made[best[number]][number]

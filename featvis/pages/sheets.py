@@ -182,6 +182,18 @@ def write(path: Path, content: bytes | str) -> None:
         raise OutputError(f"cannot write {printable(path)}: {error.strerror or error}") from error
 
 
+def check_site_folder(path: str | Path) -> None:
+    """Checks that a site may be written to a folder: there is none, an empty one, or a site.
+
+    Raises:
+        InputError: there is something else.
+    """
+    path = Path(path)
+    other = path.exists() and not (path / _MARK).is_file()
+    if other and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{printable(path)} is no site, and not empty: give another folder")
+
+
 @contextmanager
 def site_folder(path: str | Path) -> Iterator[Path]:
     """A folder that becomes a site when all of it is there; until then what was there stays.
@@ -196,10 +208,8 @@ def site_folder(path: str | Path) -> Iterator[Path]:
         InputError: there is something else.
         OutputError: it cannot be written.
     """
+    check_site_folder(path)
     path = Path(path)
-    other = path.exists() and not (path / _MARK).is_file()
-    if other and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{printable(path)} is no site, and not empty: give another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))

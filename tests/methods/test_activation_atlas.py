@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from networks import TOY_SIZE, toy
 from PIL import Image
 
 import featvis as fv
+from featvis.cli.app import main
 from featvis.methods.layout import cells_of, factors, lay_out, project
 from featvis.pages import activation_site
 
@@ -228,3 +230,28 @@ def test_what_is_asked_wrongly_is_said(network, index, monkeypatch, lite0):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(fv.InputError, match=r"featvis\[umap\]"):
         fv.activation_atlas(network, "relu", index, projection="umap", **ask)
+
+
+def test_the_command_writes_the_site_of_an_atlas(index, network, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        "featvis.cli.activation_atlas.network_of", lambda given: (network, given.words[1:])
+    )
+    common = [
+        "activation-atlas",
+        "toy",
+        "relu",
+        str(index.store.path),
+        "--size",
+        "12x16",
+        "--quiet",
+    ]
+    asked = [*common, "--steps", "2", "--side", "3", "--least", "4", "--groups", "4", "--json"]
+    assert main([*asked, "--out", str(tmp_path / "site")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["site"] == str(tmp_path / "site" / "index.html")
+    assert len(said["tiles"]["groups"]) == 4
+    assert {(one["row"], one["column"]) for one in said["tiles"]["pca"]}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "text").write_text("mine")
+    assert main([*asked, "--out", str(tmp_path / "mine")]) == 2
+    assert "is no site, and not empty" in capsys.readouterr().err
