@@ -74,7 +74,7 @@ from featvis.models import (
 )
 from featvis.natural import Index, Top, index, top
 from featvis.own_pictures import OwnPictureWarning
-from featvis.pages import Report, facet_report, invariance_page
+from featvis.pages import Report, activation_site, atlas_site, facet_report, invariance_page
 from featvis.parameterizations import (
     CPPN,
     BoundedPixels,
@@ -247,7 +247,9 @@ __all__ = [
     "Window",
     "accentuate",
     "activation_atlas",
+    "activation_site",
     "atlas",
+    "atlas_site",
     "available",
     "batch_norm_prior",
     "caricature",

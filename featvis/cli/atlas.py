@@ -25,7 +25,7 @@ from featvis.cli.command import (
 from featvis.cli.network import network_of, size_of
 from featvis.cli.output import SILENT, use_cache
 from featvis.errors import InputError, printable
-from featvis.pages.site import export
+from featvis.pages.site import atlas_site
 
 _RUN = {name: one for name, one in run_options(None).items() if name in ("seed", "param", *LOOP)}
 _ATLAS = {
@@ -116,7 +116,7 @@ def _verify(store: str, given: Namespace) -> None:
 
 def _export(store: str, site: str, given: Namespace) -> None:
     tables = [one.strip() for one in (given.invariances or "").split(",") if one.strip()]
-    page = export(store, site, invariances=tables, progress=not given.quiet)
+    page = atlas_site(store, site, invariances=tables, progress=not given.quiet)
     if given.json:
         print(json.dumps({"atlas": store, "site": str(page)}))
     else:

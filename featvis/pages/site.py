@@ -48,7 +48,7 @@ _WORDS = {
 }
 
 
-def export(
+def atlas_site(
     atlas: Atlas | str | Path,
     folder: str | Path,
     *,

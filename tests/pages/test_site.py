@@ -11,7 +11,7 @@ from atlases import made_up
 
 import featvis as fv
 from featvis.atlas import Atlas
-from featvis.pages import export
+from featvis.pages import atlas_site
 from featvis.pages.sheets import walk
 
 pytest.importorskip("zarr")
@@ -35,11 +35,11 @@ def digests(folder):
 
 
 def test_the_same_atlas_gives_the_same_files_and_replaces_an_earlier_site(store, tmp_path):
-    first = export(store.place.path, tmp_path / "site", progress=False)
+    first = atlas_site(store.place.path, tmp_path / "site", progress=False)
     assert first == tmp_path / "site" / "index.html"
     before = digests(first.parent)
     (first.parent / "a-b" / "old.html").write_text("of an earlier site")
-    assert digests(export(store.place.path, tmp_path / "site", progress=False).parent) == before
+    assert digests(atlas_site(store.place.path, tmp_path / "site", progress=False).parent) == before
     assert {one.name for one in tmp_path.iterdir()} == {"site"}
     # Layers whose names become one folder's have one each.
     assert {"a-b/4.html", "a-b-1/2.html", "logits/1.html"} <= set(before)
@@ -60,7 +60,9 @@ def table(folder, **settings):
 
 def test_a_sheet_is_sorted_by_what_its_units_ignore_too(store, tmp_path):
     found = table(tmp_path / "table")
-    made = export(store.place.path, tmp_path / "site", invariances=[found], progress=False).parent
+    made = atlas_site(
+        store.place.path, tmp_path / "site", invariances=[found], progress=False
+    ).parent
     data = (made / "a-b-1" / "data.js").read_text(encoding="utf-8")
     figures = json.loads(data.removeprefix("window.featvisSheet = ").removesuffix(";\n"))["figures"]
     assert figures["rotation"] == {"title": "invariance to rotation", "of": [0.75, None, None]}
@@ -74,22 +76,22 @@ def test_a_sheet_is_sorted_by_what_its_units_ignore_too(store, tmp_path):
         ]
     ):
         with pytest.raises(fv.InputError, match=said):
-            export(
+            atlas_site(
                 store.place.path, tmp_path / "other", progress=False,
                 invariances=[table(tmp_path / f"table{number}", **wrong)],
             )  # fmt: skip
     with pytest.raises(fv.InputError, match="cannot be read"):
-        export(store.place.path, tmp_path / "other", invariances=[tmp_path], progress=False)
+        atlas_site(store.place.path, tmp_path / "other", invariances=[tmp_path], progress=False)
 
 
 def test_what_cannot_be_written_over_stays(store, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(fv.InputError, match="is no site, and not empty"):
-        export(store.place.path, tmp_path / "mine", progress=False)
+        atlas_site(store.place.path, tmp_path / "mine", progress=False)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
     with pytest.raises(fv.InputError, match="is no atlas"):
-        export(tmp_path / "mine", tmp_path / "site", progress=False)
+        atlas_site(tmp_path / "mine", tmp_path / "site", progress=False)
     assert not (tmp_path / "site").exists()
 
 
@@ -100,7 +102,7 @@ def test_photographs_that_are_gone_are_said_and_the_rest_is_written(store, tmp_p
     shutil.move(place, moved)
     try:
         with pytest.warns(UserWarning, match="photographs left out: there is no file"):
-            made = export(atlas, tmp_path / "site", progress=False)
+            made = atlas_site(atlas, tmp_path / "site", progress=False)
     finally:
         shutil.move(moved, place)
     assert "photograph" in (made.parent / "a-b" / "0.html").read_text(encoding="utf-8")

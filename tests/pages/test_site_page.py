@@ -12,7 +12,7 @@ from atlases import IMAGES, color, made_up
 from PIL import Image
 
 from featvis.atlas import Atlas
-from featvis.pages import export
+from featvis.pages import atlas_site
 from featvis.pages.sheets import Sheet, Thumbs, jpeg, site_folder, write
 from featvis.results.reading import read_manifest
 
@@ -34,7 +34,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(store):
-    return export(store, store.parent / "site", progress=False).parent
+    return atlas_site(store, store.parent / "site", progress=False).parent
 
 
 @pytest.fixture(scope="module")
