@@ -68,7 +68,7 @@ def shown(folder: Path, out: Path, units: int, steps: int, seed: int) -> Path:
                 crop = index.image(int(place))[top:bottom, left:right]
                 levels = Image.fromarray((crop * 255).astype(np.uint8)).resize(SIZE[::-1])
                 tiles.append(np.asarray(levels, np.float32) / 255)
-                labels.append(f"photograph {score:.3g}")
+                labels.append(f"photograph, peak {score:.3g}")
     path = out / "sheet.png"
     fv.grid(tiles, labels, columns=len(tiles) // units).save(path)
     return path

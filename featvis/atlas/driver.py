@@ -127,6 +127,7 @@ def atlas(
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise InputError("an atlas is of at least one layer; got none")
+    units = units if units is None or isinstance(units, str) else list(units)
     wanted = {name: _units(units, name, shapes[name][-1]) for name in shapes if name in names}
     for name in names:
         _ = shapes[name]  # an unknown one says the nearest
@@ -319,22 +320,20 @@ class _Plan:
         together = numbers if role in ("diverse", "facet") else 1
         some = together if role == "facet" else rows // together * together
         for layer, objective, missing in self.missing(role, numbers):
+            scores = self.atlas.clean_scores(layer, objective) if role == "diverse" else {}
             for part in _parts(missing, some):
                 units, places = zip(*part, strict=True)
-                best: tuple[float, ...] = ()
-                if role == "diverse":
-                    best = tuple(self._best(layer, objective, unit) for unit in units)
+                best = tuple(_best(scores[unit]) for unit in units) if scores else ()
                 yield Work(
                     layer, objective, role, units, places, rows, self.seed, self.way, self.size,
                     self.options, best, together,
                     "" if self.index is None else str(self.index.store.path.resolve()),
                 )  # fmt: skip
 
-    def _best(self, layer: str, objective: str, unit: int) -> float:
-        """The clean score of a unit's picture; 1 where it says nothing."""
-        found = self.atlas.unit(layer, unit).of("picture", objective)
-        score = abs(found[0].clean_score) if found else 1.0
-        return score if np.isfinite(score) and score > 1e-6 else 1.0
+
+def _best(score: float) -> float:
+    """What a unit's activation is measured by; 1 where its picture says nothing."""
+    return abs(score) if np.isfinite(score) and abs(score) > 1e-6 else 1.0
 
 
 def _by_number(key: tuple[int, int]) -> tuple[int, int]:

@@ -37,13 +37,11 @@ def describe(atlas: Atlas, index: Index, layer: str) -> None:
         UnknownLayer: a layer that the index does not have.
         OutputError: the atlas cannot be written.
     """
-    scores = {
-        unit: atlas.unit(layer, unit).of("picture", "channel")
-        for unit in map(int, atlas.units(layer))
-    }
-    pictures = {unit: found[0].clean_score for unit, found in scores.items() if found}
+    pictures = atlas.clean_scores(layer)
     # Of the same images and pictures it is the same.
-    seal = hashlib.sha256(f"{index.store.path.resolve()} {len(index)} {pictures}".encode())
+    seal = hashlib.sha256(
+        f"{index.store.path.resolve()} {len(index)} {sorted(pictures.items())}".encode()
+    )
     facts: dict[str, Any] = {
         "index": str(index.store.path.resolve()),
         "images": len(index),
@@ -92,6 +90,6 @@ def describe(atlas: Atlas, index: Index, layer: str) -> None:
     }
     files = index.files
     named = np.union1d(arrays["highest"], arrays["lowest"])
-    facts["files"] = {str(place): str(files[place]) for place in named}
+    facts["files"] = {str(one): str(files[one]) for one in named}
     facts["size"] = list(index.size)
     atlas.describe(layer, arrays, facts)

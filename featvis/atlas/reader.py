@@ -277,6 +277,20 @@ class Atlas:
         self.store.set_natural(layer, arrays, facts)
         self._natural_records.clear()
 
+    def clean_scores(self, layer: str, objective: str = "channel") -> dict[int, float]:
+        """The clean scores of the first pictures of a layer's units, as far as there are any.
+
+        Args:
+            layer: its name.
+            objective: one of `OBJECTIVES`.
+        """
+        found = {}
+        for unit, pictures in self._found[layer].items():
+            if (where := pictures.get((objective, "picture", 0))) is not None:
+                score = where[0].clean[where[1]]
+                found[unit] = np.nan if score is None else score
+        return found
+
     def counts(self, layer: str) -> dict[str, int]:
         """How many pictures of each role a layer has, of the roles that it has.
 
@@ -298,7 +312,8 @@ class Atlas:
         """
         with self.store.place.locked():
             self.refresh()
-            said = []
+            said = [f"the record {name}" for name in self.store.unreadable]
+            self.store.strike_unreadable()
             for one in list(self.store.damaged()):
                 if isinstance(one, str):
                     said.append(f"the natural images of {one}")

@@ -51,7 +51,8 @@ class Picture:
         objective: "channel", the mean of its map, or "neuron", the middle of it.
         role: "picture"; "negative", the one that lowers it; "diverse" or "facet".
         place: which of several: seed, diverse picture or facet, from 0.
-        clean_score: the unit's activation on the clean picture; NaN where it was not finite.
+        clean_score: the unit's activation on the clean picture, whatever else was maximised; of a
+            facet the largest of its map. NaN where it was not finite.
         transformed_score: its mean under the last step's transforms.
         steps: taken.
         silent: why the unit never gave a gradient, or None.

@@ -153,6 +153,8 @@ def _tell(made: Atlas, given: Namespace) -> int:
         more = "".join(f", {record[name]} {name}" for name in ("silent", "dead") if record[name])
         print(f"{layer}  {record['units']} of {record['of']} units: {counted or 'nothing'}{more}")
     if not given.json:
+        if made.store.unreadable:
+            print(f"{len(made.store.unreadable)} damaged records: `featvis atlas verify` says more")
         size = "x".join(map(str, made.settings["size"]))
         said = f"{len(made)} units of {printable(made.settings['model']['name'])} at {size}"
         print(f"{said}  {made.store.place}")

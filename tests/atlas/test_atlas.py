@@ -178,7 +178,12 @@ def test_a_corrupt_chunk_is_found_and_made_again(toy, made, tmp_path):
     opened = fv.Atlas.open(path)
     with pytest.raises(InputError, match=r"rows 4 to 7, of relu.*featvis atlas verify"):
         [one.image for one in pictures(opened).values()]
-    assert opened.verify() == ["the batch at row 4, picture of relu:0-5"]
+    record = path / "batches" / "0000000008.json"
+    record.write_bytes(record.read_bytes()[:50])
+    assert opened.verify() == [
+        "the record batches/0000000008.json",
+        "the batch at row 4, picture of relu:0-5",
+    ]
     assert opened.verify() == []
     again = fv.atlas(toy, "relu", path, seeds=2, **OPTIONS)
     assert again.verify() == []
@@ -311,6 +316,19 @@ def test_natural_images_of_a_unit(toy, index, tmp_path):
         np.testing.assert_allclose(natural.correlations[0], correlations[nearest], rtol=1e-4)
         assert Path(natural.files[int(order[0])]).name == f"{order[0]:02}.png"
         assert not natural.dead
+
+
+def test_facets_are_those_of_the_images_that_excite_a_unit(toy, index, tmp_path):
+    options = {**OPTIONS, "units": [1], "index": index}
+    found = fv.atlas(toy, "relu", tmp_path / "facets", facets=1, **options)
+    (facet,) = found.unit("relu", 1).of("facet")
+    image = facet.image.astype(np.float32)[None] / 255
+    peak = np.asarray(toy(image)["relu"])[..., 1].max()
+    assert facet.clean_score == pytest.approx(peak, abs=0.02)
+    again = fv.replay(facet.save(tmp_path / "facet.png"), model=toy, progress=False)
+    np.testing.assert_array_equal(np.round(again.images[0] * 255), facet.image)
+    with pytest.warns(UserWarning, match="no facets: 3 facets need at least 15 images"):
+        fv.atlas(toy, "relu", tmp_path / "facets", facets=3, **options)
 
 
 def test_another_networks_index_is_refused(toy, index, tmp_path):

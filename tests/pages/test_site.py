@@ -11,6 +11,7 @@ from atlases import made_up
 
 import featvis as fv
 from featvis.atlas import Atlas
+from featvis.cli.app import main
 from featvis.pages import atlas_site
 from featvis.pages.sheets import walk
 
@@ -46,6 +47,15 @@ def test_the_same_atlas_gives_the_same_files_and_replaces_an_earlier_site(store,
     text = (first.parent / "index.html").read_text(encoding="utf-8")
     assert "&lt;logits&gt;" in text
     assert "<logits>" not in text
+
+
+def test_the_command_line_exports_an_atlas(store, tmp_path, capsys):
+    asked = ["atlas", "export", str(store.place.path)]
+    assert main([*asked, str(tmp_path / "site"), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"site  {tmp_path / 'site' / 'index.html'}\n"
+    assert (tmp_path / "site" / "a-b" / "4.html").is_file()
+    assert main(asked) == 2
+    assert "atlas export takes STORE SITE; got" in capsys.readouterr().err
 
 
 def table(folder, **settings):
