@@ -48,10 +48,12 @@ from featvis.images import ConversionWarning, read_image, read_images
 from featvis.jaxprs.taps import tap
 from featvis.loading import available, fetch, load
 from featvis.methods import (
+    ActivationAtlas,
     Facets,
     FacetWarning,
     Samples,
     accentuate,
+    activation_atlas,
     caricature,
     class_model,
     diverse,
@@ -59,6 +61,7 @@ from featvis.methods import (
     invariance,
     invariance_table,
     invert,
+    neuron_groups,
     sample,
     trade_off,
 )
@@ -82,7 +85,7 @@ from featvis.models import (
 )
 from featvis.natural import Dissection, Index, Top, dissect, index, top
 from featvis.own_pictures import OwnPictureWarning
-from featvis.pages import Report, facet_report, invariance_page
+from featvis.pages import Report, activation_site, atlas_site, facet_report, invariance_page
 from featvis.parameterizations import (
     CPPN,
     Autoencoded,
@@ -181,6 +184,7 @@ __all__ = [
     "CPPN",
     "L1",
     "L2",
+    "ActivationAtlas",
     "Activations",
     "Alignment",
     "AlphaNorm",
@@ -282,7 +286,10 @@ __all__ = [
     "WhitenedDirection",
     "Window",
     "accentuate",
+    "activation_atlas",
+    "activation_site",
     "atlas",
+    "atlas_site",
     "attributed",
     "available",
     "batch_norm_prior",
@@ -322,6 +329,7 @@ __all__ = [
     "methods",
     "metrics",
     "natural_statistics",
+    "neuron_groups",
     "parse",
     "precision",
     "read_image",

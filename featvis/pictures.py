@@ -23,7 +23,11 @@ def to_picture(image: np.ndarray) -> Image.Image:
     One channel is grey, three are RGB; of any other number each channel is grey, one beside the
     other from left to right.
     """
-    levels = to_levels(image)
+    return levels_picture(to_levels(image))
+
+
+def levels_picture(levels: np.ndarray) -> Image.Image:
+    """As `to_picture`, of levels of 8 bits (h, w, c)."""
     if levels.shape[-1] == 3:
         return Image.fromarray(levels)
     return Image.fromarray(np.concatenate(np.moveaxis(levels, -1, 0), axis=1))

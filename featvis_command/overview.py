@@ -29,7 +29,8 @@ def commands() -> dict[str, str]:
             for mark in node.decorator_list:
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "command":
                     given = {key.arg: key.value for key in mark.keywords}
-                    name = ast.literal_eval(given["name"]) if "name" in given else node.name
+                    own = node.name.replace("_", "-")
+                    name = ast.literal_eval(given["name"]) if "name" in given else own
                     found[name] = _summary(node)
         call = node.value if isinstance(node, ast.Assign) else None
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "method":

@@ -18,6 +18,7 @@ CASES = {
     "invariance": (["efficientnet_lite9", "block4:3"], "efficientnet_lite"),
     "facets": (["efficientnet_lite9", "block4:3", "photographs"], "efficientnet_lite"),
     "index": (["efficientnet_lite0", "none", "--out", "none.index"], "none"),
+    "activation-atlas": (["efficientnet_lite9", "block8", "i", "--out", "s"], "efficientnet_lite"),
     "atlas": (["efficientnet_lite0", "block99", "--out", "none.atlas"], "block"),
     "dissect": (["efficientnet_lite0", "none", "--quiet"], "none"),
     "top": (["none.index", "block4:3"], "none.index"),

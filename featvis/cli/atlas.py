@@ -25,6 +25,7 @@ from featvis.cli.command import (
 from featvis.cli.network import network_of, size_of
 from featvis.cli.output import SILENT, use_cache
 from featvis.errors import InputError, printable
+from featvis.pages.site import atlas_site
 
 _RUN = {name: one for name, one in run_options(None).items() if name in ("seed", "param", *LOOP)}
 _ATLAS = {
@@ -37,6 +38,8 @@ _ATLAS = {
     **option("facets", int, "So many facets of each unit, too; they need an index.", default=0),
     **option("index", str, "An index of natural images of the same size (see `featvis index`)."),
     **option("batch", int, "Pictures of a batch.", shown="as many as fit, at most 8 on a CPU"),
+    **option("invariances", str, "Of export: folders of tables of `featvis invariance`, with "
+             "commas between, to sort the sheets by."),
     **option("engine", str, f"Who makes them: {' or '.join(ENGINES)}.", default="local"),
     **option("address", str, "Of the Ray cluster, as auto.", shown="one that is started here"),
     **option("workers", int, "Of Ray.", shown="one an accelerator, or one every so many cores"),
@@ -53,19 +56,23 @@ _ATLAS = {
         "efficientnet_lite0 block8 --out block8.atlas --engine ray --address auto",
         "status block8.atlas",
         "verify block8.atlas",
+        "export block8.atlas site/",
     ),
 )
 def atlas(given: Namespace) -> None:
     """Make pictures of every unit of some layers; the same command goes on with them.
 
     `featvis atlas status STORE` says what a store has; `featvis atlas verify STORE` finds what is
-    damaged, and strikes it out for the command that made it to make it again.
+    damaged, and strikes it out for the command that made it to make it again; `featvis atlas export
+    STORE SITE` writes it as a site that any browser shows, from a disk or any web host.
     """
     if given.model is None and given.words[0] in ACTIONS:
-        action, *stores = given.words
-        if len(stores) != 1:
-            raise InputError(f"atlas {action} takes one STORE; got {printable(' '.join(stores))}")
-        ACTIONS[action](stores[0], given)
+        action, *places = given.words
+        takes, act = ACTIONS[action]
+        if len(places) != len(takes.split()):
+            got = printable(" ".join(places)) or "nothing"
+            raise InputError(f"atlas {action} takes {takes}; got {got}")
+        act(*places, given)
         return
     use_cache()
     network, layers = network_of(given)
@@ -107,8 +114,21 @@ def _verify(store: str, given: Namespace) -> None:
         raise typer.Exit(1)
 
 
-#: What can be done with a store that is there, by the word.
-ACTIONS: dict[str, Callable[[str, Namespace], None]] = {"status": _status, "verify": _verify}
+def _export(store: str, site: str, given: Namespace) -> None:
+    tables = [one.strip() for one in (given.invariances or "").split(",") if one.strip()]
+    page = atlas_site(store, site, invariances=tables, progress=not given.quiet)
+    if given.json:
+        print(json.dumps({"atlas": store, "site": str(page)}))
+    else:
+        print(f"site  {printable(page)}")
+
+
+#: What can be done with a store that is there, by the word: what it takes, and how it is done.
+ACTIONS: dict[str, tuple[str, Callable[..., None]]] = {
+    "status": ("STORE", _status),
+    "verify": ("STORE", _verify),
+    "export": ("STORE SITE", _export),
+}
 
 
 def _tell(made: Atlas, given: Namespace) -> int:

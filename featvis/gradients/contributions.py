@@ -63,6 +63,33 @@ def ways(model: Model, objective: Objective, images: np.ndarray) -> dict[str, Wa
     return {name: way for name, way in layers.items() if way.contributions.any()}
 
 
+def lost_scores(model: Model, layer: str, images: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """What the class scores of images lose where a layer's activations at one position are 0.
+
+    Where the scores are linear from the layer on, it is what the activations there contribute.
+
+    Args:
+        model: the network; its layer `logits` has the class scores.
+        layer: whose activations are taken away.
+        images: (n, h, w, c) in [0, 1].
+        places: the position in each image's map, counted row by row, (n,).
+
+    Returns:
+        (n, classes), in units of the scores.
+    """
+    return np.asarray(_lost(model.apply, layer, model.params, images, places.astype(np.int32)))
+
+
+@functools.partial(kernels.compiled, static=("apply", "layer"))
+def _lost(apply: Any, layer: str, weights: Any, images: jax.Array, places: jax.Array) -> jax.Array:
+    shifted, _ = _shifted(apply, (layer,), weights, images)
+    layers = apply(weights, images)
+    a = layers[layer]
+    order = jnp.arange(np.prod(a.shape[1:-1], dtype=int)).reshape(1, *a.shape[1:-1], 1)
+    here = order == places.reshape(-1, *(1,) * (a.ndim - 1))
+    return layers["logits"] - shifted([jnp.where(here, -a, 0)])["logits"]
+
+
 @functools.partial(kernels.compiled, static=("apply", "names"))
 def _way(
     apply: Any, names: tuple[str, ...], weights: Any, objective: Objective, image: jax.Array

@@ -1,6 +1,12 @@
 """Methods of the papers: a few lines each over `synthesize`, and their recipes."""
 
 from featvis.methods.accentuation import accentuate, accentuation
+from featvis.methods.activation_atlas import (
+    ActivationAtlas,
+    Tile,
+    activation_atlas,
+    neuron_groups,
+)
 from featvis.methods.caricature import caricature, exaggeration, ijcv2016_caricature
 from featvis.methods.class_models import (
     CLASS_OBJECTIVES,
@@ -46,6 +52,7 @@ from featvis.methods.sampling import Samples, sample
 
 __all__ = [
     "CLASS_OBJECTIVES",
+    "ActivationAtlas",
     "FacetWarning",
     "Facets",
     "Invariance",
@@ -53,9 +60,11 @@ __all__ = [
     "Samples",
     "Setting",
     "Stage",
+    "Tile",
     "TradeOff",
     "accentuate",
     "accentuation",
+    "activation_atlas",
     "altered",
     "cadena2018",
     "caricature",
@@ -79,6 +88,7 @@ __all__ = [
     "modern",
     "modern_facets",
     "modern_sampling",
+    "neuron_groups",
     "nguyen2016_centre",
     "nguyen2016_mean",
     "octaves",

@@ -275,37 +275,48 @@ def _field_of(model: Model, layer: str, shape: Sequence[int], size: tuple[int, i
 
 
 def _read(folder: Path, settings: dict[str, Any], columns: Sequence[str]) -> dict[int, Row]:
-    """The rows that a folder has."""
+    """The rows that a folder has, of a table with these columns; none where there is no table."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
     if not (folder / TABLE).exists():
         return {}
-    try:
-        before = json.loads((folder / SETTINGS).read_text())
-        with open(folder / TABLE, newline="") as file:
-            found = list(csv.DictReader(file))
-        rows = {int(one["unit"]): _parsed(one, columns) for one in found}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder} has a table that cannot be read ({error}): take another folder, or remove it"
-        ) from None
+    before, rows = read_table(folder)
+    missing = [name for name in columns for row in rows.values() if name not in row]
     other = [name for name, value in settings.items() if before.get(name) != value]
-    if other:
-        name = other[0]
+    if other or missing:
+        name = other[0] if other else missing[0]
         raise InputError(
-            f"{folder} has a table with {name} {before.get(name)!r}, and {settings[name]!r} is "
+            f"{folder} has a table with {name} {before.get(name)!r}, and {settings.get(name)!r} is "
             "asked for: take another folder, or remove it"
         )
     return rows
 
 
-def _parsed(row: dict[str, str], columns: Sequence[str]) -> Row:
+def read_table(folder: str | Path) -> tuple[dict[str, Any], dict[int, Row]]:
+    """The settings and the rows, by unit, of a table that `invariance_table` wrote.
+
+    Args:
+        folder: of the table.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        settings = json.loads((Path(folder) / SETTINGS).read_text())
+        with open(Path(folder) / TABLE, newline="") as file:
+            return dict(settings), {int(one["unit"]): _parsed(one) for one in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} has a table that cannot be read ({error}): take another folder, or remove it"
+        ) from None
+
+
+def _parsed(row: dict[str, str]) -> Row:
     plain: Row = {"unit": int(row["unit"]), "alive": row["alive"] == "True"}
-    return plain | {
-        name: float(row[name]) if row[name] else None for name in columns if name not in plain
-    }
+    others = ((name, value) for name, value in row.items() if name not in plain)
+    return plain | {name: float(value) if value else None for name, value in others}
 
 
 def _write(

@@ -23,6 +23,7 @@ from featvis import checks
 from featvis.errors import InputError, OutputError
 from featvis.files import output_path, write_file
 from featvis.images import check_range
+from featvis.pages.static import static
 from featvis.pictures import grid, to_picture
 from featvis.results import Result
 from featvis.results.manifest import versions
@@ -30,38 +31,7 @@ from featvis.results.manifest import versions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1b1f24; --paper: #fdfdfc; --quiet: #59616b; --line: #d5dae0; --link: #0b57d0; }
-@media (prefers-color-scheme: dark) { :root {
-  --ink: #e4e6e9; --paper: #16181b; --quiet: #a5adb7; --line: #3a4048; --link: #8ab4f8; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem 1rem 3rem; overflow-wrap: anywhere;
-  font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
-h1, h2 { line-height: 1.25; text-wrap: balance; }
-h2 { margin-top: 2.5rem; }
-p, figcaption, dl { max-width: 44rem; }
-a { color: var(--link); }
-figure { margin: 1.5rem 0; }
-figcaption { margin: .4rem 0; color: var(--quiet); font-size: .9rem; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 3px; }
-.scroll { overflow-x: auto; background:
-  linear-gradient(to left, var(--paper) 1.5rem, transparent) right / 3rem 100% no-repeat local,
-  linear-gradient(to left, var(--line), transparent) right / 1.5rem 100% no-repeat; }
-table { border-collapse: collapse; overflow-wrap: normal; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: left; vertical-align: baseline;
-  border-bottom: 1px solid var(--line); }
-th:first-child { padding-left: 0; }
-thead th { vertical-align: bottom; border-bottom: 2px solid var(--line); }
-tbody th { font-weight: normal; }
-.number { text-align: right; }
-td.number { white-space: nowrap; }
-td:not(.number) { min-width: 8rem; }
-footer { margin-top: 3rem; border-top: 1px solid var(--line); font-size: .9rem; }
-dt { color: var(--quiet); }
-dd { margin: 0 0 .4rem; }
-"""
+_STYLE = "\n" + static("page.css")
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -13,13 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.files import open_file, write_file
 from featvis.parameterizations import Parameterization
 from featvis.parameterizations.component import data_of
-from featvis.results.format import is_whole
+from featvis.results.format import KEYWORD, is_whole
 from featvis.text import NotHeld
 
 #: Bytes of runs in a picture; longer ones are shared, or each picture of a batch had them all.
@@ -186,6 +189,21 @@ def record_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             unpacked = {digest: unpack(digest, packed) for digest, packed in arrays.items()}
             write_file(path, safetensors.numpy.save(unpacked))
     return record
+
+
+def png_of(picture: Image.Image, record: Mapping[str, Any], effort: int = 6) -> bytes:
+    """A picture as PNG with what makes it again inside, as `record_of` gives it.
+
+    Args:
+        picture: it.
+        record: plain data.
+        effort: of the compression, 1 to 9.
+    """
+    info = PngInfo()
+    info.add_itxt(KEYWORD, json.dumps(record), zip=True)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info, compress_level=effort)
+    return buffer.getvalue()
 
 
 def shared_name(record: Mapping[str, Any]) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from featvis.errors import InputError, NonFiniteError
 from featvis.files import output_path, part_of_name, picture_name, write_file
@@ -291,12 +290,9 @@ class Result:
         size = width if channels == 3 else width * channels, height
         corners = [(0, 0)] if alone else corners_of(len(self), size, labels, columns)
         record["layout"] = {"shape": [height, width, channels], "corners": corners}
-        info = PngInfo()
-        info.add_itxt(format.KEYWORD, json.dumps(record), zip=True)
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG", pnginfo=info)
+        content = packing.png_of(picture, record)
         text = json.dumps({**record, "result": self.summary()}, indent=1) + "\n"
-        return write_file(path, buffer.getvalue(), beside={".json": text.encode()}, force=force)
+        return write_file(path, content, beside={".json": text.encode()}, force=force)
 
     def save_animation(
         self, path: str | Path, *, seconds: float = 4.0, force: bool = False

@@ -1,6 +1,5 @@
-"""A report in a real browser: Debian's chromium and chromium-driver, driven by selenium."""
+"""A report in a real browser."""
 
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -10,27 +9,7 @@ import pytest
 import featvis as fv
 from featvis.pages import Report
 
-webdriver = pytest.importorskip("selenium.webdriver")
-
 SIZES = {"phone": (360, 800), "desk": (1280, 900)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    driver = shutil.which("chromedriver")
-    if not found or not driver:
-        pytest.skip(f"needs one of {', '.join(names)}, and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found
-    # A root user, as in a container, has no sandbox.
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +30,9 @@ def index(tmp_path_factory, toy):
     return report.write(seed=0, arguments={"path": "a/long/path" * 30})
 
 
-def show(browser, page, size, scheme="light"):
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-    )
-    width, height = size
-    # A window has a least width of its own; the emulated screen has not.
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    browser.get(page.as_uri())
-    assert browser.execute_script("return innerWidth") == width
-
-
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_the_page_fits_the_screen(browser, index, size):
-    show(browser, index, size)
+def test_the_page_fits_the_screen(browser, index, show, size):
+    show(index, size)
     room, used = browser.execute_script(
         "const page = document.documentElement; return [page.clientWidth, page.scrollWidth]"
     )
@@ -80,9 +44,9 @@ def test_the_page_fits_the_screen(browser, index, size):
     assert boxes == [[True, "auto"], [False, "auto"]]
 
 
-def test_nothing_fails_to_load(browser, index):
+def test_nothing_fails_to_load(browser, index, show):
     browser.get_log("browser")
-    show(browser, index, SIZES["desk"])
+    show(index, SIZES["desk"])
     assert browser.get_log("browser") == []
     images = browser.execute_script(
         "return Array.from(document.images, i => [i.naturalWidth, i.naturalHeight, "
@@ -99,16 +63,16 @@ def test_nothing_fails_to_load(browser, index):
     assert all(name.startswith(("file:", "data:")) for name in loaded)
 
 
-def test_every_link_leads_to_a_file_of_the_report(browser, index):
-    show(browser, index, SIZES["desk"])
+def test_every_link_leads_to_a_file_of_the_report(browser, index, show):
+    show(index, SIZES["desk"])
     links = browser.execute_script("return Array.from(document.links, a => a.href)")
     assert {urlparse(link).scheme for link in links} == {"file"}
     targets = {Path(unquote(urlparse(link).path)) for link in links}
     assert targets == set(index.parent.iterdir()) - {index}
 
 
-def test_the_tables_read_as_they_should(browser, index):
-    show(browser, index, SIZES["phone"])
+def test_the_tables_read_as_they_should(browser, index, show):
+    show(index, SIZES["phone"])
     text = browser.execute_script("return document.querySelectorAll('table')[1].innerText")
     assert text.split("\n") == ["name\tvalue", "a & b\t3.142", "c\tnot finite"]
     first = browser.execute_script("return document.querySelector('tbody tr').innerText")
@@ -121,8 +85,8 @@ def test_the_tables_read_as_they_should(browser, index):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_light_and_dark(browser, index, scheme):
-    show(browser, index, SIZES["desk"], scheme)
+def test_text_stands_out_in_light_and_dark(browser, index, show, scheme):
+    show(index, SIZES["desk"], scheme)
     paper = colour(browser, "body", "backgroundColor")
     assert (luminance(paper) > 0.5) == (scheme == "light")
     for selector in ("p", "td", "figcaption", "a", "dt"):
