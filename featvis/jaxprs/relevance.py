@@ -6,7 +6,8 @@ relevance goes back from it: a score's relevance is the score, and each value ha
 - Products with weights, convolutions and sums divide it by contributions, each by the rule for its
   depth (`featvis.jaxprs.affine`). Factors and shifts of each channel right after one, a batch
   normalisation, are a part of it. A bias keeps what it contributed.
-- Sums of several values (a residual block) divide it by contributions, with the ε-rule.
+- Sums of several values (a residual block) divide it by contributions, with the ε-rule; those
+  after the last layer with weights are the score's own, and LRP-0 is for them.
 - A function of single values (ReLU, GELU, exp) hands it on as it is: Bach et al. 2015.
 - What puts values elsewhere, and a maximum over a window, hands it to where its value came from.
 - Of the product of a value and a gate the value gets all (Arras et al. 2017, "Explaining Recurrent
@@ -93,6 +94,9 @@ class _Passing:
 
     def of_sums(self, depth: int) -> Epsilon:
         """The rule of sums without weights at a depth: all contributions count alike."""
+        if depth >= self.of:
+            # After the last layer with weights: how the score picks a unit, and no layer.
+            return Epsilon()
         rule = self.depths.at(max(depth, 1), self.of)
         return rule if isinstance(rule, Epsilon) else Epsilon(rule.epsilon)
 
