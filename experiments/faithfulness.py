@@ -337,7 +337,8 @@ def report_network(report: Report, found: Found) -> None:
         "game, IoU of as many pixels as the boxes have, share of positive values in boxes. Rank "
         "correlation of the map's size with that of the network with shuffled weights, and with "
         "that of another photograph; a map fails where the first is surely above 0.2, or above 0.5 "
-        "half way. Largest change under noise of 0.02, in proportion. Seconds a photograph, the median.",
+        "half way. Largest change under noise of 0.02, in proportion. Seconds a photograph: the "
+        "median.",
     )  # fmt: skip
     failing = [name for name in order if name in found.sane and not found.sane[name].passes]
     real = [name for name in failing if name not in CONTROLS]
