@@ -22,6 +22,9 @@ from featvis.images import Images
 #: sizes are cut at this percentile, where noise is chosen by their total variation.
 _DOWN, _LEAST, _CUT = 1.5, 30, 99.0
 
+#: By how much the steps of a path grow at most.
+_MOST_THIRDS = 3**4
+
 Count = Annotated[int, Range(1)]
 Level = Annotated[float, Range(0)]
 
@@ -48,32 +51,62 @@ def gradient_times_input(given: Explained) -> jax.Array:
 
 @method("integrated_gradients")
 def integrated_gradients(
-    given: Explained, *, baseline: Baseline = "black", steps: Count = 50
+    given: Explained,
+    *,
+    baseline: Baseline = "black",
+    steps: Count = 50,
+    tolerance: Annotated[float, Range(0)] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The gradient's integral from a baseline to the image, times their difference; signed.
 
     Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks". The maps sum to the
     difference of the scores; the metric `completeness_error` is how far they are from it, as a
-    share of it, which more steps make smaller.
+    share of it, which more steps make smaller; `steps` is how many there were.
 
     Args:
         given: what is explained.
         baseline: where the paths begin: images, or "black", "white", "grey", "mean", "blur" or
             "noise"; over several, joined by +, the maps are averaged.
         steps: of each path, at whose middles the gradient is taken.
+        tolerance: the completeness error up to which steps are divided in three, at most four
+            times; those taken before are kept. None: whatever the steps give.
     """
     starts = baselines(given.images, given.keys, baseline)
+    own = given.score(given.images)
 
-    def along(start: jax.Array) -> jax.Array:
-        def gradient(step: jax.Array) -> jax.Array:
-            return given.gradient(start + (step + 0.5) / steps * (given.images - start))
+    def along(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        away, gained = given.images - start, own - given.score(start)
 
-        return (given.images - start) * _mean(gradient, steps, given.images)
+        def added(total: jax.Array, count: jax.Array, thirds: tuple[int, ...]) -> jax.Array:
+            """The sum of gradients with those at some sixths of each of so many steps."""
 
-    whole = jax.lax.map(along, starts).mean(0)
-    maps = jnp.sum(whole, axis=-1)
-    gained = given.score(given.images) - jax.lax.map(given.score, starts).mean(0)
-    return maps, {"completeness_error": jnp.abs(maps.sum((1, 2)) - gained) / jnp.abs(gained)}
+            def add(step: jax.Array, total: jax.Array) -> jax.Array:
+                for sixths in thirds:
+                    share = (step + sixths / 6) / count
+                    total = total + given.gradient(start + share * away)
+                return total
+
+            return jax.lax.fori_loop(0, count, add, total)
+
+        def error(total: jax.Array, count: jax.Array) -> jax.Array:
+            reached = jnp.sum(away * total / count, axis=(1, 2, 3))
+            return jnp.abs(reached - gained) / jnp.abs(gained)
+
+        count = jnp.int32(steps)
+        total = added(jnp.zeros_like(away), count, (3,))
+        if tolerance is not None:
+            total, count = jax.lax.while_loop(
+                lambda s: jnp.any(error(*s) > tolerance) & (s[1] < _MOST_THIRDS * steps),
+                # The middle of each third but the second, which was the middle of the whole.
+                lambda s: (added(*s, (1, 5)), 3 * s[1]),
+                (total, count),
+            )
+        return away * total / count, gained, count
+
+    whole, gained, counts = jax.lax.map(along, starts)
+    maps, gained = jnp.sum(whole.mean(0), axis=-1), gained.mean(0)
+    metrics = {"completeness_error": jnp.abs(maps.sum((1, 2)) - gained) / jnp.abs(gained)}
+    return maps, metrics | {"steps": jnp.full(len(maps), counts.max(), jnp.float32)}
 
 
 @method("expected_gradients")

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import featvis as fv
 
@@ -53,6 +54,36 @@ def test_integrated_gradients_start_where_they_are_told(model):
     both = explained(model, 1, "integrated_gradients", steps=2, baseline="white+mean").maps
     truth = sum((SQUARE * (IMAGES**2 - start**2) / 2).sum(-1) / 2 for start in (1.0, means))
     np.testing.assert_allclose(both, truth, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_are_divided_until_the_maps_sum_to_the_score(model):
+    # Of x⁴ the middles of 3 steps are not exact, and those of 9 are to a third of a per cent.
+    def network(weights, image):
+        return {"score": jnp.sum(image**4, (1, 2, 3))[:, None]}
+
+    steep = fv.from_function(network, {}, input=fv.Input(size=SIZE, fixed_size=True))
+    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=1)
+    assert (found.metrics["completeness_error"] > 0.1).all()
+    assert (found.metrics["steps"] == 1).all()
+    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=1, tolerance=0.01)
+    assert (found.metrics["completeness_error"] < 0.01).all()
+    assert (found.metrics["steps"] == 9).all()
+    # The sum of the middles of n steps of 4 a³ from 0 to 1: 1 - 1 / (2 n²).
+    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=3)
+    np.testing.assert_allclose(found.metrics["completeness_error"], 1 / 18, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_on_the_network_itself_the_maps_sum_to_the_score(lite0):
+    from skimage import data
+
+    pictures = [Image.fromarray(picture()) for picture in (data.chelsea, data.coffee, data.rocket)]
+    images = lite0.as_images(pictures, (64, 64))
+    tops = np.asarray(lite0(images)["logits"]).argmax(-1)
+    found = fv.explain(
+        lite0, fv.Logit(tops), images, "integrated_gradients", steps=100, tolerance=0.01
+    )
+    assert (found.metrics["completeness_error"] < 0.01).all()
 
 
 def test_smooth_taylor_of_a_square_is_its_curvature(model):
