@@ -7,8 +7,20 @@ Command: pip install -e ".[experiments]" && python experiments/faithfulness.py P
     (PHOTOGRAPHS: a folder; --boxes a folder of photographs NAME.jpg with NAME.txt beside, a line of
     `class left top right bottom` each; --mobilenet a file of weights of mobilenet_v2_tf, the second
     network; --minutes after which no further photograph is begun; --quick for a first look)
-Runtime: RUNTIME
-What it showed: SHOWED
+Runtime: 23 min with two photographs, one network and eleven methods among much else on two cores, 2
+    min 16 s of processor time; --quick 47 s of processor time. All methods on 100 photographs in 15
+    minutes need an accelerator: at the papers' budgets a photograph takes some 4,000 passes.
+What it showed: two photographs of 96 pixels are no answer to the question; this is what was seen on
+    them (EfficientNet-Lite0; RISE of 500 masks, 32 steps of integrated gradients, I-GOS in full).
+    Maps of pixels delete best (integrated gradients 0.04, gradient times input 0.04, noise 0.31),
+    maps of regions insert best (occlusion 0.79, RISE 0.71, I-GOS 0.69, noise 0.52). I-GOS deletes
+    better than RISE by 0.14 ± 0.27 and inserts worse by 0.03 ± 0.06; integrated gradients delete
+    better than I-GOS by 0.17 ± 0.34 and insert worse by 0.09 ± 0.17: its published order over both
+    is not reached here, nor refuted. With all weights shuffled gradient times input and integrated
+    gradients keep rank correlations of 0.47 and 0.52 with their maps, for the picture is a factor
+    of them, RISE 0.34 and I-GOS 0.27: above the limit of 0.2. Guided back-propagation keeps 0.87
+    where the upper half is random, above that of 0.5. Saliency, SmoothGrad, LRP-epsilon, Grad-CAM,
+    occlusion and KernelSHAP are below both.
 """
 
 from __future__ import annotations
@@ -324,15 +336,19 @@ def report_network(report: Report, found: Found) -> None:
         "deletion (low is good) towards mid-grey, insertion (high is good) from a blur. Pointing "
         "game, IoU of as many pixels as the boxes have, share of positive values in boxes. Rank "
         "correlation of the map's size with that of the network with shuffled weights, and with "
-        "that of another photograph; a map fails where the first is higher by more than 0.1. "
-        "Largest change under noise of 0.02, in proportion. Seconds a photograph, the median.",
+        "that of another photograph; a map fails where the first is surely above 0.2, or above 0.5 "
+        "half way. Largest change under noise of 0.02, in proportion. Seconds a photograph: the "
+        "median.",
     )  # fmt: skip
     failing = [name for name in order if name in found.sane and not found.sane[name].passes]
     real = [name for name in failing if name not in CONTROLS]
-    report.text(
-        f"Fail the sanity check: {', '.join(real) or 'no method'}; of the controls: "
-        f"{', '.join(n for n in failing if n in CONTROLS) or 'none'}."
-    )
+    if found.sane:
+        report.text(
+            f"Fail the sanity check: {', '.join(real) or 'no method'}; of the controls: "
+            f"{', '.join(n for n in failing if n in CONTROLS) or 'none'}."
+        )
+    else:
+        report.text("The sanity check was not run.")
     if found.refused:
         report.text(
             "Refused: " + "; ".join(f"{name}: {why}" for name, why in found.refused.items()) + "."
@@ -356,7 +372,7 @@ def report_network(report: Report, found: Found) -> None:
     table = agreement([np.stack(found.maps[name]) for name in chosen])
     report.table(
         ["rank correlation", *chosen],
-        [[name, *row] for name, row in zip(chosen, np.round(table, 2).tolist(), strict=True)],
+        [[name, *(f"{r:.2f}" for r in row)] for name, row in zip(chosen, table, strict=True)],
         caption="Agreement of maps, the mean over photographs.",
     )
 

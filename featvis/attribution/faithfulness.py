@@ -264,13 +264,13 @@ def random_map(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def centre_map(size: tuple[int, int]) -> np.ndarray:
-    """A map that falls from the middle outwards: where photographers put things, (h, w).
+    """A map from 1 in the middle to 0 in the corners: where photographers put things, (h, w).
 
     Args:
         size: (h, w).
     """
     down, across = (np.linspace(-1, 1, side) for side in size)
-    return -np.hypot(down[:, None], across[None])
+    return 1 - np.hypot(down[:, None], across[None]) / math.sqrt(2)
 
 
 def edge_map(image: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def igos(
     *,
     iterations: Annotated[int, Range(1)] = 15,
     steps: Annotated[int, Range(1)] = 20,
-    size: Annotated[int, Range(2)] = 28,
+    resolution: Annotated[int, Range(2)] = 28,
     l1: Annotated[float, Range(0)] = 1.0,
     tv: Annotated[float, Range(0)] = 20.0,
     noise: Annotated[float, Range(0)] = _NOISE,
@@ -52,7 +52,7 @@ def igos(
         given: images and their score.
         iterations: of the descent.
         steps: of the integral.
-        size: rows and columns of the mask.
+        resolution: rows and columns of the mask.
         l1: what a hidden image costs, in images' worth of the score.
         tv: what a rough mask costs.
         noise: standard deviation of the noise, in an image in [0, 1]. (The paper's 0.2 is of a
@@ -98,7 +98,12 @@ def igos(
         return (masks, weight, first, score), None
 
     count = len(images)
-    start = jnp.ones((count, size, size)), jnp.full(count, l1), jnp.zeros(count), jnp.zeros(count)
+    start = (
+        jnp.ones((count, resolution, resolution)),
+        jnp.full(count, l1),
+        jnp.zeros(count),
+        jnp.zeros(count),
+    )
     (masks, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations))
     return 1 - enlarge(masks, extent)
 
@@ -108,7 +113,7 @@ def salient_mask(
     given: Explained,
     *,
     iterations: Annotated[int, Range(1)] = 300,
-    size: Annotated[int, Range(2)] = 28,
+    resolution: Annotated[int, Range(2)] = 28,
     l1: Annotated[float, Range(0)] = 0.08,
     tv: Annotated[float, Range(0)] = 8.0,
     beta: Annotated[float, Range(1)] = 3.0,
@@ -126,7 +131,7 @@ def salient_mask(
     Args:
         given: images and their score.
         iterations: of Adam.
-        size: rows and columns of the mask.
+        resolution: rows and columns of the mask.
         l1: what a hidden image costs, in images' worth of the score.
         tv: what a rough mask costs.
         beta: power of the differences.
@@ -149,7 +154,7 @@ def salient_mask(
         change, state = adam.update(jax.grad(loss)(masks, iteration), state)
         return (jnp.clip(masks + change, 0, 1), state), None
 
-    masks = jnp.ones((len(images), size, size))
+    masks = jnp.ones((len(images), resolution, resolution))
     (masks, _), _ = jax.lax.scan(step, (masks, adam.init(masks)), jnp.arange(iterations))
     return 1 - enlarge(masks, extent)
 

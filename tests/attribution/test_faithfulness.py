@@ -187,12 +187,15 @@ def test_a_map_of_edges_fails_and_a_gradient_passes(toy):
     objective = fv.Channel("linear", 1)
 
     def gradient(model):
-        return fv.explain(model, objective, images, "gradient_times_input").maps
+        return fv.explain(model, objective, images, "saliency").maps
 
     found = sanity(gradient, toy, objective, (12, 16), steps=1)
     assert found.passes
     assert found.rank.shape == (1, 6)
     assert np.abs(found.rank.mean()) < 0.2
+    # What ignores the network fails, though it is as alike to another image's map.
+    assert not sanity(lambda model: np.ones((6, 1, 1)) * centre_map((12, 16)), toy, objective,
+                      (12, 16), steps=1).passes  # fmt: skip
 
     def edges(model):
         return np.stack([edge_map(one) for one in images])

@@ -245,7 +245,7 @@ def test_igos_is_the_authors_algorithm(patch, prior):
         elif i == 4 and abs(curve[0] - curve[i]) <= 0.01:
             l1 /= 5
     assert (l1 < given["l1"]) == bool(prior)
-    options = {"iterations": 6, "steps": 5, "size": 8, "noise": 0.0, **given}
+    options = {"iterations": 6, "steps": 5, "resolution": 8, "noise": 0.0, **given}
     found = fv.explain(network, "logits:0", images[:1], "igos", **options)
     np.testing.assert_allclose(found.maps[0], 1 - enlarge(masks, (32, 32)), atol=2e-3)
 
