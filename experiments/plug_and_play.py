@@ -4,8 +4,14 @@ Paper: Nguyen et al. 2017, "Plug & Play Generative Networks: Conditional Iterati
     Images in Latent Space", figures 2 to 8, on the generator of MNIST that featvis ships.
 Command: python experiments/plug_and_play.py FOLDER -o OUT   (FOLDER has MNIST's idx files;
     --quick for fewer samples)
-Runtime: RUNTIME
-What it showed: SHOWED
+Runtime: with `--quick` some 20 minutes on two cores with much other work beside; the sweep, the
+    holes and the units were not run to their end yet.
+What it showed: four digits a class, 200 steps, seed 0, judged by a network that had no part in
+    them. `modern`: 0.95 are their class (real digits 0.975), with 0.96 and 0.95 of real digits'
+    diversity (1 − MS-SSIM, distance of features). `ppgn_joint`, the authors' numbers as they are:
+    0.60, though its own classifier accepts 0.83: strokes without a digit, adversarial, as codes
+    here are smaller than theirs and its steps never come to rest. `ppgn_h` 0.63, the same.
+    `dgn_am` 0.95 with 0.37 and 0.64 of the diversity: one bold digit a class.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 from featvis import generators
 from featvis.parameterizations import (
     CPPN,
+    Autoencoded,
     BoundedPixels,
     Consistency,
     FixedNorm,
@@ -13,6 +14,7 @@ from featvis.parameterizations import (
     Framed,
     FrozenChannels,
     Generator,
+    Inpainted,
     Latent,
     MaCo,
     NormalPrior,
@@ -53,10 +55,22 @@ def _latent(size, **options):
     return Latent(size, generator=generators.load("parameterization_cases:generator"), **options)
 
 
+def _plug_and_play(size):
+    """What samplers write images in, of the size that the generator makes."""
+    made = generators.load("parameterization_cases:generator")
+    pixels = BoundedPixels(size, sd=0.01)
+    return [
+        Autoencoded(size, of=pixels, generator=made, weight=0.1),
+        Inpainted(size, of=_latent(size), box=(2, 3, 6, 9), consistency=0.1, context=0.1),
+    ]
+
+
 def cases(size=(9, 14), channels=3):
     """One of every kind, for an image of this shape."""
     half = (size[0] + 1) // 2, (size[1] + 1) // 2
+    more = _plug_and_play(size) if (*size, channels) == MADE else []
     return [
+        *more,
         Pixels(size, channels),
         BoundedPixels(size, channels),
         BoundedPixels(size, channels, ball="l2", radius=2.0),
@@ -96,6 +110,7 @@ def runs(size=(9, 14)):
         Phases.of(np.random.default_rng(0).uniform(0, 1, (*size, 3))),
         FixedNorm(size),
         Shared(size, of=Fourier(size), grid=(1, 1)),
+        *_plug_and_play(size),
         _latent(size, prior=(NormalPrior(0.1), Consistency(0.1))),
     ]
 

@@ -22,6 +22,7 @@ from featvis.parameterizations import (
     Fourier,
     Framed,
     FrozenChannels,
+    Inpainted,
     Latent,
     MaCo,
     Parameterization,
@@ -66,7 +67,7 @@ def photograph(size):
 
 def exact(case):
     """Whether the case can represent every image."""
-    free = not isinstance(case, (CPPN, FixedNorm, Latent, MaCo, Phases, Upsampled))
+    free = not isinstance(case, (CPPN, FixedNorm, Inpainted, Latent, MaCo, Phases, Upsampled))
     return free and getattr(case, "ball", None) is None
 
 
@@ -93,7 +94,7 @@ def test_laws_of_one_image(case):
     if isinstance(case, CPPN):
         return
     # What decode has made comes back, off the clipping at both ends of the range.
-    if 0.002 < image.min() <= image.max() < 0.998:
+    if 0.002 < image.min() <= image.max() < 0.998 and not isinstance(case, Inpainted):
         np.testing.assert_allclose(decode(encode(image)), image, atol=2e-5)
     if exact(case):
         decoded = decode(encoded)

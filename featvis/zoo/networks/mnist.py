@@ -22,7 +22,11 @@ from featvis.zoo.layers import Convolution, Linear, max_pool
 
 #: Of the generator, its classifier and its judge.
 WEIGHTS = Package(
-    "featvis", "featvis", "generators/weights/mnist_ppgn.safetensors", licence="Apache-2.0"
+    "featvis",
+    "featvis",
+    "generators/weights/mnist_ppgn.safetensors",
+    "c101e8709fc772f416b2a6583d6ca1f9f2498f5fe6e665376a569b23e1d6ed20",
+    licence="Apache-2.0",
 )
 #: Each network is behind a prefix of its own, by which it is found.
 LAYOUT = KeyLayout("train_generator", (Rule(r"(.+)", r"\1"),))
@@ -106,9 +110,9 @@ class _PooledNetwork(nnx.Module):
 
 
 @model_entry(
-    parameters=0,
+    parameters=106_122,
     input=_INPUT,
-    accuracy=0.99,
+    accuracy=0.9901,
     sources=(WEIGHTS,),
     layouts=(LAYOUT,),
     labels=_digits,
@@ -119,9 +123,9 @@ def mnist_classifier() -> CodeClassifier:
 
 
 @model_entry(
-    parameters=0,
+    parameters=13_642,
     input=_INPUT,
-    accuracy=0.99,
+    accuracy=0.9836,
     sources=(WEIGHTS,),
     layouts=(LAYOUT,),
     labels=_digits,
