@@ -3,8 +3,11 @@
 Paper: none; OpenAI Microscope was such an atlas.
 Command: pip install ".[index]" && python experiments/neuron_atlas.py PHOTOGRAPHS -o OUT
     (--quick for 4 units and 2 kills; --only kills, memory or queue for one part)
-Runtime: 10 minutes on two cores with much other work beside.
-What it showed: see below.
+Runtime: 25 minutes on two cores with seven other programs beside.
+What it showed: of 16 channels of block8 of EfficientNet-Lite0, at 128 x 128 and 128 steps, two
+    seeds show the same texture, the one that lowers a unit shows another (scales against feathers,
+    lines against discs), and the two that differ keep 55 to 91 % of the score in other colours and
+    curves; each first picture is above all 800 photographs. 80 pictures took 8.0 s each there.
 """
 
 from __future__ import annotations
@@ -88,7 +91,8 @@ def small() -> fv.Model:
 def _small(params: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
     numbers = ("NHWC", "HWIO", "NHWC")
     found = jax.lax.conv_general_dilated(image, params, (1, 1), "SAME", dimension_numbers=numbers)
-    return {"conv": jax.nn.relu(found)}
+    # Without a rectifier no unit is dead, of which each would be explained anew.
+    return {"conv": found}
 
 
 def fill(path: str, seeds: int) -> fv.Atlas:

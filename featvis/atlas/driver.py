@@ -243,7 +243,10 @@ def _opened(
         settings = {**asked, "batch": batch or fitting(), "layers": layers, "versions": versions()}
         return Atlas(Store.create(path, settings))
     store = Store.read(path)
-    differ = difference(store.settings, asked | ({} if batch is None else {"batch": batch}))
+    # A network is its weights and what it does with them, whatever it is called.
+    made, now = ({**of, "weights": of["model"]["digest"][:12]} for of in (store.settings, asked))
+    del now["model"]
+    differ = difference(made, now | ({} if batch is None else {"batch": batch}))
     if differ:
         raise InputError(
             f"the atlas {store.place} was made with other settings ({'; '.join(differ)}): give "

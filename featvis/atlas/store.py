@@ -349,8 +349,6 @@ def difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(_shown(one) for one in value.values())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "x".join(map(str, value))
     return printable(value if value is not None else "none", 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -200,6 +201,11 @@ def test_another_atlas_is_refused_with_what_differs(toy, made):
         fv.atlas(toy, "relu", path, **{**OPTIONS, "steps": 5, "optimizer": "adam(0.1)"})
     with pytest.raises(InputError, match=r"batch: 4 there, 3 asked for"):
         fv.atlas(toy, "relu", path, **{**OPTIONS, "batch": 3})
+    other = dataclasses.replace(toy, digest="1" * 64)
+    with pytest.raises(InputError, match=r"weights: 000000000000 there, 111111111111 asked for"):
+        fv.atlas(other, "relu", path, **OPTIONS)
+    # The same network by another name.
+    assert len(fv.atlas(dataclasses.replace(toy, name="same"), "relu", path, **OPTIONS)) == 6
 
 
 @pytest.mark.parametrize(
@@ -332,8 +338,6 @@ def test_facets_are_those_of_the_images_that_excite_a_unit(toy, index, tmp_path)
 
 
 def test_another_networks_index_is_refused(toy, index, tmp_path):
-    import dataclasses
-
     other = dataclasses.replace(toy, digest="1" * 64)
     with pytest.raises(InputError, match="the network is toy with 111111111111"):
         fv.atlas(other, "relu", tmp_path / "none", index=index, **OPTIONS)
