@@ -3,8 +3,13 @@
 Paper: Carter, Armstrong, Schubert, Johnson & Olah 2019, "Activation Atlas".
 Command: pip install ".[index,umap]" && python experiments/activation_atlas.py PHOTOGRAPHS -o OUT
     (--quick for small pictures of a coarse grid, by principal components alone)
-Runtime: RUNTIME
-What it showed: SHOWED
+Runtime: five minutes of processor time for a layer (36 minutes beside much other work on two cores)
+What it showed: of `block8`, with 800 photographs and a grid of 8 x 8, 38 cells by principal
+    components, 43 by UMAP and 16 groups of neurons. All pictures but one by UMAP are nearest to
+    their own tile of all, by the whitened cosine: the pictures are of their cells. By UMAP fur and
+    eyes, grass and ground, bars and grids lie together; by two principal components neighbours are
+    less alike. The classes that a cell speaks for are weakly told: one position of `block8` moves
+    a score by hundredths.
 """
 
 from __future__ import annotations
