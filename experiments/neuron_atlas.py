@@ -8,6 +8,8 @@ What it showed: of 16 channels of block8 of EfficientNet-Lite0, at 128 x 128 and
     seeds show the same texture, the one that lowers a unit shows another (scales against feathers,
     lines against discs), and the two that differ keep 55 to 91 % of the score in other colours and
     curves; each first picture is above all 800 photographs. 80 pictures took 8.0 s each there.
+    10 kills at random moments damage no batch, and none of 720 pictures differs from an undisturbed
+    store's. With 96 and 1920 pictures the process has 358 and 372 MB at most.
 """
 
 from __future__ import annotations
