@@ -4,8 +4,12 @@ Paper: Bau et al. 2017, "Network Dissection: Quantifying Interpretability of Dee
     Representations".
 Command: python experiments/network_dissection.py -o OUT (--quick for fewer scenes; --boxes FOLDER
     also dissects EfficientNet-Lite0 with photographs whose objects are outlined by boxes)
-Runtime: a minute; with 100 photographs of boxes three more.
-What it showed: see the table that it prints; figures are in the report of the issue.
+Runtime: a minute; with 64 photographs of boxes at 128 x 128 two minutes on two busy cores.
+What it showed: of 20 scenes the three planted units have IoU 0.77 to 0.88 with their colours, and
+    the unit of noise detects nothing. With 64 photographs and boxes as masks at 128 x 128, of
+    EfficientNet-Lite0's units 5 of 32 detect an object in the stem, 1 of 40 in block4, 18 of 112 in
+    block8, 60 of 192 in block12, 154 of 320 in block15: more with depth, as in the paper. Most of
+    the highest are of objects that one or two photographs have, which is no evidence of a concept.
 """
 
 from __future__ import annotations
