@@ -21,6 +21,8 @@ CASES = {
     "activation-atlas": (["efficientnet_lite9", "block8", "i", "--out", "s"], "efficientnet_lite"),
     "atlas": (["efficientnet_lite0", "block99", "--out", "none.atlas"], "block"),
     "dissect": (["efficientnet_lite0", "none", "--quiet"], "none"),
+    "explain": (["efficientnet_lite9", "logits:3", "none.png"], "efficientnet_lite"),
+    "explain-pair": (["efficientnet_lite9", "none.png", "none.png"], "efficientnet_lite"),
     "top": (["none.index", "block4:3"], "none.index"),
     "sample": (["mnist_ppgm", "--class", "7"], "mnist_ppgn"),
     "replay": (["none.png"], "none.png"),
