@@ -109,6 +109,9 @@ class Samples:
     def of(self, name: str) -> np.ndarray:
         """The accepted samples of a set, (k, h, w, c).
 
+        Args:
+            name: of the set, one of `names`.
+
         Raises:
             InputError: no set of that name.
         """

@@ -42,7 +42,10 @@ class Captioner:
     name: str = "captioner"
 
     def numbers(self, words: str) -> tuple[int, ...]:
-        """The numbers of words that spaces separate.
+        """The numbers of words.
+
+        Args:
+            words: a sentence, with spaces between its words.
 
         Raises:
             InputError: none, or one that is not in the vocabulary; says the nearest.
@@ -62,6 +65,9 @@ class Captioner:
 
         Its layers are `words`, each one's log-probability (n, t), and `sentence`, their sum (n, 1).
         The words are data: another sentence of as many compiles nothing.
+
+        Args:
+            words: a sentence, with spaces between its words.
         """
         numbers = jnp.asarray(self.numbers(words), jnp.int32)
         params = {"network": self.params, "words": numbers}
@@ -78,5 +84,9 @@ class _Said:
 
 
 def sentence_probability(logarithms: np.ndarray) -> np.ndarray:
-    """Of each image the mean probability of its words, the geometric one, (n, t) to (n,)."""
+    """The geometric mean of the probabilities of an image's words, (n,).
+
+    Args:
+        logarithms: of them, (n, t).
+    """
     return np.exp(np.mean(logarithms, axis=1))

@@ -30,7 +30,7 @@ WEIGHTS = Package(
 )
 #: Each network is behind a prefix of its own, by which it is found.
 LAYOUT = KeyLayout("train_generator", (Rule(r"(.+)", r"\1"),))
-_INPUT = Input(size=(28, 28), channels=1)
+_INPUT = Input(size=(28, 28), channels=1, fixed_size=True)
 
 
 def _digits(path: Path | None) -> tuple[str, ...]:
