@@ -95,8 +95,8 @@ def error(owner: object, name: str, expected: str, value: Any) -> InputError:
 
 
 def _field(owner: object, name: str) -> str:
-    """`Fourier: decay`: the class and field that a message is about."""
-    return f"{type(owner).__name__}: {name}"
+    """`Fourier: decay`: the class (or a function's name) and field that a message is about."""
+    return f"{owner if isinstance(owner, str) else type(owner).__name__}: {name}"
 
 
 def text_of(instance: Any) -> str:

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from featvis.errors import InputError, OutputError, printable
+from featvis.errors import FeatvisError, InputError, OutputError, printable
 from featvis.files import open_file, write_file
 
 #: The lock of a folder, which the system lets go when its process ends, however it ends.
 _LOCK = ".lock"
 _GROUP = "zarr.json"
+#: What zarr raises where a file of an array is not as it was written.
+_DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 
 
 def zarr(what: str) -> Any:
@@ -75,7 +77,9 @@ class Place:
         """
         with self._written():
             # What begins with a dot was being written when another process was killed.
-            if self.path.exists() and any(one.name[0] != "." for one in self.path.iterdir()):
+            if os.path.exists(self.path) and (
+                not self.path.is_dir() or any(one.name[0] != "." for one in self.path.iterdir())
+            ):
                 raise InputError(f"{self} is no {self.what}, and not empty: give another place")
             self.path.mkdir(parents=True, exist_ok=True)
 
@@ -90,7 +94,7 @@ class Place:
     def read(self, name: str) -> bytes | None:
         """What a file of it holds; None where there is none."""
         path = self.path / name
-        if not path.exists():
+        if not os.path.exists(path):  # a name that is too long, or has a zero in it, is nowhere
             return None
         with open_file(path) as file:
             return file.read()
@@ -146,7 +150,10 @@ class Place:
         try:
             found = json.loads(content or b"{}").get("attributes", {}).get(key)
         except (ValueError, AttributeError) as error:
-            raise InputError(f"{self} is damaged: {printable(error)}") from error
+            raise InputError(
+                f"{self} is damaged: {_GROUP}, which has its settings, is not as it was written "
+                f"({printable(error)}): put a copy of it back, or give another place"
+            ) from error
         if found is None:
             return None
         if not isinstance(found, dict) or found.get("format") != format:
@@ -159,10 +166,6 @@ class Place:
         record = {"zarr_format": 3, "node_type": "group", "attributes": {key: dict(settings)}}
         self.write(_GROUP, json.dumps(record, indent=1).encode())
 
-    def has(self, name: str) -> bool:
-        """Whether there is an array of this name."""
-        return self.read(f"{name}/{_GROUP}") is not None
-
     def array(self, name: str) -> Any:
         """An array of it.
 
@@ -174,19 +177,23 @@ class Place:
                 self._arrays[name] = self._zarr.open_array(
                     self._storage(), path=name, mode="r+" if self.writable else "r", zarr_format=3
                 )
-            except (OSError, ValueError) as error:
-                raise InputError(f"{self} is damaged: its array {name} is missing") from error
+            except _DAMAGED as error:
+                raise InputError(
+                    f"{self} is damaged: its array {name} is missing or not as it was written"
+                ) from error
         return self._arrays[name]
 
-    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows of an array.
+    def read_rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows of an array, by default all.
 
         Raises:
             InputError: it is missing or damaged.
         """
         try:
             return np.asarray(self.array(name)[start:stop])
-        except (OSError, ValueError, RuntimeError) as error:
+        except InputError:
+            raise
+        except _DAMAGED as error:
             raise InputError(
                 f"{self} is damaged: rows {start} to {stop} of {name}: {printable(error)}"
             ) from error
@@ -202,8 +209,10 @@ class Place:
 
     def grow(
         self, name: str, rows: int, tail: Sequence[int], kind: str, chunk: Sequence[int]
-    ) -> None:
+    ) -> bool:
         """Makes room for rows, by a file that is replaced whole, which zarr's own is not.
+
+        One that is not as this wrote it is damaged, and is written again: the rows are elsewhere.
 
         Args:
             name: of the array, which is made where there is none.
@@ -211,15 +220,14 @@ class Place:
             tail: the shape of a row.
             kind: the type, as "float32".
             chunk: its shape.
+
+        Returns:
+            Whether it was written.
         """
-        had = self.array(name).shape[0] if self.has(name) else 0
-        if had >= rows:
-            return
-        record = {
+        record: dict[str, Any] = {
             "zarr_format": 3,
             "node_type": "array",
-            # Twice as many each time: reading what the array is costs more than writing a batch.
-            "shape": [max(rows, 2 * had), *tail],
+            "shape": [rows, *tail],
             "data_type": kind,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
@@ -232,8 +240,19 @@ class Place:
             ],
             "attributes": {},
         }
+        try:
+            there = json.loads(self.read(f"{name}/{_GROUP}") or b"{}")
+            had = int(there["shape"][0])
+            had *= there == {**record, "shape": [had, *tail]}
+        except (ValueError, LookupError, TypeError):
+            had = 0
+        if had >= rows:
+            return False
+        # Twice as many each time: reading what the array is costs more than writing a batch.
+        record["shape"][0] = max(rows, 2 * had)
         self.write(f"{name}/{_GROUP}", json.dumps(record, indent=1).encode())
         self._arrays.pop(name, None)
+        return True
 
     def put(self, name: str, values: np.ndarray) -> None:
         """Writes an array that does not grow, in one chunk; with the file that says so last."""
@@ -250,8 +269,11 @@ class Place:
     def _written(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            raise OutputError(f"cannot write {self}: {error.strerror or error}") from error
+        except FeatvisError:
+            raise
+        except (OSError, ValueError) as error:  # the latter of a name with a zero in it
+            said = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {self}: {printable(said)}") from error
 
 
 class RemotePlace(Place):
@@ -330,6 +352,12 @@ def place_of(path: str | Path, what: str) -> Place:
     Args:
         path: of the folder, or the address, with "://".
         what: is kept there, as messages call it.
+
+    Raises:
+        InputError: no path, or an empty one; an address that fsspec does not know; zarr is not
+            installed.
     """
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise InputError(f"an {what} is in a folder or at an address; got {path!r}")
     remote = isinstance(path, str) and "://" in path
     return RemotePlace(str(path), what) if remote else Place(path, what)

@@ -113,7 +113,7 @@ def atlas(
     size = checks.image_size("atlas", "size", size or model.input.size)
     kinds = {"both": ("channel", "neuron")}.get(objective, (objective,))
     checks.choice("atlas", "objective", objective, ("channel", "neuron", "both"))
-    checks.choice("atlas", "engine", engine, ENGINES)
+    made = _engine(engine, address, workers, cores)
     seeds = checks.integer("atlas", "seeds", seeds, 1, 2**16)
     seed = checks.integer("atlas", "seed", seed, 0, 2**32 - 1)
     diverse = checks.integer("atlas", "diverse", diverse, 0, 2**10)
@@ -124,10 +124,10 @@ def atlas(
         raise InputError("facets are found among natural images: give an index of them too")
     index = None if index is None else checked_index(index, model, size)
     shapes = Activations(model.layers(size))
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = _listed("layers", layers, "names of layers")
     if not names:
         raise InputError("an atlas is of at least one layer; got none")
-    units = units if units is None or isinstance(units, str) else list(units)
+    units = units if units is None or isinstance(units, str) else _listed("units", units, "numbers")
     wanted = {name: _units(units, name, shapes[name][-1]) for name in shapes if name in names}
     for name in names:
         _ = shapes[name]  # an unknown one says the nearest
@@ -143,6 +143,7 @@ def atlas(
     opened = _opened(store, asked, wanted, shapes, model, batch, lambda: _fitting(first, model))
     with opened.store.place.locked():
         opened.refresh()
+        _check_same(opened.store, asked, batch)  # another process may have made it just now
         _add_layers(opened, wanted, shapes, model)
         rows = opened.store.rows
         if diverse > rows:
@@ -150,7 +151,6 @@ def atlas(
                 f"diverse pictures of a unit are of one batch, which has {rows} here; got {diverse}"
             )
         plan = _Plan(opened, wanted, kinds, seed, way, size, options, index)
-        made = Local() if engine == "local" else Ray(address, workers, cores)
         first_stage = {"picture": seeds, "negative": int(negative), "facet": facets}
         # How different pictures are counts against the score of the best.
         for stage in (first_stage, {"diverse": diverse}):
@@ -161,10 +161,45 @@ def atlas(
     return opened
 
 
+def _engine(name: str, address: str | None, workers: int | None, cores: int) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        InputError: there is none, or what only Ray takes was given for another.
+    """
+    checks.choice("atlas", "engine", name, ENGINES)
+    workers = None if workers is None else checks.integer("atlas", "workers", workers, 1)
+    cores = checks.integer("atlas", "cores", cores, 1)
+    if name == "ray":
+        return Ray(address, workers, cores)
+    for option, value, none in (
+        ("address", address, None),
+        ("workers", workers, None),
+        ("cores", cores, 1),
+    ):
+        if value != none:
+            raise InputError(f"{option} is of the engine 'ray'; got {value!r} for {name!r}")
+    return Local()
+
+
 _OWN = (
     "units", "objective", "seeds", "negative", "diverse", "facets", "index", "engine", "address",
     "workers", "cores", "seed", "size", "batch", "parameterization", "progress",
 )  # fmt: skip
+
+
+def _listed(name: str, given: Any, expected: str) -> list[Any]:
+    """A text alone, or what there are several of, as a list.
+
+    Raises:
+        InputError: neither.
+    """
+    if isinstance(given, str):
+        return [given]
+    try:
+        return list(given)
+    except TypeError:
+        raise checks.error("atlas", name, f"a text or a list of {expected}", given) from None
 
 
 def _units(given: Iterable[int] | str | None, layer: str, count: int) -> list[int]:
@@ -181,7 +216,11 @@ def _units(given: Iterable[int] | str | None, layer: str, count: int) -> list[in
         if match is None:
             raise InputError(f"units are numbers, as 0-63,70; got {printable(repr(part), 60)}")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last >= count or first > last:
+        if first > last:
+            raise InputError(
+                f"units go from the lower to the higher, as {last}-{first}; got {str(part).strip()}"
+            )
+        if last >= count:
             raise InputError(f"{layer} has the units 0 to {count - 1}; got {str(part).strip()}")
         found |= set(range(first, last + 1))
     if not found:
@@ -241,8 +280,16 @@ def _opened(
     if not Store.is_at(path):
         layers = {name: _layer(name, shapes, model) for name in wanted}
         settings = {**asked, "batch": batch or fitting(), "layers": layers, "versions": versions()}
-        return Atlas(Store.create(path, settings))
+        # What fits takes seconds to say, in which somebody else may have made it.
+        if not Store.is_at(path):
+            return Atlas(Store.create(path, settings))
     store = Store.read(path)
+    _check_same(store, asked, batch)
+    return Atlas(store)
+
+
+def _check_same(store: Store, asked: dict[str, Any], batch: int | None) -> None:
+    """Refuses a store that was made with other settings; says which differ."""
     # A network is its weights and what it does with them, whatever it is called.
     made, now = ({**of, "weights": of["model"]["digest"][:12]} for of in (store.settings, asked))
     del now["model"]
@@ -252,7 +299,6 @@ def _opened(
             f"the atlas {store.place} was made with other settings ({'; '.join(differ)}): give "
             "the same, or another place for a new atlas"
         )
-    return Atlas(store)
 
 
 def _add_layers(atlas: Atlas, wanted: Iterable[str], shapes: Any, model: Model) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,7 +105,10 @@ class Ray:
                 # Ray itself tries for minutes.
                 with socket.create_connection((place[1], int(place[2])), _KNOCK):
                     pass
-            ray.init(self.address or "local", log_to_driver=False, logging_level="error")
+            with warnings.catch_warnings():
+                # JAX warns of any fork; Ray's starts another program at once.
+                warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+                ray.init(self.address or "local", log_to_driver=False, logging_level="error")
         # Whatever Ray raises where it finds nobody, or where it cannot start.
         except Exception as error:
             raise InputError(

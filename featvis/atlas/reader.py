@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from featvis.atlas.store import OBJECTIVES, ROLES, Batch, Store
 from featvis.atlas.units import Natural, Picture, Unit
-from featvis.errors import InputError
+from featvis.errors import InputError, OutputError, printable
 from featvis.natural import Index
 from objectives import Activations
 
@@ -25,6 +26,13 @@ _Key = tuple[str, str, int]
 def _in_order(item: tuple[_Key, Any]) -> tuple[int, int, int]:
     objective, role, place = item[0]
     return OBJECTIVES.index(objective), ROLES.index(role), place
+
+
+def _said(damaged: Batch | str) -> str:
+    if isinstance(damaged, str):
+        return f"the natural images of {printable(damaged)}"
+    units = f"{printable(damaged.layer)}:{min(damaged.units)}-{max(damaged.units)}"
+    return f"the batch at row {damaged.row}, {damaged.role} of {units}"
 
 
 class Atlas:
@@ -68,6 +76,7 @@ class Atlas:
             layer: its name.
             unit: its number.
         """
+        _ = self._of(layer)
         labels = self.settings["layers"][layer].get("labels")
         return labels[unit] if labels else ""
 
@@ -78,6 +87,10 @@ class Atlas:
         for batch in self.store.batches:
             self._note(batch, found)
         return found
+
+    def _of(self, layer: str) -> dict[int, dict[_Key, tuple[Batch, int]]]:
+        _ = Activations(self.layers)[layer]  # an unknown one says the nearest
+        return self._found[layer]
 
     def add(self, batch: Batch, pictures: np.ndarray, manifest: Mapping[str, Any]) -> None:
         """Adds a batch: see `Store.append`.
@@ -112,8 +125,7 @@ class Atlas:
         Raises:
             UnknownLayer: no such layer.
         """
-        _ = Activations(self.layers)[layer]  # an unknown one says the nearest
-        return np.array(sorted(self._found[layer]), int)
+        return np.array(sorted(self._of(layer)), int)
 
     def __len__(self) -> int:
         """The number of units that have a picture."""
@@ -147,8 +159,7 @@ class Atlas:
             InputError: it has no picture.
             UnknownLayer: no such layer.
         """
-        _ = Activations(self.layers)[layer]  # an unknown one says the nearest
-        if number not in self._found[layer]:
+        if number not in self._of(layer):
             raise InputError(
                 f"the atlas {self.store.place} has no picture of {layer}:{number}: "
                 f"{self._listed(layer)}"
@@ -218,7 +229,7 @@ class Atlas:
         """
         chosen = objective or self._first_objective(layer, role)
         wanted: dict[int, tuple[Batch, list[tuple[int, int]]]] = {}
-        for unit, pictures in self._found[layer].items():
+        for unit, pictures in self._of(layer).items():
             if (where := pictures.get((chosen, role, place))) is not None:
                 batch, lane = where
                 wanted.setdefault(batch.row, (batch, []))[1].append((unit, lane))
@@ -227,7 +238,7 @@ class Atlas:
             yield units, self.block(batch)[lanes]
 
     def _first_objective(self, layer: str, role: str = "picture") -> str:
-        kinds = {key[:2] for pictures in self._found[layer].values() for key in pictures}
+        kinds = {key[:2] for pictures in self._of(layer).values() for key in pictures}
         return next((one for one in OBJECTIVES if (one, role) in kinds), OBJECTIVES[0])
 
     def table(self, layer: str) -> dict[str, np.ndarray]:
@@ -285,7 +296,7 @@ class Atlas:
             objective: one of `OBJECTIVES`.
         """
         found = {}
-        for unit, pictures in self._found[layer].items():
+        for unit, pictures in self._of(layer).items():
             if (where := pictures.get((objective, "picture", 0))) is not None:
                 score = where[0].clean[where[1]]
                 found[unit] = np.nan if score is None else score
@@ -297,7 +308,7 @@ class Atlas:
         Args:
             layer: its name.
         """
-        found = [key[1] for pictures in self._found[layer].values() for key in pictures]
+        found = [key[1] for pictures in self._of(layer).values() for key in pictures]
         return {role: found.count(role) for role in ROLES if role in found}
 
     def verify(self) -> list[str]:
@@ -310,20 +321,25 @@ class Atlas:
             InputError: somebody is writing into it.
             OutputError: something is damaged, and it cannot be struck out.
         """
-        with self.store.place.locked():
+        store = self.store
+        # Whoever may not write there can still look.
+        with store.place.locked() if store.place.writable else nullcontext():
             self.refresh()
-            said = [f"the record {name}" for name in self.store.unreadable]
-            self.store.strike_unreadable()
-            for one in list(self.store.damaged()):
+            mended = store.place.writable and store.mend()
+            found = list(store.damaged())
+            said = [f"the record {name}" for name in store.unreadable] + list(map(_said, found))
+            if said and not store.place.writable:
+                raise OutputError(f"{store.place} is damaged, and read-only: {'; '.join(said)}")
+            store.strike_unreadable()
+            for one in found:
                 if isinstance(one, str):
-                    said.append(f"the natural images of {one}")
-                    self.store.strike_natural(one)
+                    store.strike_natural(one)
                 else:
-                    units = f"{one.layer}:{min(one.units)}-{max(one.units)}"
-                    said.append(f"the batch at row {one.row}, {one.role} of {units}")
-                    self.store.strike(one)
+                    store.strike(one)
             self.refresh()
         self._blocks.clear()
+        if mended:
+            said.append("the description of the pictures' array, which is now written again")
         return said
 
     def _natural_of(self, layer: str) -> dict[str, Any] | None:

@@ -132,18 +132,21 @@ class Store:
         Raises:
             InputError: there is none, it is damaged or of another layout, or zarr is not installed.
         """
-        place = place_of(path, "atlas")
-        settings = place.settings(_KEY, FORMAT)
-        if settings is None:
-            raise InputError(
-                f"{place} is no atlas: `featvis atlas MODEL LAYER --out {place}` makes one"
-            )
-        store = cls(place, settings, [])
+        store = cls(place_of(path, "atlas"), {}, [])
         store.refresh()
         return store
 
     def refresh(self) -> None:
-        """Reads the records again, which another process may have added to."""
+        """Reads the settings and the records again, which another process may have added to.
+
+        Raises:
+            InputError: there is no atlas, or its settings are damaged or of another layout.
+        """
+        settings = self.place.settings(_KEY, FORMAT)
+        if settings is None:
+            at = self.place
+            raise InputError(f"{at} is no atlas: `featvis atlas MODEL LAYER --out {at}` makes one")
+        self.settings = settings
         found, self.unreadable = [], []
         for name in self.place.names(_BATCHES):
             try:
@@ -206,8 +209,7 @@ class Store:
                 f"a batch of this atlas is uint8 {(self.rows, *self.shape)}; got "
                 f"{pictures.dtype} {pictures.shape}"
             )
-        chunk = (self.rows, *self.shape)
-        self.place.grow(_PICTURES, batch.row + self.rows, self.shape, "uint8", chunk)
+        self._grow(batch.row + self.rows)
         self.place.write_rows(_PICTURES, batch.row, pictures)
         text = json.dumps(dict(manifest)).encode()
         digests = {"digest": _digest(pictures), "sealed": hashlib.sha256(text).hexdigest()}
@@ -243,6 +245,26 @@ class Store:
         if hashlib.sha256(self.place.read(name) or b"").hexdigest() != batch.sealed:
             raise InputError(f"the atlas {self.place} is damaged: {name}: {self._help}")
         return self._record(name)
+
+    @property
+    def unread(self) -> str:
+        """What to say of the records that are damaged."""
+        count = len(self.unreadable)
+        return f"damaged records, whose pictures are left out: {count}; {self._help}"
+
+    def mend(self) -> bool:
+        """Writes the description of the pictures' array again where it is damaged; whether it was.
+
+        The pictures themselves are elsewhere, and all that it says is in the settings.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        return bool(self.batches) and self._grow(self.next_row())
+
+    def _grow(self, rows: int) -> bool:
+        chunk = (self.rows, *self.shape)
+        return self.place.grow(_PICTURES, rows, self.shape, "uint8", chunk)
 
     def strike_unreadable(self) -> None:
         """Takes out the records that are damaged.
@@ -301,13 +323,15 @@ class Store:
             return None
         record = self._record(f"{folder}/record.json")
         arrays = {}
-        for name, digest in record["arrays"].items():
-            array = self.place.array(f"{folder}/{record['version']}/{name}")
-            arrays[name] = np.asarray(array[...])
-            if _digest(arrays[name]) != digest:
-                raise InputError(
-                    f"the atlas {self.place} is damaged: {folder}/{name}: {self._help}"
-                )
+        try:
+            for name, digest in record["arrays"].items():
+                arrays[name] = self.place.read_rows(f"{folder}/{record['version']}/{name}")
+                if _digest(arrays[name]) != digest:
+                    raise InputError(f"{folder}/{name}")
+        except (InputError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"the atlas {self.place} is damaged: the natural images of {layer}: {self._help}"
+            ) from error
         return {**record, "arrays": arrays}
 
     def strike_natural(self, layer: str) -> None:
@@ -340,7 +364,10 @@ def _digest(array: np.ndarray) -> str:
 
 
 def difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of a store and those asked for, one line each."""
+    """What differs between the settings of a store and those asked for, one line each.
+
+    None is an option of the run that was left out, and so each layer's own.
+    """
     return [
         f"{name}: {_shown(made.get(name))} there, {_shown(value)} asked for"
         for name, value in asked.items()
@@ -351,4 +378,5 @@ def difference(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "x".join(map(str, value))
-    return printable(value if value is not None else "none", 60)
+    # Not "none", which is a transform's name.
+    return printable(value if value is not None else "the default", 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 
@@ -45,11 +46,18 @@ _ATLAS = {
     **option("workers", int, "Of Ray.", shown="one an accelerator, or one every so many cores"),
     **option("cores", int, "Of each worker of Ray, without accelerators.", default=1),
 }  # fmt: skip
+_OPTIONS = {**NETWORK, **SIZE, **_ATLAS, **_RUN, **QUIET, **JSON}
+#: What can be done with a store that is there, by the word: what it takes, and which options.
+ACTIONS = {
+    "status": ("STORE", ("json", "quiet")),
+    "verify": ("STORE", ("json", "quiet")),
+    "export": ("STORE SITE", ("invariances", "json", "quiet")),
+}
 
 
 @command(
     "[MODEL] LAYER...",
-    *(NETWORK, SIZE, _ATLAS, _RUN, QUIET, JSON),
+    _OPTIONS,
     examples=(
         "efficientnet_lite0 block8 --out block8.atlas",
         "efficientnet_lite0 block4 block8 --units 0-63 --size 128 --negative --out units.atlas",
@@ -58,6 +66,7 @@ _ATLAS = {
         "verify block8.atlas",
         "export block8.atlas site/",
     ),
+    actions={name: takes for name, (takes, _) in ACTIONS.items()},
 )
 def atlas(given: Namespace) -> None:
     """Make pictures of every unit of some layers; the same command goes on with them.
@@ -68,12 +77,13 @@ def atlas(given: Namespace) -> None:
     """
     if given.model is None and given.words[0] in ACTIONS:
         action, *places = given.words
-        takes, act = ACTIONS[action]
-        if len(places) != len(takes.split()):
-            got = printable(" ".join(places)) or "nothing"
-            raise InputError(f"atlas {action} takes {takes}; got {got}")
-        act(*places, given)
+        _check_options(given, action)
+        acts: dict[str, Callable[..., None]]
+        acts = {"status": _status, "verify": _verify, "export": _export}
+        acts[action](*places, given)
         return
+    if given.invariances is not None:
+        raise InputError("--invariances is of atlas export STORE SITE, whose sheets it sorts")
     use_cache()
     network, layers = network_of(given)
     if given.out is None:
@@ -93,6 +103,19 @@ def atlas(given: Namespace) -> None:
         raise typer.Exit(SILENT)
 
 
+def _check_options(given: Namespace, action: str) -> None:
+    """Refuses options that would do nothing.
+
+    Raises:
+        InputError: one was given that the action does not take.
+    """
+    _, takes = ACTIONS[action]
+    for name, one in _OPTIONS.items():
+        if name not in takes and getattr(given, name) != one.default:
+            listed = ", ".join(f"--{taken}" for taken in takes)
+            raise InputError(f"atlas {action} takes {listed}; got --{name}")
+
+
 def _status(store: str, given: Namespace) -> None:
     _tell(Atlas.open(store), given)
 
@@ -105,11 +128,11 @@ def _verify(store: str, given: Namespace) -> None:
         print(json.dumps({"atlas": store, "damaged": damaged}))
     else:
         for one in damaged:
-            print(f"damaged, and struck out: {printable(one)}")
+            print(f"damaged: {printable(one)}")
         whole = len(found.store.batches)
         print(f"{whole} batches are as they were written  {printable(store)}")
         if damaged:
-            print("the command that made the atlas makes the rest again")
+            print("struck out: the command that made the atlas makes it again")
     if damaged:
         raise typer.Exit(1)
 
@@ -121,14 +144,6 @@ def _export(store: str, site: str, given: Namespace) -> None:
         print(json.dumps({"atlas": store, "site": str(page)}))
     else:
         print(f"site  {printable(page)}")
-
-
-#: What can be done with a store that is there, by the word: what it takes, and how it is done.
-ACTIONS: dict[str, tuple[str, Callable[..., None]]] = {
-    "status": ("STORE", _status),
-    "verify": ("STORE", _verify),
-    "export": ("STORE SITE", _export),
-}
 
 
 def _tell(made: Atlas, given: Namespace) -> int:
@@ -151,10 +166,11 @@ def _tell(made: Atlas, given: Namespace) -> int:
             continue
         counted = ", ".join(f"{count} {role}" for role, count in pictures.items())
         more = "".join(f", {record[name]} {name}" for name in ("silent", "dead") if record[name])
-        print(f"{layer}  {record['units']} of {record['of']} units: {counted or 'nothing'}{more}")
+        has = f"{record['units']} of {record['of']} units: {counted or 'nothing'}{more}"
+        print(f"{printable(layer)}  {has}")
+    if made.store.unreadable:
+        warnings.warn(made.store.unread, stacklevel=2)
     if not given.json:
-        if made.store.unreadable:
-            print(f"{len(made.store.unreadable)} damaged records: `featvis atlas verify` says more")
         size = "x".join(map(str, made.settings["size"]))
         said = f"{len(made)} units of {printable(made.settings['model']['name'])} at {size}"
         print(f"{said}  {made.store.place}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -197,6 +197,7 @@ def command(
     examples: tuple[str, ...],
     name: str = "",
     help: str = "",
+    actions: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Namespace], None]], Callable[..., None]]:
     """Make a function a command: it gets its words as `given.words`, and all options by name.
 
@@ -207,6 +208,8 @@ def command(
         examples: what one can type, after the command's name; the first is shown with a mistake.
         name: of the command; by default the function's, with hyphens.
         help: what `--help` says; by default the function's docstring.
+        actions: first words that ask for something else, and what is taken after each, as `words`
+            has it; an example of each is among `examples`.
     """
     options = {name: one for group in groups for name, one in group.items()}
 
@@ -219,12 +222,16 @@ def command(
             given.words = list(given.words or [])
             own = getattr(given, "model", None) is not None
             takes = [one for one in words.split() if not (own and one == "[MODEL]")]
+            asked, got, example = called, given.words, lines[0]
+            if not own and got and got[0] in (actions or {}):
+                asked, takes, got = f"{called} {got[0]}", (actions or {})[got[0]].split(), got[1:]
+                example = next(line for line in lines if line.startswith(f"featvis {asked} "))
             many = bool(takes) and takes[-1].endswith("...")
-            if len(given.words) < len(takes) or (len(given.words) > len(takes) and not many):
+            if len(got) < len(takes) or (len(got) > len(takes) and not many):
                 raise InputError(
-                    f"{called} takes {' '.join(takes).replace('[MODEL]', 'MODEL') or 'nothing'}"
-                    f"{' beside --model' if own else ''}, as in: {lines[0]}; got "
-                    f"{printable(' '.join(given.words)) or 'nothing'}"
+                    f"{asked} takes {' '.join(takes).replace('[MODEL]', 'MODEL') or 'nothing'}"
+                    f"{' beside --model' if own else ''}, as in: {example}; got "
+                    f"{printable(' '.join(got)) or 'nothing'}"
                 )
             for name, one in options.items():
                 if one.default is one.empty and getattr(given, name) is None:

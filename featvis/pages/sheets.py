@@ -11,6 +11,7 @@ import html
 import io
 import json
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ THUMB, _SPRITE, CROP = 96, 32, 96
 #: Tiles along and in a sprite.
 _ALONG, _IN_SPRITE = 32, 1024
 _QUALITY = 82
-#: What says that a folder is a site, which may be written anew.
+#: What says that a folder is a site, which may be written anew, and what of the folder is its own.
 _MARK = "site.json"
 _FILES = ("page.css", "site.css", "sheet.js")
 #: Nothing is loaded from anywhere else, and no script is in a page.
@@ -188,10 +189,25 @@ def check_site_folder(path: str | Path) -> None:
     Raises:
         InputError: there is something else.
     """
-    path = Path(path)
-    other = path.exists() and not (path / _MARK).is_file()
-    if other and (not path.is_dir() or any(path.iterdir())):
+    _not_of_site(Path(path))
+
+
+def _not_of_site(path: Path) -> list[str]:
+    """What is in the folder of an earlier site and not of it, as .git or CNAME.
+
+    Raises:
+        InputError: there is something, and it is no site.
+    """
+    if not os.path.exists(path):
+        return []
+    there = os.listdir(path) if path.is_dir() else [path.name]
+    try:
+        own = json.loads((path / _MARK).read_bytes())["names"]
+    except (OSError, ValueError, KeyError, TypeError):
+        own = None
+    if there and not isinstance(own, list):
         raise InputError(f"{printable(path)} is no site, and not empty: give another folder")
+    return sorted(one for one in there if one not in own)
 
 
 @contextmanager
@@ -199,7 +215,8 @@ def site_folder(path: str | Path) -> Iterator[Path]:
     """A folder that becomes a site when all of it is there; until then what was there stays.
 
     Args:
-        path: of the site: none there yet, an empty folder, or an earlier site, which it replaces.
+        path: of the site: none there yet, an empty folder, or an earlier site, which it replaces;
+            what else is beside an earlier site's own files and folders stays.
 
     Yields:
         The folder that is to be filled.
@@ -208,8 +225,8 @@ def site_folder(path: str | Path) -> Iterator[Path]:
         InputError: there is something else.
         OutputError: it cannot be written.
     """
-    check_site_folder(path)
     path = Path(path)
+    kept = _not_of_site(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
@@ -220,14 +237,25 @@ def site_folder(path: str | Path) -> Iterator[Path]:
         for name in _FILES:
             write(draft / name, static(name))
         yield draft
-        write(draft / _MARK, json.dumps({"featvis_site": 1}) + "\n")
+        names = sorted([_MARK, *os.listdir(draft)])
+        write(draft / _MARK, json.dumps({"featvis_site": 1, "names": names}) + "\n")
+        for one in kept:
+            if one in names:
+                raise InputError(
+                    f"{printable(path)} has {printable(one)}, which is not of its site: move it, "
+                    "or give another folder"
+                )
         if path.exists():
             old = draft.with_name(f"{draft.name}-before")
             path.rename(old)
             draft.rename(path)
+            for one in kept:
+                (old / one).rename(path / one)
             shutil.rmtree(old)
         else:
             draft.rename(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {printable(path)}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -52,7 +52,7 @@ def atlas_site(
     atlas: Atlas | str | Path,
     folder: str | Path,
     *,
-    invariances: Sequence[str | Path] = (),
+    invariances: Sequence[str | Path] | str | Path = (),
     progress: bool = True,
 ) -> Path:
     """Writes an atlas as a site that any browser shows, from a disk or any web host.
@@ -63,7 +63,7 @@ def atlas_site(
     Args:
         atlas: it, or its store.
         folder: of the site: none there yet, an empty one, or an earlier site, which is replaced
-            when the new one is whole.
+            when the new one is whole; what else is in its folder stays.
         invariances: folders of tables of what the units of a layer ignore
             (`featvis.invariance_table`), by which its sheet can then be sorted.
         progress: show a progress bar.
@@ -77,11 +77,14 @@ def atlas_site(
         OutputError: the site cannot be written.
 
     Warns:
-        UserWarning: photographs that the atlas names are not there: how many.
+        UserWarning: photographs that the atlas names are not there: how many; or records of the
+            atlas are damaged, whose pictures are left out.
     """
     atlas = atlas if isinstance(atlas, Atlas) else Atlas.open(atlas)
     if not len(atlas):
         raise InputError(f"the atlas {atlas.store.place} has no pictures yet")
+    if atlas.store.unreadable:
+        warnings.warn(atlas.store.unread, stacklevel=2)
     ignored = _tables(atlas, invariances)
     with site_folder(folder) as draft:
         layers = _places(atlas)
@@ -103,10 +106,10 @@ def atlas_site(
     return Path(folder) / "index.html"
 
 
-def _tables(atlas: Atlas, folders: Sequence[str | Path]) -> dict[str, dict[int, Row]]:
+def _tables(atlas: Atlas, folders: Sequence[str | Path] | str | Path) -> dict[str, dict[int, Row]]:
     """Rows of what units ignore, by layer and unit."""
     found: dict[str, dict[int, Row]] = {}
-    for folder in folders:
+    for folder in [folders] if isinstance(folders, (str, Path)) else folders:
         settings, rows = read_table(folder)
         made = atlas.settings["model"]
         if settings.get("digest") != made["digest"]:

@@ -21,6 +21,7 @@ from PIL import Image
 import featvis as fv
 from featvis.atlas.work import unit_seed
 from featvis.errors import InputError, OutputError
+from objectives import UnknownLayer
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -192,12 +193,54 @@ def test_a_corrupt_chunk_is_found_and_made_again(toy, made, tmp_path):
         assert np.abs(picture.image.astype(int) - kept[key][0]).max() <= 1
 
 
+@pytest.mark.parametrize("content", ["[1]", "{", '{"zarr_format": 3}'])
+def test_a_damaged_description_of_the_array_costs_no_picture(tmp_path, content):
+    store = made_up(tmp_path / "mended")
+    (tmp_path / "mended" / "pictures" / "zarr.json").write_text(content)
+    opened = fv.Atlas.open(tmp_path / "mended")
+    with pytest.raises(InputError, match="featvis atlas verify"):
+        opened.block(store.batches[0])
+    (said,) = opened.verify()
+    assert "which is now written again" in said
+    assert opened.verify() == []
+    assert opened.store.batches == store.batches
+
+
+def test_damaged_natural_images_are_found(tmp_path):
+    made_up(tmp_path / "store", {"a": 3, "b": 3}, photographs=tmp_path / "photographs")
+    ((chunk,), record) = (
+        (tmp_path / "store" / "natural" / "a").glob("*/mean/c/0"),
+        tmp_path / "store" / "natural" / "b" / "record.json",
+    )
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    record.write_text('{"row": 1}')
+    opened = fv.Atlas.open(tmp_path / "store")
+    for layer in "ab":
+        with pytest.raises(InputError, match=f"the natural images of {layer}: .*atlas verify"):
+            opened.unit(layer, 0)
+    assert opened.verify() == ["the natural images of a", "the natural images of b"]
+    assert opened.verify() == []
+
+
+def test_a_store_that_nobody_may_write_is_verified_all_the_same(tmp_path, monkeypatch):
+    opened = fv.Atlas(made_up(tmp_path / "kept"))
+    monkeypatch.setattr(type(opened.store.place), "writable", False)
+    assert opened.verify() == []
+    record = tmp_path / "kept" / "batches" / "0000000000.json"
+    record.write_text("[]")
+    with pytest.raises(OutputError, match=r"read-only: the record batches/0000000000\.json"):
+        opened.verify()
+    assert record.read_text() == "[]"
+
+
 # ---- what is refused -----------------------------------------------------------------------
 
 
 def test_another_atlas_is_refused_with_what_differs(toy, made):
     path = str(made.store.place.path)
-    with pytest.raises(InputError, match=r"steps: 4 there, 5 asked for; optimizer: none there"):
+    with pytest.raises(
+        InputError, match=r"steps: 4 there, 5 asked for; optimizer: the default there"
+    ):
         fv.atlas(toy, "relu", path, **{**OPTIONS, "steps": 5, "optimizer": "adam(0.1)"})
     with pytest.raises(InputError, match=r"batch: 4 there, 3 asked for"):
         fv.atlas(toy, "relu", path, **{**OPTIONS, "batch": 3})
@@ -212,6 +255,15 @@ def test_another_atlas_is_refused_with_what_differs(toy, made):
     ("changed", "said"),
     [
         ({"units": "0-9"}, r"relu has the units 0 to 5; got 0-9"),
+        ({"units": "3-1"}, r"from the lower to the higher, as 1-3; got 3-1"),
+        ({"units": 3}, r"a list of numbers, not 3"),
+        ({"layers": None}, r"a list of names of layers, not None"),
+        ({"seeds": 0}, r"atlas: seeds is an integer of at least 1, not 0"),
+        ({"engine": "ray", "workers": 0}, r"workers is an integer of at least 1"),
+        ({"engine": "ray", "cores": 0}, r"cores is an integer of at least 1"),
+        ({"workers": 2}, r"workers is of the engine 'ray'; got 2 for 'local'"),
+        ({"store": ""}, r"a folder or at an address; got ''"),
+        ({"store": None}, r"a folder or at an address; got None"),
         ({"units": "x"}, r"units are numbers, as 0-63,70; got 'x'"),
         ({"objective": "layer"}, r"'channel', 'neuron', 'both'"),
         ({"facets": 2}, r"give an index"),
@@ -223,8 +275,33 @@ def test_another_atlas_is_refused_with_what_differs(toy, made):
 )
 def test_what_is_wrong_is_said_before_anything_is_made(toy, tmp_path, changed, said):
     with pytest.raises(InputError, match=said):
-        fv.atlas(toy, "relu", tmp_path / "none", **{**OPTIONS, **changed})
+        fv.atlas(toy, **{"layers": "relu", "store": tmp_path / "none", **OPTIONS, **changed})
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_a_name_that_no_folder_can_have_is_one_line(name):
+    with pytest.raises(InputError, match="is no atlas"):
+        fv.Atlas.open(name)
+    with pytest.raises(OutputError, match="cannot write"):
+        made_up(name)
+
+
+def test_a_file_is_no_atlas_and_stays(tmp_path):
+    (tmp_path / "thesis").write_text("mine")
+    with pytest.raises(InputError, match="is no atlas, and not empty"):
+        made_up(tmp_path / "thesis")
+    assert (tmp_path / "thesis").read_text() == "mine"
+
+
+def test_a_layer_that_an_atlas_does_not_have_is_said_everywhere(made):
+    for ask in (made.units, made.table, made.counts, made.clean_scores):
+        with pytest.raises(UnknownLayer, match="unknown layer 'relou'; nearest: relu"):
+            ask("relou")
+    with pytest.raises(UnknownLayer):
+        made.label("relou", 0)
+    with pytest.raises(UnknownLayer):
+        next(made.blocks("relou"))
 
 
 def test_a_vector_has_no_neuron_in_the_middle(toy, tmp_path):

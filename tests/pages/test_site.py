@@ -54,8 +54,15 @@ def test_the_command_line_exports_an_atlas(store, tmp_path, capsys):
     assert main([*asked, str(tmp_path / "site"), "--quiet"]) == 0
     assert capsys.readouterr().out == f"site  {tmp_path / 'site' / 'index.html'}\n"
     assert (tmp_path / "site" / "a-b" / "4.html").is_file()
-    assert main(asked) == 2
-    assert "atlas export takes STORE SITE; got" in capsys.readouterr().err
+    for words, said in [
+        (asked, "atlas export takes STORE SITE, as in: featvis atlas export block8.atlas site/"),
+        (["atlas", "status"], "atlas status takes STORE, as in: featvis atlas status"),
+        ([*asked, "site", "--out", "x"], "takes --invariances, --json, --quiet; got --out"),
+        (["atlas", "status", asked[2], "--units", "3"], "takes --json, --quiet; got --units"),
+        (["atlas", "toy", "relu", "--out", "x", "--invariances", "y"], "is of atlas export"),
+    ]:
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
 
 
 def table(folder, **settings):
@@ -100,6 +107,21 @@ def test_what_cannot_be_written_over_stays(store, tmp_path):
     with pytest.raises(fv.InputError, match="is no site, and not empty"):
         atlas_site(store.place.path, tmp_path / "mine", progress=False)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+    made = atlas_site(store.place.path, tmp_path / "site", progress=False).parent
+    (made / ".git").mkdir()
+    (made / "CNAME").write_text("mine")
+    before = digests(made)
+    assert digests(atlas_site(store.place.path, made, progress=False).parent) == before
+    assert (made / ".git").is_dir()
+    shutil.rmtree(made / "logits")
+    record = json.loads((made / "site.json").read_text())
+    record["names"].remove("a-b")
+    (made / "site.json").write_text(json.dumps(record))
+    before = digests(made)
+    with pytest.raises(fv.InputError, match="has a-b, which is not of its site"):
+        atlas_site(store.place.path, made, progress=False)
+    assert digests(made) == before
+    shutil.rmtree(made)
     with pytest.raises(fv.InputError, match="is no atlas"):
         atlas_site(tmp_path / "mine", tmp_path / "site", progress=False)
     assert not (tmp_path / "site").exists()
@@ -122,3 +144,11 @@ def test_a_walk_goes_to_the_nearest_that_has_not_been():
     assert walk([[2, 1], [0], [3], [2, 0]]) == [0, 2, 3, 1]
     assert walk([[], [], [1]]) == [0, 1, 2]
     assert walk([]) == []
+
+
+def test_damaged_records_are_left_out_and_said(tmp_path):
+    made_up(tmp_path / "store", {"a": 9}, size=(8, 8), seeds=1)
+    (tmp_path / "store" / "batches" / "0000000008.json").write_text("[]")
+    with pytest.warns(UserWarning, match="pictures are left out: 1; `featvis atlas verify"):
+        site = atlas_site(tmp_path / "store", tmp_path / "site", progress=False).parent
+    assert (site / "a" / "7.html").is_file()
