@@ -13,7 +13,10 @@ Transforms are in `featvis.transforms`: some have the names of objectives (`Blur
 
 from importlib.metadata import version as _version
 
-from featvis import generators, installed, methods, transforms  # noqa: F401  `installed` looks first
+from featvis import installed  # noqa: F401  It looks first whether our packages are ours.
+
+# isort: split
+from featvis import generators, methods, transforms
 from featvis.atlas import Atlas, Sheet, atlas, sheet
 from featvis.attribution import (
     Explanation,

@@ -490,6 +490,7 @@ CLASSES: dict[type[ob.Objective], st.SearchStrategy[ob.Objective]] = {
     ob.Channel: st.builds(ob.Channel, names, indices),
     ob.Neuron: st.builds(ob.Neuron, names, indices, positions),
     ob.Direction: st.builds(ob.Direction, names, vectors, power=positive),
+    ob.Facet: st.builds(ob.Facet, names, vectors),
     ob.DirectionNeuron: st.builds(ob.DirectionNeuron, names, vectors, positions, positive),
     ob.Layer: st.builds(ob.Layer, names),
     ob.Logit: st.builds(ob.Logit, indices, st.just("logits") | names),

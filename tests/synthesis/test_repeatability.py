@@ -49,6 +49,20 @@ def assert_one_picture(run):
     assert len({digest(result) for result in results}) == 1
 
 
+def generator():
+    """A linear generator of pictures of this size, and its inverse."""
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE[0] * SIZE[1] * 3, 6)))[0]
+
+    def decode(params, code):
+        return jax.nn.sigmoid((code @ params).reshape(*SIZE, 3))
+
+    def encode(params, image):
+        return (jnp.log(image) - jnp.log1p(-image)).reshape(-1) @ params
+
+    weights, back = (3 * basis.T).astype(np.float32), (basis / 3).astype(np.float32)
+    return fv.generators.from_function(decode, weights, (6,), encode=encode, encoder_params=back)
+
+
 WAYS = {
     "Fourier": fv.Fourier(SIZE),
     "Pixels": fv.Pixels(SIZE),
@@ -62,6 +76,12 @@ WAYS = {
     "Region": fv.Region(SIZE, of=fv.Pixels(SIZE), box=(1, 2, 9, 8)),
     "FixedNorm": fv.FixedNorm(SIZE, decay=1.0),
     "Shared": fv.Shared(SIZE, of=fv.Pixels(SIZE)),
+    "Phases": fv.Phases.of(np.random.default_rng(0).uniform(size=(*SIZE, 3)).astype(np.float32)),
+    "Latent": fv.Latent(generator=generator()),
+    "Autoencoded": fv.Autoencoded(SIZE, of=fv.Pixels(SIZE), generator=generator(), weight=0.1),
+    "Inpainted": fv.Inpainted(
+        SIZE, of=fv.Latent(generator=generator()), box=(2, 3, 6, 9), consistency=0.1, context=0.1
+    ),
 }
 
 
@@ -104,6 +124,7 @@ MOVES = {
             transforms.Noise(0.05),
             transforms.Flip(),
             transforms.ColorShift(0.3),
+            transforms.Cutout(0.3),
         )
     ),
 }
