@@ -37,9 +37,9 @@ WORDS = {
     "MODEL": "The name of a network (see `featvis models`).",
     "GENERATOR": "The name of a generator, as mnist_ppgn; or package.module:factory.",
     "LAYER": "A layer of the network (see `featvis layers`).",
-    "OBJECTIVE": "What to maximise: a channel block8:3, a neuron block8:3@7,7 or at a token "
-    "block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer "
-    "block8, or an expression such as 'block8:3 - 0.1*tv'.",
+    "OBJECTIVE": "What to maximise or explain: a channel block8:3, a neuron block8:3@7,7 or at a "
+    "token block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a "
+    "layer block8, or an expression such as 'block8:3 - 0.1*tv'.",
     "UNIT": "A unit, as block4:3.",
     "UNIT|LAYER": "A unit, as block4:3; or a layer or several of its units, as block4 or "
     "block4:0-31, for a table.",
@@ -120,16 +120,23 @@ SIZE = option(
 )  # fmt: skip
 JSON = option("json", bool, "Print a line of JSON a result.", "--json", group=_FILES)
 QUIET = option("quiet", bool, "Show no progress bar.", "--quiet", group=_FILES)
+_WHERE = "Where the picture goes: a file.png, or a folder/, which is made."
 FILES = {
     **option(
-        "output", str, "Where the picture goes: a file.png, or a folder/, which is made. Several "
-        "get names of their own in it, or after the file's, which is then their grid.",
+        "output", str, f"{_WHERE} Several get names of their own in it, or after the file's, which "
+        "is then their grid.",
         "-o", "--output", group=_FILES, shown="this folder",
     ),
     **option("force", bool, "Write over existing files.", "--force", group=_FILES),
     **QUIET,
     **JSON,
 }  # fmt: skip
+
+
+#: The same, of commands that write one picture of all.
+ONE_FILE = FILES | option(
+    "output", str, _WHERE, "-o", "--output", group=_FILES, shown="this folder"
+)
 
 
 def run_options(kind: str | None) -> dict[str, inspect.Parameter]:

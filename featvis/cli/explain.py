@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,13 @@ import typer
 from featvis.attribution import Explanation, explain_pair, methods
 from featvis.attribution import explain as explain_images
 from featvis.attribution.method import Method, find_method
-from featvis.cli.command import FILES, NETWORK, SIZE, capitalised, command, option, option_of
+from featvis.cli.command import NETWORK, ONE_FILE, SIZE, capitalised, command, option, option_of
 from featvis.cli.network import network_of, size_of
 from featvis.cli.output import SILENT, save, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import output_path, part_of_name, picture_name
 from featvis.results.run import as_objective
+from objectives import ObjectiveError
 
 
 def _written(method: Method) -> list[str]:
@@ -56,7 +58,7 @@ _SEED = option("seed", int, "Of all that the method draws.", default=0)
 
 @command(
     "[MODEL] OBJECTIVE IMAGE...",
-    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), FILES),
+    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), ONE_FILE),
     examples=(
         "efficientnet_lite0 logits:285 cat.jpg",
         "efficientnet_lite0 logits:tabby cat.jpg --method grad_cam -o cat.png",
@@ -69,7 +71,13 @@ def explain(given: Namespace) -> None:
     method = find_method(given.method)
     named = {n: value for n in method_options() if (value := getattr(given, n)) is not None}
     options = read_options(method, named)
-    unit = as_objective(text, network)
+    try:
+        unit = as_objective(text, network)
+    except ObjectiveError as error:
+        if os.path.isfile(text):
+            shown = printable(text)
+            raise InputError(f"{shown} is a file: the objective comes before images") from error
+        raise
     name = picture_name(network.name, f"{part_of_name(text)}-{method.name}")
     path = output_path(given.output or "./", name=name)
     use_cache()
@@ -119,7 +127,7 @@ _PAIR = {
 
 @command(
     "[MODEL] IMAGE...",
-    *(NETWORK, SIZE, _PAIR, FILES),
+    *(NETWORK, SIZE, _PAIR, ONE_FILE),
     examples=("efficientnet_lite0 a.jpg b.jpg", "efficientnet_lite0 a.jpg b.jpg --pooling max"),
     name="explain-pair",
 )

@@ -175,7 +175,8 @@ def sample(
             vector before the scores give the distance of diversity, and its top class is compared.
             By default the one that belongs to the generator.
         inpaint: an image, of which a hole is filled: an array or a file.
-        mask: of the hole, (height, width), 1 in it and 0 elsewhere: an array or a picture file.
+        mask: of the hole, (height, width) of the generator's images, 1 in it and 0 elsewhere: an
+            array or a picture file, which nothing scales.
         preset: a recipe by name: `featvis.methods.presets("sampling")` has them.
         accept: the least probability of a sample that is kept, from 0 to 1; for a unit the share of
             unconditioned pictures whose activation is below a sample's. By default 0.5, for units
@@ -341,7 +342,8 @@ def _condition(
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) != 1:
         raise InputError(
-            f"samples are of one of classes, unit and words; got {' and '.join(asked) or 'none'}"
+            "samples are of one of classes, unit and words, as classes=7 (--class 7); got "
+            f"{' and '.join(asked) or 'none'}"
         )
     if isinstance(model, Captioner) != (words is not None):
         raise InputError(
@@ -479,7 +481,7 @@ def _hole(
     image = image_array(inpaint, shape[2], shape[:2], what="inpaint")
     if image.shape[0] == 1 and image.ndim == 4:
         image = image[0]
-    given = image_array(mask, 1, shape[:2], what="mask") if of_files(mask) else mask
+    given = image_array(mask, 1, what="mask") if of_files(mask) else mask
     hole = np.squeeze(checks.real_array("a mask", given))
     if image.shape != shape or hole.shape != shape[:2]:
         raise InputError(

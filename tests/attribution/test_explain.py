@@ -245,5 +245,11 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
         assert said in capsys.readouterr().err
     assert app.main(["explain", "logits:0", "0.png", *own, "--method", "saliency"]) == 3
     assert "no gradient" in capsys.readouterr().out
+    assert app.main(["explain", "0.png", "logits:0", *own]) == 2
+    assert "0.png is a file: the objective comes before images" in capsys.readouterr().err
+    assert app.main(["explain", "logits:0", ".", *own]) == 2
+    assert ". is a folder; expected a picture file" in capsys.readouterr().err
+    assert app.main(["explain", "logits:0", "0.png", *own, "--labels", "0.png"]) == 2
+    assert "--labels" in capsys.readouterr().err
     assert app.main(["explain-pair", "0.png", *own]) == 2
     assert "takes two images; got 1" in capsys.readouterr().err

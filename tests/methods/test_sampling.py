@@ -130,7 +130,7 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "one of classes, unit and words; got none"),
+        ({}, r"one of classes, unit and words, as .*\(--class 7\); got none"),
         ({"classes": 7, "unit": "conv2:3"}, "classes and unit"),
         ({"classes": 10}, "classes 0 to 9, not 10"),
         ({"classes": "eleven"}, "no class 'eleven'"),
