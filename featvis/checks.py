@@ -9,7 +9,9 @@ import math
 import numbers
 from typing import Any
 
-from featvis.errors import InputError
+import numpy as np
+
+from featvis.errors import InputError, printable
 
 #: Of an image, in pixels.
 LONGEST_SIDE = 2**16
@@ -89,13 +91,22 @@ def set_fields(owner: object, **values: Any) -> None:
         object.__setattr__(owner, name, value)
 
 
+def real_array(what: str, value: Any, dtype: Any = np.float32) -> np.ndarray:
+    """Return `value` as an array of real numbers; InputError says what it is of otherwise."""
+    try:
+        return np.asarray(value).astype(dtype, casting="same_kind")
+    except (TypeError, ValueError) as cause:  # texts, ragged lists, complex numbers
+        shown = printable(repr(value), 80)
+        raise InputError(f"{what} must be an array of real numbers; got {shown}") from cause
+
+
 def error(owner: object, name: str, expected: str, value: Any) -> InputError:
     """Build the InputError that says what a field is and what was given."""
     return InputError(f"{_field(owner, name)} is {expected}, not {value!r}")
 
 
 def _field(owner: object, name: str) -> str:
-    """`Fourier: decay`: the class (or a function's name) and field that a message is about."""
+    """`Fourier: decay`: the class, or the function by its name, and the field of a message."""
     return f"{owner if isinstance(owner, str) else type(owner).__name__}: {name}"
 
 

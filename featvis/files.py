@@ -77,9 +77,11 @@ def output_path(
         name: of the file in a folder, without suffix; None where a folder will not do.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix, or no path at all.
         OutputError: the folder is missing or cannot be written to, or the path is a folder's.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a path is a text or a Path; got {printable(repr(path), 80)}")
     folder, path = is_folder(path, suffixes), Path(path)
     if folder and name is not None:
         try:

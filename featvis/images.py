@@ -137,6 +137,8 @@ def read_noted(
         array = np.clip(np.asarray(picture, np.float32) / 255, 0, 1)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {printable(path)}") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{printable(path)} is a folder; expected a picture file") from error
     except Exception as error:
         # Of a damaged file Pillow's plugins raise anything: SyntaxError, IndexError, MemoryError.
         reason = printable(error) or type(error).__name__

@@ -56,6 +56,26 @@ def load(name: str, weights: str | Path | None = None) -> Model:
     return _load(name) if weights is None else entry(name).load(weights)
 
 
+def as_model(model: object, what: str = "model") -> Model:
+    """A network itself, or the one of a name.
+
+    Args:
+        model: either.
+        what: the argument's name, for messages.
+
+    Raises:
+        InputError: neither; and as `load`.
+    """
+    if isinstance(model, str):
+        return load(model)
+    if not isinstance(model, Model):
+        hint = ": featvis.from_nnx makes one of it" if isinstance(model, nnx.Module) else ""
+        raise InputError(
+            f"{what} is a featvis.Model, or the name of one; got {printable(repr(model), 80)}{hint}"
+        )
+    return model
+
+
 def is_place(name: str) -> bool:
     """Whether a model's name says where the function is that makes it, `package.module:factory`."""
     return ":" in str(name)
@@ -199,7 +219,7 @@ def entry(name: str) -> ModelEntry:
         UnknownModel: There is no such model; the message gives the nearest names.
     """
     entries = zoo.entries()
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         near = sorted(difflib.get_close_matches(str(name), entries, n=5)) or list(entries)
         raise UnknownModel(f"unknown model {name!r}; nearest: {', '.join(near)}")
     return entries[name]

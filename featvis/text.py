@@ -14,7 +14,7 @@ import jax
 import optax
 
 from featvis import generators, optimizers, transforms
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.generators.finding import known as known_generator
 from featvis.parameterizations import CodePrior, Generator, Latent, Parameterization
 from featvis.transforms import Schedule, Transform
@@ -119,6 +119,9 @@ def parameterization(
         InputError: no such parameterization, arguments that it does not take, or two sizes.
     """
     short = re.fullmatch(r"\s*latent:([^=]+?)(?:=(.+?))?\s*", text, re.IGNORECASE | re.DOTALL)
+    if short is None and re.match(r"\s*latent:", text, re.IGNORECASE):
+        shown = printable(repr(text), 80)
+        raise InputError(f"latent: is followed by a generator's name, as latent:taef2; got {shown}")
     if short is not None:
         return Latent.usual(_generator(None)(short[1], short[2]), size)
     classes = _classes(Parameterization)

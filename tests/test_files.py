@@ -261,6 +261,11 @@ def test_a_place_that_is_none(tmp_path, place):
     assert str(caught.value).isprintable()
 
 
+def test_what_is_no_path_is_said():
+    with pytest.raises(fv.InputError, match="a path is a text or a Path; got None"):
+        result_of(1).save(None)
+
+
 # ---- names ---------------------------------------------------------------------------------
 
 

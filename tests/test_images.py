@@ -213,6 +213,8 @@ def test_a_photograph_with_a_preview_has_one_frame(tmp_path):
 def test_what_is_no_picture_is_an_input_error(tmp_path):
     with pytest.raises(fv.InputError, match="there is no file"):
         fv.read_image(tmp_path / "none.png")
+    with pytest.raises(fv.InputError, match="is a folder; expected a picture file"):
+        fv.read_image(tmp_path)
     (tmp_path / "a.png").write_bytes(b"hello")
     with pytest.raises(fv.InputError, match="not a picture"):
         fv.read_image(tmp_path / "a.png")

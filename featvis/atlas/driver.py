@@ -109,7 +109,7 @@ def atlas(
         UserWarning: units that have no facets: how many, and why the first.
     """
     check_options("atlas", options, (*_OWN, *LOOP))
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     size = checks.image_size("atlas", "size", size or model.input.size)
     kinds = {"both": ("channel", "neuron")}.get(objective, (objective,))
     checks.choice("atlas", "objective", objective, ("channel", "neuron", "both"))

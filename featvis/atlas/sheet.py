@@ -119,7 +119,7 @@ def sheet(
         InputError: no units of one layer; and as `atlas`.
         UnknownLayer: no such layer.
     """
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     given = parse(units, model.layers, model.class_index) if isinstance(units, str) else units
     if not isinstance(given, (Channel, Logit, Layer)):
         raise InputError(f"a sheet is of units of a layer, as block5:*; got {given}")

@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from featvis import kernels, limits, loading
+from featvis import checks, kernels, limits, loading
 from featvis.attribution.explanation import Explanation
 from featvis.attribution.method import Explained, Method, Probed, find_method, methods
 from featvis.attribution.options import split_data
@@ -78,11 +79,12 @@ def explain(
         SilenceWarning: the unit gives an image no gradient, and why; its map is the priors' alone.
     """
     chosen = find_method(method)
+    seed = int(seed) if isinstance(seed, np.integer) else seed
     if not is_whole(seed, 0, LARGEST["seed"]):
         raise InputError(f"seed is an integer from 0 to {LARGEST['seed']}, not {seed!r}")
     check_options(f"the method {method}", options, chosen.options)
     key = jax.random.key(np.uint32(seed))
-    network = loading.load(model) if isinstance(model, str) else model
+    network = loading.as_model(model) if isinstance(model, (str, nnx.Module)) else model
     score: Objective | int | None
     if isinstance(network, Model):
         batch = network.as_images(images)
@@ -114,7 +116,7 @@ def explain(
         objective=score,
         method=method,
         options=values,
-        seed=int(seed),
+        seed=seed,
         silent=silent,
         seconds=time.perf_counter() - started,
     )
@@ -291,7 +293,7 @@ def _scores(apply: Any, params: Any, objective: Objective, images: jax.Array) ->
 
 
 def _scores_of_function(function: Any, number: Any, images: np.ndarray) -> np.ndarray:
-    given = np.asarray(function(images), np.float32)
+    given = checks.real_array("what the function gives", function(images))
     if number is not None:
         if given.ndim != 2 or not 0 <= number < given.shape[1]:
             raise InputError(

@@ -194,7 +194,7 @@ def find_method(name: str) -> Method:
         InputError: there is none; says the nearest and all there are.
     """
     known = methods()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
         hint = f"nearest: {near[0]}; " if near else ""
         raise InputError(f"unknown method {name!r}; {hint}known: {', '.join(known)}")

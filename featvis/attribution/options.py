@@ -33,6 +33,8 @@ from featvis.errors import InputError, printable
 from featvis.images import Images, as_images
 from featvis.own_pictures import natural_files
 
+#: The largest integer that a program counts to.
+_LARGEST = 2**31 - 1
 _TYPES = {bool: "switch", int: "integer", float: "number", str: "text", np.ndarray: "array"}
 
 
@@ -113,6 +115,8 @@ class Option:
             made = value
         elif self.kind in ("images", "set") and value is not None:
             return self._images(method, value, images)
+        if made is None and isinstance(value, numbers.Integral) and int(value) > _LARGEST:
+            raise InputError(f"{method}: {self.name} is at most {_LARGEST}; got {value}")
         if made is None:
             raise InputError(
                 f"{method}: {self.name} is {self.expected}, not {printable(repr(value), 80)}"
@@ -170,7 +174,8 @@ class Option:
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
             return None
         made = int(value) if self.kind == "integer" else float(value)  # type: ignore[call-overload]
-        fits = self.range.low <= made <= self.range.high and math.isfinite(made)
+        high = min(self.range.high, _LARGEST if kind is numbers.Integral else math.inf)
+        fits = self.range.low <= made <= high and math.isfinite(made)
         return made if fits else None
 
     def _is_text(self, value: str) -> bool:

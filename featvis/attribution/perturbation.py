@@ -44,7 +44,7 @@ def occlusion(
         baseline: what is seen in the window.
 
     Raises:
-        InputError: a stride that leaves pixels without a window.
+        InputError: a stride that leaves pixels without a window, or a window that hides them all.
     """
     if stride > window:
         raise InputError(
@@ -52,6 +52,11 @@ def occlusion(
             f"an integer from 1 to {window}"
         )
     size = given.image.shape[:2]
+    if window >= max(size):
+        raise InputError(
+            f"occlusion: a window of {window} pixels hides all of an image of {size[0]}x{size[1]}; "
+            f"window is an integer from 1 to {max(size) - 1}, as {max(1, max(size) // 7)}"
+        )
     starts = [range(0, max(side - window, 0) + stride, stride) for side in size]
     corners = np.array([(top, left) for top in starts[0] for left in starts[1]])
     whole = given.score(given.image[None])[0]
@@ -68,7 +73,7 @@ def rise(
     *,
     masks: Annotated[int, Range(1)] = 4000,
     grid: Annotated[int, Range(1)] = 8,
-    keep: Annotated[float, Range(0.001, 1)] = 0.1,
+    keep: Annotated[float, Range(0.001, 0.999)] = 0.1,
     baseline: Baseline = "grey",
 ) -> np.ndarray:
     """The mean of random masks weighted by the score of what they leave, over the share they leave.
@@ -96,7 +101,7 @@ def mfpp(
     masks: Annotated[int, Range(1)] = 4000,
     scales: Annotated[int, Range(1, 8)] = 5,
     coarsest: Annotated[int, Range(2)] = 25,
-    keep: Annotated[float, Range(0.001, 1)] = 0.5,
+    keep: Annotated[float, Range(0.001, 0.999)] = 0.5,
     baseline: Baseline = "grey",
 ) -> np.ndarray:
     """RISE with masks of segments, of several scales in turn, in place of grids.

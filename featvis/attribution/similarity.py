@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from featvis import kernels, loading
+from featvis import checks, kernels, loading
 from featvis.attribution.explanation import FORMAT
 from featvis.attribution.overlay import sheet
 from featvis.digests import digest_of
@@ -72,7 +72,7 @@ def similarity(first: ArrayLike, second: ArrayLike, pooling: Pooling = "average"
             another pooling; or a pooled map that is zero and has no cosine.
         NonFiniteError: a NaN or an infinity in a map.
     """
-    a, b = (np.asarray(one, np.float64) for one in (first, second))
+    a, b = (checks.real_array("a map (h, w, c)", one, np.float64) for one in (first, second))
     if a.ndim != 3 or b.ndim != 3 or 0 in (a.size, b.size):
         raise InputError(f"maps are (h, w, c); got {a.shape} and {b.shape}")
     if a.shape[-1] != b.shape[-1]:
@@ -145,7 +145,11 @@ class PairExplanation:
             InputError: no such position.
         """
         height, width = self.shares.first.shape
-        if not (0 <= row < height and 0 <= column < width):
+        inside = [
+            isinstance(at, (int, np.integer)) and 0 <= at < side
+            for at, side in ((row, height), (column, width))
+        ]
+        if not all(inside):
             raise InputError(
                 f"{self.layer} has {height} x {width} positions; there is no ({row}, {column})"
             )
@@ -241,7 +245,7 @@ def explain_pair(
         UnknownModel: no model of that name.
         NonFiniteError: a NaN or an infinity in the layer.
     """
-    network = loading.load(model) if isinstance(model, str) else model
+    network = loading.as_model(model)
     pair = [network.as_images(one) for one in (first, second)]
     if any(len(one) != 1 for one in pair) or pair[0].shape != pair[1].shape:
         raise InputError(

@@ -37,13 +37,14 @@ WORDS = {
     "MODEL": "The name of a network (see `featvis models`).",
     "GENERATOR": "The name of a generator, as mnist_ppgn; or package.module:factory.",
     "LAYER": "A layer of the network (see `featvis layers`).",
-    "OBJECTIVE": "What to maximise: a channel block8:3, a neuron block8:3@7,7 or at a token "
-    "block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a layer "
-    "block8, or an expression such as 'block8:3 - 0.1*tv'.",
+    "OBJECTIVE": "What to maximise or explain: a channel block8:3, a neuron block8:3@7,7 or at a "
+    "token block3:5@0, a class logits:285, several block8:0-3, 'block8:[0,3]' or 'block8:*', a "
+    "layer block8, or an expression such as 'block8:3 - 0.1*tv'.",
     "UNIT": "A unit, as block4:3.",
     "UNIT|LAYER": "A unit, as block4:3; or a layer or several of its units, as block4 or "
     "block4:0-31, for a table.",
     "FOLDER": "A folder of images.",
+    "DATASET": "A folder with index.csv, label.csv and images/, as Broden has them.",
     "IMAGES": "An index (see `featvis index`), or a folder of images.",
     "INDEX": "The folder of an index (see `featvis index`).",
     "IMAGE...": "Picture files.",
@@ -119,16 +120,23 @@ SIZE = option(
 )  # fmt: skip
 JSON = option("json", bool, "Print a line of JSON a result.", "--json", group=_FILES)
 QUIET = option("quiet", bool, "Show no progress bar.", "--quiet", group=_FILES)
+_WHERE = "Where the picture goes: a file.png, or a folder/, which is made."
 FILES = {
     **option(
-        "output", str, "Where the picture goes: a file.png, or a folder/, which is made. Several "
-        "get names of their own in it, or after the file's, which is then their grid.",
+        "output", str, f"{_WHERE} Several get names of their own in it, or after the file's, which "
+        "is then their grid.",
         "-o", "--output", group=_FILES, shown="this folder",
     ),
     **option("force", bool, "Write over existing files.", "--force", group=_FILES),
     **QUIET,
     **JSON,
 }  # fmt: skip
+
+
+#: The same, of commands that write one picture of all.
+ONE_FILE = FILES | option(
+    "output", str, _WHERE, "-o", "--output", group=_FILES, shown="this folder"
+)
 
 
 def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
@@ -161,15 +169,38 @@ def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
 
 def preset_options(kind: str) -> dict[str, inspect.Parameter]:
     """Return the options that presets of a kind have of their own, told in their docstrings."""
-    found: dict[str, inspect.Parameter] = {}
-    for name, rule in methods.presets(kind).items():
+    known = methods.presets(kind)
+    owners: dict[str, dict[str, inspect.Parameter]] = {}
+    for preset, rule in known.items():
         for one in inspect.signature(rule, eval_str=True).parameters.values():
             if one.kind is one.KEYWORD_ONLY:
-                of_text = next((k for k in (int, float) if one.annotation in (k, k | None)), str)
-                told = f"{_told(rule, one.name)} Of the preset {name}."
-                shown = "none" if one.default is None else str(one.default)
-                found |= option(one.name, of_text, told, shown=shown)
+                owners.setdefault(one.name, {})[preset] = one
+    found: dict[str, inspect.Parameter] = {}
+    for name, those in owners.items():
+        first, one = next(iter(those.items()))
+        of_text = next((k for k in (int, float) if one.annotation in (k, k | None)), str)
+        defaults = {preset: own.default for preset, own in those.items()}
+        found |= option_of(defaults, name, of_text, _told(known[first], name))
     return found
+
+
+def option_of(
+    defaults: Mapping[str, Any], name: str, kind: Any, told: str, **more: Any
+) -> dict[str, inspect.Parameter]:
+    """Make an option that some presets or methods have, told with whose default is what.
+
+    Args:
+        defaults: by the name of each that has it.
+        name: as for `option`.
+        kind: likewise.
+        told: what it is.
+        **more: as for `option`.
+    """
+    owners: dict[str, list[str]] = {}
+    for owner, default in defaults.items():
+        owners.setdefault("none" if default is None else str(default), []).append(owner)
+    said = "; ".join(f"{', '.join(names)}: {default}" for default, names in owners.items())
+    return option(name, kind, f"{told}  [{said}]", shown=False, **more)
 
 
 def driver_options(driver: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -188,7 +219,12 @@ def _told(function: Callable[..., Any], name: str) -> str:
     end = r"\.(?=\s+[A-Z]|\s+\w+: |\s*\n\s*\n|\s*$)"
     said = re.search(rf"\n +{name}: (.*?{end})", function.__doc__ or "", re.DOTALL)
     told = " ".join(said[1].split()) if said else ""
-    return told[:1].upper() + told[1:]
+    return capitalised(told)
+
+
+def capitalised(told: str) -> str:
+    """Return a sentence with a capital first; a Greek letter is a symbol and stays."""
+    return told[:1].upper() + told[1:] if told[:1].isascii() else told
 
 
 def command(

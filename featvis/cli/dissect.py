@@ -19,7 +19,7 @@ _OPTIONS = {
 
 
 @command(
-    "[MODEL] FOLDER",
+    "[MODEL] DATASET",
     *(NETWORK, SIZE, _OPTIONS, QUIET, JSON),
     examples=(
         "efficientnet_lite0 broden1_224/",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,19 @@ import typer
 from featvis.attribution import Explanation, explain_pair, methods
 from featvis.attribution import explain as explain_images
 from featvis.attribution.method import Method, find_method
-from featvis.cli.command import FILES, NETWORK, SIZE, command, option
+from featvis.cli.command import NETWORK, ONE_FILE, SIZE, capitalised, command, option, option_of
 from featvis.cli.network import network_of, size_of
 from featvis.cli.output import SILENT, save, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import output_path, part_of_name, picture_name
 from featvis.results.run import as_objective
+from objectives import ObjectiveError
+
+
+def _written(method: Method) -> list[str]:
+    """Return the options of a method that a text can say: all but arrays."""
+    return [name for name, one in method.options.items() if one.kind != "array"]
+
 
 _KINDS = {"integer": "INTEGER", "number": "NUMBER", "switch": "TRUE|FALSE", "images": "IMAGE"}
 
@@ -27,20 +35,14 @@ def method_options() -> dict[str, inspect.Parameter]:
     """Return the options that methods have, each once, with the methods that have it."""
     owners: dict[str, list[Method]] = {}
     for one in methods().values():
-        for name in one.options:
+        for name in _written(one):
             owners.setdefault(name, []).append(one)
     found: dict[str, inspect.Parameter] = {}
     for name, those in sorted(owners.items()):
         first = those[0].options[name]
-        by_default: dict[str, list[str]] = {}
-        for one in those:
-            by_default.setdefault(str(one.options[name].default), []).append(one.name)
-        said = "; ".join(f"{', '.join(names)}: {value}" for value, names in by_default.items())
-        told = first.told[:1].upper() + first.told[1:]
-        metavar = _KINDS.get(first.kind, "TEXT")
-        found |= option(
-            name, str, f"{told}  [{said}]", group="Of the methods", shown=False, metavar=metavar
-        )
+        more = {"group": "Of the methods", "metavar": _KINDS.get(first.kind, "TEXT")}
+        defaults = {one.name: one.options[name].default for one in those}
+        found |= option_of(defaults, name, str, capitalised(first.told), **more)
     return found
 
 
@@ -56,7 +58,7 @@ _SEED = option("seed", int, "Of all that the method draws.", default=0)
 
 @command(
     "[MODEL] OBJECTIVE IMAGE...",
-    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), FILES),
+    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), ONE_FILE),
     examples=(
         "efficientnet_lite0 logits:285 cat.jpg",
         "efficientnet_lite0 logits:tabby cat.jpg --method grad_cam -o cat.png",
@@ -69,7 +71,13 @@ def explain(given: Namespace) -> None:
     method = find_method(given.method)
     named = {n: value for n in method_options() if (value := getattr(given, n)) is not None}
     options = read_options(method, named)
-    unit = as_objective(text, network)
+    try:
+        unit = as_objective(text, network)
+    except ObjectiveError as error:
+        if os.path.isfile(text):
+            shown = printable(text)
+            raise InputError(f"{shown} is a file: the objective comes before images") from error
+        raise
     name = picture_name(network.name, f"{part_of_name(text)}-{method.name}")
     path = output_path(given.output or "./", name=name)
     use_cache()
@@ -119,7 +127,7 @@ _PAIR = {
 
 @command(
     "[MODEL] IMAGE...",
-    *(NETWORK, SIZE, _PAIR, FILES),
+    *(NETWORK, SIZE, _PAIR, ONE_FILE),
     examples=("efficientnet_lite0 a.jpg b.jpg", "efficientnet_lite0 a.jpg b.jpg --pooling max"),
     name="explain-pair",
 )
@@ -155,7 +163,7 @@ def read_options(method: Method, given: Mapping[str, str]) -> dict[str, Any]:
     """
     for name in given:
         if name not in method.options:
-            listed = ", ".join(f"--{one}" for one in method.options) or "none"
+            listed = ", ".join(f"--{one}" for one in _written(method)) or "none"
             raise InputError(f"the method {method.name} has no option --{name}; it has: {listed}")
     return {name: method.options[name].read(method.name, text) for name, text in given.items()}
 

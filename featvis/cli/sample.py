@@ -12,8 +12,8 @@ import typer
 
 from featvis import methods
 from featvis.cli.command import (
-    FILES,
     INTERRUPTED,
+    ONE_FILE,
     command,
     option,
     preset_options,
@@ -46,7 +46,7 @@ _ASKED = {
 
 @command(
     "GENERATOR",
-    *(_ASKED, run_options("sampling"), preset_options("sampling"), FILES),
+    *(_ASKED, run_options("sampling"), preset_options("sampling"), ONE_FILE),
     examples=(
         "mnist_ppgn --class 7",
         "mnist_ppgn --class 0,1,3+5 -n 32 --keep best -o digits.png",

@@ -47,7 +47,7 @@ def entry(name: str) -> GeneratorEntry:
         UnknownModel: There is no such generator; the message gives the nearest names.
     """
     entries = _entries()
-    if name not in entries:
+    if not isinstance(name, str) or name not in entries:
         near = difflib.get_close_matches(str(name), entries, n=3) or list(entries)
         raise UnknownModel(f"unknown generator {name!r}; nearest: {', '.join(near)}")
     return entries[name]

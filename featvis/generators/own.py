@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,7 +202,7 @@ def _looked_at(
     """The generator; where its range is not stated, after a look at what it makes."""
     made = Generator(
         decoder,
-        (code,) if isinstance(code, int) else tuple(code),
+        tuple(code) if isinstance(code, Sequence) else (code,),
         params=params,
         encoder=encoder,
         encoder_params=encoder_params,
@@ -213,6 +214,8 @@ def _looked_at(
         codes = np.random.default_rng(0).standard_normal((_DRAWS, *shape), np.float32)
         images = np.asarray(jax.jit(jax.vmap(made.decode))(jnp.asarray(codes)))
         low, high = float(images.min()), float(images.max())
+        if not math.isfinite(low + high):
+            raise InputError(f"{made!r} makes NaN or infinity of standard normal codes")
         if not (low >= -_BEYOND and high <= 1 + _BEYOND):
             raise InputError(
                 f"{made!r} makes images from {low:.3g} to {high:.3g} of standard normal codes; "

@@ -285,7 +285,7 @@ def _codes(
     model: Model | str, layer: str, index: Index | str | Path
 ) -> tuple[Model, Index, np.ndarray]:
     """The network, the index and the activations that it has drawn of a layer, (n, c)."""
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     index = as_index(index)
     index.check_model(model)
     Activations(index.layers)[layer]  # an unknown one says the nearest

@@ -73,7 +73,7 @@ def class_model(
             without class scores.
     """
     rule = chosen("class_model", "class model", preset, options)
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     several = [classes] if isinstance(classes, (int, np.integer, str)) else classes
     wanted = np.array([model.class_index(one) for one in several])
     if not len(wanted):

@@ -372,7 +372,7 @@ def prepared(
 
     What the options have of a recipe's stages is taken out of them.
     """
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     found, size, own = located(model, unit, size)
     check_layer(model, layer, own, size)
     seeing = unrectified(model, own)

@@ -246,7 +246,7 @@ def facets(
             another group than to their own.
     """
     rule = chosen("facets", "facets", preset, options)
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     most = checks.integer("facets", "most", most, 2, 10**4)
     nearest = checks.integer("facets", "nearest", nearest, 1, most)
     if n_facets is not None:

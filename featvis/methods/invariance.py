@@ -142,7 +142,7 @@ def invariance(
     """
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     found, size, own = located(model, unit, size)
     seeing = unrectified(model, own)
     field = receptive_field(seeing, found, size)

@@ -106,7 +106,7 @@ def invariance_table(
     """
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     size = size or default_size(model)
     shape = Activations(model.layers(size))[layer]
     wanted = _checked(layer, shape, units)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from featvis import checks
 from featvis.errors import InputError
 from featvis.methods.recipe import Recipe, Setting, Stage, preset, rounded
 from featvis.parameterizations import (
@@ -71,6 +72,7 @@ def modern_sampling(
         rate: mean change of a number at the first step, likewise.
         context: ε4 of an inpainted image, of the mean square over the picture.
     """
+    _check(prior=prior, noise=noise, rate=rate, context=context)
     (steps,) = at.shares(200)
     spread = float(np.mean(np.asarray(codes_of(at).sd)))
     size = at.numbers
@@ -105,6 +107,7 @@ def ppgn_joint(
         rate: of the steps; where theirs falls, that of the first.
         context: ε4 of an inpainted image.
     """
+    _check(context=context)
     return _faithful(at, lambda weight: drawn(at, _boxed(at), weight, context), prior, noise, rate)
 
 
@@ -179,6 +182,7 @@ def dgn_am(at: Setting, *, rate: float = 8.0) -> Recipe:
         at: the setting.
         rate: of the first step.
     """
+    _check(rate=rate)
     (steps,) = at.shares(200)
     codes = codes_of(at)
     highest = np.asarray(codes.mean) + 3 * np.asarray(codes.sd)
@@ -187,6 +191,15 @@ def dgn_am(at: Setting, *, rate: float = 8.0) -> Recipe:
     rule = f"chain(normalize_by_mean_abs(), sgd({falling}))"
     stage = Stage(_in_hole(at, written), steps, optimizer=rule, transform="none")
     return Recipe((stage,), of="score")
+
+
+def _check(**given: float | None) -> None:
+    """Refuses what is no number of at least 0, and a rate of 0."""
+    for name, value in given.items():
+        if value is not None:
+            checks.number("sample", name, value, 0)
+    if given.get("rate") is not None:
+        checks.positive("sample", "rate", given["rate"])
 
 
 def _faithful(
@@ -198,6 +211,7 @@ def _faithful(
     scale: float = 1.0,
 ) -> Recipe:
     """The authors' chain of a task, with what is given in place of their numbers."""
+    _check(prior=prior, noise=noise, rate=rate)
     theirs = _AUTHORS[at.task]
     (steps,) = at.shares(theirs["steps"])
     first = scale * (theirs["rate"] if rate is None else rate)

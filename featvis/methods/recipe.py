@@ -242,7 +242,7 @@ def chosen(
             nearest and all there are.
     """
     known = presets(kind)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
         hint = f"nearest: {near[0]}; " if near else ""
         raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(known)}")
@@ -359,7 +359,7 @@ def given_images(
     model: Model | str, images: Images, size: tuple[int, int] | None
 ) -> tuple[Model, np.ndarray]:
     """The network, and the images (n, h, w, c) in [0, 1] that it is to see."""
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     if size is not None and not of_files(images):
         raise InputError(f"size is of picture files; arrays have their own: got size={size}")
     return model, model.as_images(images, size)

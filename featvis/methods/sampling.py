@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import loading
-from featvis.errors import InputError
+from featvis import checks, loading
+from featvis.errors import InputError, printable
 from featvis.evidence.similarity import Diversity, diversity
 from featvis.generators import finding, load
 from featvis.images import image_array, of_files
@@ -29,6 +29,7 @@ from featvis.models import Captioner, Model
 from featvis.models.captions import SENTENCE, WORDS, sentence_probability
 from featvis.parameterizations import Generator, Region
 from featvis.results import Result
+from featvis.results.format import LARGEST
 from featvis.results.run import as_objective, check_positive
 from objectives import (
     Activations,
@@ -116,7 +117,9 @@ class Samples:
             InputError: no set of that name.
         """
         if name not in self.names:
-            raise InputError(f"there are samples of {', '.join(self.names)}; got {name!r}")
+            raise InputError(
+                f"there are samples of {', '.join(map(repr, self.names))}; got {name!r}"
+            )
         return self.result.images[self.accepted & (self.sets == self.names.index(name))]
 
     def summary(self) -> dict[str, Any]:
@@ -172,7 +175,8 @@ def sample(
             vector before the scores give the distance of diversity, and its top class is compared.
             By default the one that belongs to the generator.
         inpaint: an image, of which a hole is filled: an array or a file.
-        mask: of the hole, (height, width), 1 in it and 0 elsewhere: an array or a picture file.
+        mask: of the hole, (height, width) of the generator's images, 1 in it and 0 elsewhere: an
+            array or a picture file, which nothing scales.
         preset: a recipe by name: `featvis.methods.presets("sampling")` has them.
         accept: the least probability of a sample that is kept, from 0 to 1; for a unit the share of
             unconditioned pictures whose activation is below a sample's. By default 0.5, for units
@@ -187,35 +191,50 @@ def sample(
             preset.
         UnknownModel: no generator or network of that name.
     """
+    of_hole = "context" in options and inpaint is None and mask is None
     rule = chosen("sample", "sampling", preset, options)
+    if of_hole:
+        raise InputError("context is of an image with a hole: it needs inpaint and mask")
     check_positive("n", n)
+    seed = checks.integer("sample", "seed", seed, 0, LARGEST["seed"])
     if keep not in ("last", "best"):
         raise InputError(f"keep is 'last' or 'best'; got {keep!r}")
     networks: tuple[str, ...] = ()
     if isinstance(generator, str):
         networks = () if loading.is_place(generator) else finding.entry(generator).networks
         generator = load(generator)
+    elif not isinstance(generator, Generator):
+        shown = printable(repr(generator), 80)
+        raise InputError(f"generator is a featvis.Generator, or the name of one; got {shown}")
     elif generator.place is not None and not loading.is_place(generator.place):
         networks = finding.entry(generator.place).networks
+    if model is None and words is not None:
+        raise InputError(
+            f"words are said by a Captioner, and {generator!r} has none: give one as model, itself "
+            "or by package.module:factory"
+        )
     if model is None:
         if not networks:
             raise InputError(f"{generator!r} has no network of its own: say which, as model=")
         model = networks[0]
     if judge is None and len(networks) > 1:
         judge = networks[1]
-    if isinstance(model, str):
-        model = loading.load(model) if words is None else _captioner(model)
-    judge = loading.load(judge) if isinstance(judge, str) else judge
+    if isinstance(model, str) and words is not None:
+        model = _captioner(model)
+    elif not isinstance(model, Captioner):
+        model = loading.as_model(model)
+    judge = None if judge is None else loading.as_model(judge, "judge")
     shape = generator.image_for(generator.code_for(model.input.size))
     for network in (model, judge):
         if isinstance(network, Model):
             network.check_image_shape(*shape)
     condition = _condition(model, generator, classes, unit, words, shape)
     if accept is not None:
-        if not (isinstance(accept, (int, float)) and 0 <= accept <= 1):
-            raise InputError(f"accept is a share from 0 to 1; got {accept!r}")
-        condition = condition._replace(accept=float(accept))
+        condition = condition._replace(accept=checks.number("sample", "accept", accept, 0, 1))
     hole = _hole(inpaint, mask, shape)
+    for name in ("init", "parameterization"):
+        if hole is not None and options.get(name) is not None:
+            raise InputError(f"{name} is the inpainted image's own: leave it out beside inpaint")
     task = condition.task if hole is None else "inpainting"
     if task == "class" and options.get("init") is not None:
         task = "image"
@@ -323,7 +342,8 @@ def _condition(
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) != 1:
         raise InputError(
-            f"samples are of one of classes, unit and words; got {' and '.join(asked) or 'none'}"
+            "samples are of one of classes, unit and words, as classes=7 (--class 7); got "
+            f"{' and '.join(asked) or 'none'}"
         )
     if isinstance(model, Captioner) != (words is not None):
         raise InputError(
@@ -336,8 +356,8 @@ def _condition(
 
 
 def _of_classes(model: Model, classes: Any) -> _Condition:
-    alone = isinstance(classes, (int, np.integer, str))
-    several: list[Any] = [classes] if alone else list(classes)
+    many = np.iterable(classes) and not isinstance(classes, str)
+    several: list[Any] = list(classes) if many else [classes]
     if not several:
         raise InputError("samples are of at least one class; got none")
     model.check_scores()
@@ -350,6 +370,9 @@ def _of_classes(model: Model, classes: Any) -> _Condition:
             if not (isinstance(one, str) and "+" in one):
                 raise
             sets.append(tuple(model.class_index(part) for part in one.split("+")))
+    twice = [one for one, own in zip(several, sets, strict=True) if sets.count(own) > 1]
+    if twice:
+        raise InputError(f"class {twice[0]!r} is asked for twice; n is how many samples it gets")
     most = max(map(len, sets))
     if any(most % len(one) for one in sets):
         raise InputError(f"sets of classes at once are of as many classes each; got {several!r}")
@@ -458,8 +481,8 @@ def _hole(
     image = image_array(inpaint, shape[2], shape[:2], what="inpaint")
     if image.shape[0] == 1 and image.ndim == 4:
         image = image[0]
-    given = image_array(mask, 1, shape[:2], what="mask") if of_files(mask) else mask
-    hole = np.squeeze(np.asarray(given, np.float32))
+    given = image_array(mask, 1, what="mask") if of_files(mask) else mask
+    hole = np.squeeze(checks.real_array("a mask", given))
     if image.shape != shape or hole.shape != shape[:2]:
         raise InputError(
             f"the generator makes images {shape}; the image to fill is {image.shape}, its mask "
@@ -468,7 +491,8 @@ def _hole(
     levels = np.unique(hole)
     if not np.isin(levels, (0, 1)).all():
         other = levels[~np.isin(levels, (0, 1))][0]
-        raise InputError(f"a mask is 1 in the hole and 0 elsewhere; got {other:.3g} in it")
+        mend = ": divide it by 255" if other == 255 else ""
+        raise InputError(f"a mask is 1 in the hole and 0 elsewhere; got {other:.3g} in it{mend}")
     if len(levels) < 2:
         what = "all hole: there is no context" if levels[0] else "empty: there is nothing to fill"
         raise InputError(f"the mask is {what}")

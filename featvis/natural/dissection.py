@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def dissect(
             layers without extent, or options out of range.
         UnknownLayer: no such layer.
     """
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     height, width = checks.image_size("dissect", "size", size or model.input.size)
     batch = checks.integer("dissect", "batch", batch, 1, 4096)
     for name, value in (("quantile", quantile), ("least", least)):
@@ -157,12 +158,15 @@ def dissect(
     shapes = Activations(model.layers((height, width)))
     if layers is None:
         layers = [name for name in shapes if "/" not in name and len(shapes[name]) == 3]
+    if not isinstance(layers, (str, list, tuple)):
+        raise InputError(f"dissect: layers are names, or one; got {printable(repr(layers), 80)}")
     wanted = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     flat = [name for name in wanted if len(shapes[name]) != 3]
     if flat or not wanted:
-        maps = ", ".join(name for name in shapes if len(shapes[name]) == 3)
-        raise InputError(f"dissect: {flat or 'no layer'} has no extent; these have: {maps}")
-    data = _Broden.read(Path(folder))
+        maps = ", ".join(name for name in shapes if len(shapes[name]) == 3) or "none"
+        said = f"{', '.join(flat)} has no extent" if flat else "there is no layer to look at"
+        raise InputError(f"dissect: {said}; these have an extent: {maps}")
+    data = _Broden.read(_folder(folder))
     grid = (max(height // 2, 1), max(width // 2, 1))
 
     def batches(what: str) -> Iterator[tuple[Sequence[_Row], dict[str, jax.Array]]]:
@@ -238,6 +242,22 @@ class _Highest:
         return self._kept.min(0)
 
 
+def _folder(given: Any) -> Path:
+    """The folder, which has all that the layout is of."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"dissect: folder is a path; got {printable(repr(given), 80)}")
+    folder = Path(given)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {printable(folder)}")
+    for name in ("index.csv", "label.csv", "images"):
+        if not (folder / name).exists():
+            raise InputError(
+                f"{printable(folder)} has no {name}: a folder with Broden's layout has index.csv, "
+                "label.csv and images/"
+            )
+    return folder
+
+
 class _Concept(NamedTuple):
     number: int
     name: str
@@ -261,11 +281,11 @@ class _Broden:
     def read(cls, folder: Path) -> _Broden:
         concepts = []
         for place, line in _lines(folder / "label.csv", ("number", "name", "category")):
-            if not line["number"].isdigit() or line["number"] == "0":
+            if not line["number"].isdecimal() or int(line["number"]) == 0:
                 raise InputError(f"{place}: a concept's number is 1 or more: {line['number']!r}")
             category = line["category"].partition("(")[0].strip()
             concepts.append(_Concept(int(line["number"]), line["name"], category))
-        rows = []
+        rows, known = [], {0, *(one.number for one in concepts)}
         for place, line in _lines(folder / "index.csv", ("image",)):
             image = folder / "images" / line["image"]
             cells = {
@@ -273,7 +293,11 @@ class _Broden:
                 for key, value in line.items()
                 if key not in _COLUMNS and value
             }
-            names = [line["image"], *(p for c in cells.values() for p in c if not p.isdigit())]
+            parts = [part for several in cells.values() for part in several]
+            unknown = [one for one in parts if one.isdecimal() and int(one) not in known]
+            if unknown:
+                raise InputError(f"{place}: label.csv has no concept of the number {unknown[0]}")
+            names = [line["image"], *(one for one in parts if not one.isdecimal())]
             missing = [name for name in names if not (folder / "images" / name).is_file()]
             if missing:
                 raise InputError(f"{place}: there is no file images/{printable(missing[0])}")
@@ -281,6 +305,16 @@ class _Broden:
         if not rows or not concepts:
             raise InputError(
                 f"{printable(folder)} has {len(rows)} images, {len(concepts)} concepts"
+            )
+        told, looked_for = (
+            {one.category for one in concepts},
+            {c for row in rows for c in row.cells},
+        )
+        if not told & looked_for:
+            raise InputError(
+                f"{printable(folder)}: no image was looked at for a category of label.csv, "
+                f"{', '.join(sorted(told))}; those of index.csv: "
+                f"{', '.join(sorted(looked_for)) or 'none'}"
             )
         return cls(folder, tuple(concepts), tuple(rows))
 
@@ -291,7 +325,7 @@ class _Broden:
         for category, cells in row.cells.items():
             own = [i for i, one in enumerate(self.concepts) if one.category == category]
             for cell in cells:
-                if cell.isdigit():
+                if cell.isdecimal():
                     whole = [i for i in own if numbers[i] == int(cell)]
                     found[whole] = True
                     continue
@@ -309,15 +343,22 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
     missing = [one for one in columns if one not in (table.fieldnames or ())]
     if missing:
         raise InputError(f"{printable(path)} has no column {missing[0]!r}: {table.fieldnames}")
-    for number, line in enumerate(table, 2):
-        known = {key: (value or "").strip() for key, value in line.items() if isinstance(key, str)}
-        yield f"{printable(path)}, line {number}", known
+    try:
+        for number, line in enumerate(table, 2):
+            known = {key: (v or "").strip() for key, v in line.items() if isinstance(key, str)}
+            yield f"{printable(path)}, line {number}", known
+    except csv.Error as error:
+        raise InputError(f"{printable(path)} is no table: {error}") from error
 
 
 def _labels(path: Path, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
     """Numbers of concepts at the places of a grid over what the network sees of a picture."""
-    with Image.open(path) as picture:
-        colours = np.asarray(picture.convert("RGB"), np.int64)
+    try:
+        with Image.open(path) as picture:
+            colours = np.asarray(picture.convert("RGB"), np.int64)
+    except Exception as error:
+        # Of a damaged file Pillow raises anything.
+        raise InputError(f"{printable(path)} is no mask that can be read: {error}") from error
     rows, columns = colours.shape[:2]
     # The middle of the picture that has the network's proportions.
     scale = min(rows / size[0], columns / size[1])

@@ -80,7 +80,7 @@ def index(
         UserWarning: files were left out: how many, and the first.
         ConversionWarning: as `read_images`.
     """
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     height, width = checks.image_size("index", "size", size or model.input.size)
     batch = checks.integer("index", "batch", batch, 1, 4096)
     seed = checks.integer("index", "seed", seed, 0, 2**32 - 1)

@@ -127,10 +127,7 @@ class Generator(Component):
         Raises:
             InputError: it has no code of that shape.
         """
-        fits = code == self.code if self.stride is None else code[2:] == self.code
-        if not fits or len(code) != (3 if self.stride else len(self.code)):
-            wanted = f"(h, w, {self.code[0]})" if self.stride else str(self.code)
-            raise InputError(f"{self!r} takes codes {wanted}; got {code}")
+        self._check_code(code)
         leaves, structure = jax.tree.flatten(self)
         kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
         return _shape_of_image(structure, kinds, code)
@@ -140,7 +137,11 @@ class Generator(Component):
 
         Args:
             code: (n,) or (h, w, c).
+
+        Raises:
+            InputError: it has no code of that shape.
         """
+        self._check_code(np.shape(code))
         image = self.decoder(self.params, code)
         low, high = self.range
         # Of the usual range nothing is computed, so that not one bit changes.
@@ -153,16 +154,27 @@ class Generator(Component):
             image: (h, w, c) in [0, 1].
 
         Raises:
-            InputError: it has no encoder.
+            InputError: it has no encoder, or the image has another shape than its own.
         """
         if self.encoder is None:
             raise InputError(
                 f"{self!r} has no encoder, so that nothing can begin from an image: begin from the "
                 "seed, or from parameters (init=result.params)"
             )
+        shape = np.shape(image)
+        if len(shape) != 3 or shape != self.image_for(self.code_for(shape[:2])):
+            own = self.image_for(self.code_for(shape[:2] if len(shape) == 3 else (1, 1)))
+            raise InputError(f"{self!r} encodes images {own}; got {shape}")
         low, high = self.range
         seen = image if self.range == (0.0, 1.0) else low + image * (high - low)
         return self.encoder(self.encoder_params, seen)
+
+    def _check_code(self, code: tuple[int, ...]) -> None:
+        """Refuses the shape of a code that it does not take."""
+        fits = code == self.code if self.stride is None else code[2:] == self.code
+        if not fits or len(code) != (3 if self.stride else len(self.code)):
+            wanted = f"(h, w, {self.code[0]})" if self.stride else str(self.code)
+            raise InputError(f"{self!r} takes codes {wanted}; got {code}")
 
     def _try(self) -> None:
         """Both functions on shapes."""

@@ -78,8 +78,10 @@ class Latent(Parameterization):
     def __post_init__(self) -> None:
         """Check the fields, turn them into plain literals, and fit them to the generator."""
         generator = self.generator
+        if isinstance(self.size, Generator):
+            raise InputError("Latent: size comes first; write the generator as generator=")
         if not isinstance(generator, Generator):
-            expected = "a Generator, as featvis.generators.load('taef2')"
+            expected = "a Generator, as featvis.generators.load('taef2') or the text latent:taef2"
             raise checks.error(self, "generator", expected, generator)
         if self.size is None:
             if generator.stride is not None:

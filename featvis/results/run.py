@@ -246,7 +246,9 @@ def check_options(caller: str, given: Iterable[str], known: Iterable[str]) -> No
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"nearest: {near[0]}; " if near else ""
-            raise InputError(f"{caller} has no option {name!r}; {hint}it has: {', '.join(known)}")
+            raise InputError(
+                f"{caller} has no option {name!r}; {hint}it has: {', '.join(known) or 'none'}"
+            )
 
 
 _ARGUMENTS = "Args: those of `Run`."

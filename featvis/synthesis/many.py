@@ -78,7 +78,7 @@ def synthesize_many(
         raise InputError(f"seed must be one integer for all objectives; got {seed!r}")
     if isinstance(options.get("init"), Result):
         raise InputError("init is an image or parameters here; synthesize goes on from a result")
-    model = loading.load(model) if isinstance(model, str) else model
+    model = loading.as_model(model)
     parameterization = as_parameterization(parameterization, model)
     options["init"] = as_init(options.get("init"), parameterization)
     parsed = [as_objective(objective, model) for objective in objectives]

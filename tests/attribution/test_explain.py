@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiles import Compiled
+from flax import nnx
 from matplotlib import colormaps
 from networks import TOY_SIZE
 from PIL import Image
@@ -82,6 +83,7 @@ def test_numbers_are_data_and_all_else_is_a_part_of_the_program(toy):
         ({"factor": 3.0}, "factor is a number from 0 to 2, not 3.0"),
         ({"factor": np.nan}, "factor is a number from 0 to 2, not nan"),
         ({"count": 1.5}, "count is an integer of at least 1, not 1.5"),
+        ({"count": 2**31}, "count is at most 2147483647; got 2147483648"),
         ({"count": True}, "count is an integer of at least 1, not True"),
         ({"mode": "others"}, "mode is one of plain, other, not 'others'"),
         ({"switch": 1}, "switch is True or False, not 1"),
@@ -100,11 +102,19 @@ def test_an_option_that_will_not_do_is_said(toy, options, said):
 def test_an_unknown_method_or_seed_is_said(toy):
     with pytest.raises(fv.InputError, match="unknown method 'salency'; nearest: saliency; known"):
         fv.explain(toy, "logits:1", IMAGES, "salency")
+    with pytest.raises(fv.InputError, match=r"unknown method \['saliency'\]"):
+        fv.explain(toy, "logits:1", IMAGES, ["saliency"])
+    with pytest.raises(fv.InputError, match="saliency has no option 'steps'; it has: none"):
+        fv.explain(toy, "logits:1", IMAGES, "saliency", steps=3)
+    assert fv.explain(toy, "logits:1", IMAGES, "saliency", seed=np.int64(3)).seed == 3
     for seed in (-1, 2**32, 0.5, None):
         with pytest.raises(fv.InputError, match="seed is an integer from 0 to"):
             fv.explain(toy, "logits:1", IMAGES, "saliency", seed=seed)
     with pytest.raises(fv.InputError, match="model is a Model, its name or a function; got 3"):
         fv.explain(3, "logits:1", IMAGES)
+
+    with pytest.raises(fv.InputError, match=r"featvis\.from_nnx makes one of it"):
+        fv.explain(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), "logits:1", IMAGES)
 
     with pytest.raises(fv.InputError, match="'needed' needs a default"):
 
@@ -235,5 +245,11 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
         assert said in capsys.readouterr().err
     assert app.main(["explain", "logits:0", "0.png", *own, "--method", "saliency"]) == 3
     assert "no gradient" in capsys.readouterr().out
+    assert app.main(["explain", "0.png", "logits:0", *own]) == 2
+    assert "0.png is a file: the objective comes before images" in capsys.readouterr().err
+    assert app.main(["explain", "logits:0", ".", *own]) == 2
+    assert ". is a folder; expected a picture file" in capsys.readouterr().err
+    assert app.main(["explain", "logits:0", "0.png", *own, "--labels", "0.png"]) == 2
+    assert "--labels" in capsys.readouterr().err
     assert app.main(["explain-pair", "0.png", *own]) == 2
     assert "takes two images; got 1" in capsys.readouterr().err

@@ -266,6 +266,9 @@ def test_any_function_of_images_can_be_explained():
     np.testing.assert_allclose(found.maps[0, :4], 0.9 * 12, rtol=1e-5)
     np.testing.assert_allclose(found.maps[0, 4:], 0, atol=1e-5)
     assert max(asked) <= 32
+    for wrong in (lambda images: ["a"] * len(images), lambda images: np.full(len(images), 1j)):
+        with pytest.raises(fv.InputError, match="what the function gives must be an array of real"):
+            fv.explain(wrong, None, image, "occlusion", window=2, stride=2)
 
 
 def test_a_seed_is_a_map_and_memory_is_that_of_a_chunk(image, weights):
@@ -288,6 +291,8 @@ def test_bad_arguments_are_said(patch, image, weights):
             fv.explain(network, "logits:0", images, method, masks=0)
     with pytest.raises(fv.InputError, match="windows of 4 pixels every 5 leave pixels unseen"):
         fv.explain(network, "logits:0", images, "occlusion", window=4, stride=5)
+    with pytest.raises(fv.InputError, match="window is an integer from 1 to 23, as 3"):
+        occlusion(linear(image, weights), window=24)
     with pytest.raises(fv.InputError, match=r"areas are numbers above 0 and below 1.*'0.1\+2'"):
         fv.explain(network, "logits:0", images, "extremal", areas="0.1+2")
     with pytest.raises(fv.InputError, match="samples is an integer of at least 16"):

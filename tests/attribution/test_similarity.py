@@ -80,17 +80,25 @@ def test_what_two_images_have_in_common_stands_out(embedding, pair, tmp_path):
     path = found.save(tmp_path / "pair.png")
     assert path.with_suffix(".json").exists()
     assert "cosine" in found._repr_html_()
-    with pytest.raises(fv.InputError, match="4 x 6 positions"):
-        found.at(4, 0)
+    for row in (4, 0.5, "1"):
+        with pytest.raises(fv.InputError, match="4 x 6 positions"):
+            found.at(row, 0)
+    assert found.at(np.int64(1), 1).shape == spot.shape
 
 
 def test_a_pair_that_has_no_cosine_is_said(embedding, pair):
     with pytest.raises(fv.InputError, match="of 3 and of 2 channels"):
         similarity(np.ones((2, 2, 3)), np.ones((2, 2, 2)))
+    for wrong in ("map", [[1], [2, 3]], 1j * np.ones((2, 2, 3))):
+        with pytest.raises(fv.InputError, match=r"a map \(h, w, c\) must be an array of real"):
+            similarity(wrong, np.ones((2, 2, 3)))
     with pytest.raises(fv.InputError, match="second map is zero"):
         similarity(np.ones((2, 2, 3)), np.zeros((2, 2, 3)))
     with pytest.raises(fv.InputError, match="one of average, max, not 'mean'"):
         fv.explain_pair(embedding, pair[0], pair[1], pooling="mean")
+    for model in (3, embedding.apply):
+        with pytest.raises(fv.InputError, match=r"model is a featvis\.Model, or"):
+            fv.explain_pair(model, pair[0], pair[1])
     with pytest.raises(fv.InputError, match="two images of one size"):
         fv.explain_pair(embedding, pair, pair[1])
     with pytest.raises(fv.InputError, match=r"'vector' is \(3,\) and has no positions; maps: map"):

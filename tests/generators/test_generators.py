@@ -327,6 +327,22 @@ def test_a_place_is_a_text_and_its_digest_is_in_the_manifest(toy, tmp_path):
     np.testing.assert_array_equal(again.images, result.images)
 
 
+def test_a_text_without_a_name_is_said(toy):
+    with pytest.raises(fv.InputError, match=r"latent: is followed by a generator's name"):
+        run(toy, "latent:")
+
+
+def test_shapes_that_a_generator_does_not_take_are_said():
+    made = of_lines()
+    with pytest.raises(fv.InputError, match=r"takes codes .*; got \(3,\)"):
+        made.decode(jnp.zeros(3))
+    for code in (None, 4.5):
+        with pytest.raises(fv.InputError, match="code is an integer of at least 1"):
+            fv.generators.from_function(lambda params, code: code, None, code)
+    with pytest.raises(fv.InputError, match="makes NaN or infinity of standard normal codes"):
+        fv.generators.from_function(lambda params, code: jnp.full((8, 8, 3), jnp.nan), None, 4)
+
+
 def test_what_a_place_makes_is_found_again(toy):
     result = run(toy, f"Latent(generator=generator({PLACE!r}), decay=0.5, prior=Consistency(0.1))")
     again = fv.replay(json.loads(json.dumps(result.manifest)), model=toy, progress=False)

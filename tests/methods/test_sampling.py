@@ -130,22 +130,37 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "one of classes, unit and words; got none"),
+        ({}, r"one of classes, unit and words, as .*\(--class 7\); got none"),
         ({"classes": 7, "unit": "conv2:3"}, "classes and unit"),
         ({"classes": 10}, "classes 0 to 9, not 10"),
         ({"classes": "eleven"}, "no class 'eleven'"),
         ({"classes": []}, "at least one class"),
         ({"unit": "conv2:99"}, "conv2 has units 0 to 31"),
         ({"unit": "conv2"}, "a unit is one of a layer"),
-        ({"words": "a seven"}, "captioner.s place is package.module:factory"),
+        ({"words": "a seven"}, "give one as model"),
+        ({"words": "a seven", "model": "mnist_judge"}, "captioner.s place is package.module:fac"),
+        ({"classes": 3.5}, "a number or a name, not 3.5"),
+        ({"classes": [3, "3"]}, "class '?3'? is asked for twice"),
         ({"classes": 7, "preset": "ppgn_jont"}, "nearest: ppgn_joint"),
         ({"classes": 7, "keep": "first"}, "'last' or 'best'"),
-        ({"classes": 7, "accept": 2}, "a share from 0 to 1"),
+        ({"classes": 7, "accept": 2}, "accept is a number from 0 to 1, not 2"),
+        ({"classes": 7, "seed": -1}, "seed is an integer of at least 0, not -1"),
+        ({"classes": 7, "noise": np.inf}, "noise is a finite number of at least 0, not inf"),
+        ({"classes": 7, "rate": 0.0, "preset": "dgn_am"}, "rate is a number above 0"),
+        ({"classes": 7, "context": 1.0}, "context is of an image with a hole"),
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1))}, "mask is missing"),
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": 0 * _HOLE}, "empty"),
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": _HOLE / 2}, "got 0.5 in it"),
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": 0 * _HOLE + 1}, "no context"),
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": np.ones((5, 5))}, r"\(5, 5\)"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": "a"}, "no file a"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": {}}, "a mask must be an array"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": 255 * _HOLE}, "it: divide it by"),
+        ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": _HOLE, "init": 0}, "leave it"),
+        ({"classes": 7, "model": 3}, "model is a featvis.Model, or the name of one; got 3"),
+        ({"classes": 7, "judge": 3}, "judge is a featvis.Model, or the name of one; got 3"),
+        ({"classes": 7, "generator": 3}, "generator is a featvis.Generator, or the name of one"),
+        ({"classes": 7, "generator": ["mnist_ppgn"]}, "generator is a featvis.Generator"),
         ({"classes": 7, "model": "efficientnet_lite0"}, "1 channel|channels"),
         ({"classes": 7, "generator": "mnist_ppgm"}, "nearest: mnist_ppgn"),
     ],
@@ -166,6 +181,8 @@ def test_weights_of_another_generator_and_codes_of_another_shape_are_refused(tmp
     generator = generators.load("mnist_ppgn")
     with pytest.raises(InputError, match=r"takes codes \(64,\); got \(32,\)"):
         fv.Latent(generator=generator, code=(32,))
+    with pytest.raises(InputError, match="write the generator as generator="):
+        fv.Latent(generator)
 
 
 # ---- conditions

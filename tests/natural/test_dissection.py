@@ -82,6 +82,11 @@ def test_whole_images_and_categories_nobody_looked_for(study, folder, tmp_path):
         ({"layers": "logits"}, "no extent"),
         ({"quantile": 1.5}, "quantile is between 0 and 1"),
         ({"layers": "nothing"}, "unknown layer"),
+        ({"layers": []}, "there is no layer to look at; these have an extent: maps"),
+        ({"layers": 3}, "layers are names, or one; got 3"),
+        ({"batch": 0}, "dissect: batch is an integer"),
+        ({"folder": None}, "folder is a path; got None"),
+        ({"folder": "nowhere"}, "there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_dissected_is_said(change, message, study, folder):
@@ -90,7 +95,7 @@ def test_what_cannot_be_dissected_is_said(change, message, study, folder):
         jnp.ones((3, 2)), input=fv.Input(size=(64, 64)), name="flat",
     )  # fmt: skip
     with pytest.raises((fv.InputError, KeyError, ValueError), match=message):
-        fv.dissect(model, folder, progress=False, **change)
+        fv.dissect(model, **{"folder": folder, "progress": False, **change})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,12 @@ def test_what_cannot_be_dissected_is_said(change, message, study, folder):
         ("index.csv", "picture\na.png\n", "no column 'image'"),
         ("index.csv", "image,color\n00000.png,none.png\n", "line 2: there is no file images/none"),
         ("label.csv", "number,name,category\nx,a,b\n", "line 2: a concept's number"),
-        ("index.csv", None, "cannot read"),
+        ("label.csv", "number,name,category\n²,a,b\n", "line 2: a concept's number"),
+        ("index.csv", "image,color\n00000.png,999\n", "line 2: label.csv has no concept .* 999"),
+        ("index.csv", "image,taste\n00000.png,0\n", "no image was looked at for a category"),
+        ("index.csv", f"image,color\n00000.png,{'x' * 2**18}\n", "is no table"),
+        ("images/00000_color_0.png", "text", "is no mask that can be read"),
+        ("index.csv", None, "has no index.csv: a folder with Broden's layout has"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(file, text, message, study, tmp_path):
