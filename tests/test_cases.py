@@ -146,6 +146,7 @@ def test_every_transform_has_a_text():
         assert hash(found) == hash(case)
 
 
+@pytest.mark.thorough
 def test_a_run_through_transforms_replays(linear):
     cheap = (Pad, Jitter, Roll, Noise, Flip, ColorShift)
     chosen = {type(case): case for case, _ in transform_cases.CASES if isinstance(case, cheap)}

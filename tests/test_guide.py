@@ -129,6 +129,7 @@ def run(page: Path) -> None:
         del sys.modules[module.__name__]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_run(page, folder, stand_in, monkeypatch) -> None:
     real = loading.load

@@ -57,6 +57,7 @@ def same(one, other, *, levels=0):
     np.testing.assert_allclose(one.clean_score, other.clean_score, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_picture_is_that_of_its_seed_alone(toy, made):
     """The independent truth: a run of one image with the unit's own seed."""
     for unit in (0, 5):
@@ -141,6 +142,7 @@ fv.atlas(networks.toy(), "relu", sys.argv[1], seeds=30, **{options})
 """
 
 
+@pytest.mark.thorough
 def test_a_kill_loses_the_batch_under_way(toy, tmp_path):
     """Two kills at moments that the clock draws; then it is as if there had been none."""
     path = tmp_path / "killed"

@@ -52,6 +52,7 @@ def cluster(tmp_path_factory):
     os.environ.update(before)
 
 
+@pytest.mark.thorough
 def test_a_lost_node_changes_nothing(cluster, tmp_path):
     """A node is killed while its worker has batches: the store is that of this process."""
     toy = networks.toy()

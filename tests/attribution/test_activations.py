@@ -127,6 +127,7 @@ def transformer():
     return fv.from_function(_tokens, weights, input=fv.Input(size=SIZE, fixed_size=True))
 
 
+@pytest.mark.thorough
 def test_attention_is_rolled_out(transformer):
     weights = transformer.params.weights
     parts = IMAGES.reshape(2, 2, 3, 3, 3, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 27)

@@ -24,6 +24,7 @@ def found(toy, images):
     return fv.explain(toy, unit, images, "gradient_times_input", faithfulness=True)
 
 
+@pytest.mark.thorough
 def test_areas_are_those_of_each_images_probability(toy, images, found):
     for place, index in enumerate((1, 4)):
 

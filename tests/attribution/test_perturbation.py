@@ -93,6 +93,7 @@ def test_limes_weighting_is_its_authors(image):
     np.testing.assert_allclose(found, ridge[numbers], rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_rise_has_its_expectation_of_a_linear_score(image, weights):
     # E[f(x·m)·m] / p = f's mean over masks, and each pixel's share by the masks' covariance.
     grid, keep, size = 4, 0.3, (8, 8)
@@ -199,6 +200,7 @@ def test_a_unit_that_reads_a_patch_has_its_map_there(patch, method, options):
     assert found.maps.shape == (2, 32, 32)
 
 
+@pytest.mark.thorough
 def test_an_extremal_mask_covers_the_patch(patch):
     # In the plain game any mask that covers the patch is as good as the next.
     network, images = patch
@@ -271,6 +273,7 @@ def test_any_function_of_images_can_be_explained():
             fv.explain(wrong, None, image, "occlusion", window=2, stride=2)
 
 
+@pytest.mark.thorough
 def test_a_seed_is_a_map_and_memory_is_that_of_a_chunk(image, weights):
     # `linear` refuses more than a chunk at once.
     maps = [

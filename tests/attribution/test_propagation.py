@@ -96,6 +96,7 @@ def of_a_function(maps):
     return maps("NHWC", METHODS)
 
 
+@pytest.mark.thorough
 def test_the_unit_sees_one_patch_and_so_does_every_map(of_a_function):
     # Rows 8 to 15 and columns 10 to 17.
     for name, found in of_a_function.items():
@@ -107,6 +108,7 @@ def test_the_unit_sees_one_patch_and_so_does_every_map(of_a_function):
             assert len(rows) >= 32, name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["NCHW", "linen", "nnx"])
 def test_a_network_has_its_maps_however_it_is_written(kind, maps, of_a_function):
     for name, found in maps(kind, ["guided_backpropagation", "lrp_epsilon"]).items():

@@ -58,6 +58,7 @@ def test_models_and_layers(capsys):
     assert any("block8:0 to block8:111" in line for line in lines)
 
 
+@pytest.mark.thorough
 def test_render_then_replay_is_the_same_picture(capsys, tmp_path):
     code, lines, errors = call(
         capsys, "render", "efficientnet_lite0", "block2:3", "-o", "a.png", *WHOLE, "--json"
@@ -80,6 +81,7 @@ def test_render_then_replay_is_the_same_picture(capsys, tmp_path):
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
+@pytest.mark.thorough
 def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, own, tmp_path):
     options = ["--steps", "3", "--quiet", "--transform", "none"]
     code, lines, _ = call(
@@ -100,6 +102,7 @@ def test_several_objectives_give_a_picture_each_and_a_labelled_grid(capsys, own,
     assert (tmp_path / "folder" / f"{own.replace(':', '-')}_grid.png").is_file()
 
 
+@pytest.mark.thorough
 def test_evidence_seeds_and_animation(capsys, tmp_path):
     natural = tmp_path / "natural"
     natural.mkdir()
@@ -148,6 +151,7 @@ def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path)
     assert json.loads(lines[0])["identical"] is True
 
 
+@pytest.mark.thorough
 def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, driven, tmp_path):
     code, lines, errors = call(
         capsys, "render", *driven, "map:3", "3e38*layer('large')", "-o", "all/",
@@ -163,6 +167,7 @@ def test_a_nan_in_one_objective_costs_the_others_nothing(capsys, driven, tmp_pat
         assert picture.size == (12, 8)
 
 
+@pytest.mark.thorough
 def test_names_that_would_collide_are_told_apart(capsys, tmp_path):
     code, lines, _ = call(
         capsys, *RENDER, "block2:3", "block2:3", "block2:[3, 1]", "-o", "all/", *SMALL, "--json"
@@ -187,6 +192,7 @@ def test_an_existing_file_is_kept(capsys, tmp_path):
     assert not errors
 
 
+@pytest.mark.thorough
 def test_a_folder_is_one_in_every_command(capsys, own, driven):
     quick = ["--steps", "1", "--transform", "none", "--quiet", "--json"]
     for number, arguments in enumerate(
@@ -359,6 +365,7 @@ def test_render_and_replay_of_ones_own_network(capsys, own):
     assert json.loads(lines[0])["identical"] is True
 
 
+@pytest.mark.thorough
 def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
     entry = loading.entry("darknet_tiny")
     (layout,) = entry.layouts
@@ -466,6 +473,7 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @TAKEN
 def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path):
     (tmp_path / "in").mkdir()
@@ -497,6 +505,7 @@ def test_pictures_of_any_name_have_results_of_their_own(capsys, driven, tmp_path
     assert lines[-1].endswith("_grid-1.png")
 
 
+@pytest.mark.thorough
 @TAKEN
 @pytest.mark.filterwarnings("always::featvis.SilenceWarning")
 def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, tmp_path):
@@ -521,6 +530,7 @@ def test_a_silent_unit_exits_with_3_and_its_picture_is_written(capsys, driven, t
     assert "3 pictures were written" in " ".join(call(capsys, "--help")[1]).replace("  ", " ")
 
 
+@pytest.mark.thorough
 def test_invert_gives_a_picture_for_each_and_a_grid(capsys, driven, tmp_path):
     arguments = ["invert", "map", "a.png", "b.png", *driven, "-o", "inverse.png"]
     code, lines, errors = call(capsys, *arguments, "--json", "--animate", "way.webp")
@@ -555,6 +565,7 @@ def test_invert_gives_a_picture_for_each_and_a_grid(capsys, driven, tmp_path):
     assert "identical to the original" in lines
 
 
+@pytest.mark.thorough
 def test_stages_of_a_preset_replay_from_their_picture(capsys, driven):
     code, lines, errors = call(
         capsys, "invert", "map", "a.png", *driven, "--preset", "ijcv2016", "--animate", "a.gif",
@@ -596,6 +607,7 @@ def test_a_conversion_is_said_once(capsys, driven, tmp_path):
     ]
 
 
+@pytest.mark.thorough
 def test_caricature_and_accentuate(capsys, driven):
     code, lines, errors = call(
         capsys, "caricature", "map", "a.png", *driven, "--transform", "none", "--strength", "2",
@@ -637,6 +649,7 @@ def test_class_models_by_number_and_by_name(capsys, driven):
     assert os.path.basename(records[1]["image"]).endswith("_class-tabby-cat.png")
 
 
+@pytest.mark.thorough
 def test_a_nan_of_a_driver_keeps_what_there_was(capsys, driven):
     code, lines, errors = call(
         capsys, "accentuate", "3e38*layer('large')", "a.png", *driven, "--layer", "map",

@@ -29,6 +29,7 @@ def natural(folder):
     return np.stack([fv.read_image(p) for p in sorted(folder.glob("*.png"), key=str)])
 
 
+@pytest.mark.thorough
 def test_percentile_is_the_share_of_natural_images_below(toy, folder):
     result = run(toy, "conv:[0, 4] - 3*tv")
     found = fv.compare_with_natural(result, folder).evidence
@@ -102,6 +103,7 @@ def test_evidence_needs_no_text_of_the_optimizer(toy, folder):
 
 
 # The second image has no unit.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_bad_folders_and_objectives_are_input_errors(toy, folder, tmp_path):
     result = run(toy, "conv:1")

@@ -128,6 +128,7 @@ def test_judges_that_cannot_judge(result, judge, message):
         fv.recognition(result, judge())
 
 
+@pytest.mark.thorough
 def test_what_class_is_not_known(result, explained):
     grey = fv.from_function(
         lambda params, image: {"logits": image.mean((1, 2)) @ params},
@@ -168,6 +169,7 @@ def judging_network():
     return network((1, 0, 2, 3))
 
 
+@pytest.mark.thorough
 def test_judges_on_the_command_line(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)
     place = ["--model", f"{__name__}:explained_network", "--steps", "1", "--json"]

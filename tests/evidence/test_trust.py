@@ -109,6 +109,7 @@ def trusted(photographs):
     return found
 
 
+@pytest.mark.thorough
 def test_all_networks_see_photographs_alike_and_show_other_pictures(trusted, photographs):
     judge = NETWORKS["honest"]
     for model in NETWORKS.values():
@@ -163,6 +164,7 @@ def test_a_score_that_depends_on_the_start_is_enough(trusted):
     assert np.all(evidence["start_overlap"] > 0.5)
 
 
+@pytest.mark.thorough
 def test_one_of_a_batch_is_as_in_it(trusted, photographs):
     result = trusted["honest"][0]
     alone = fv.trust(result[2], photographs, progress=False).evidence

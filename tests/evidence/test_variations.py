@@ -133,6 +133,7 @@ def test_a_linear_unit_is_nowhere_flat(units):
         assert walk.angle == pytest.approx(LINEAR_ANGLE, abs=0.3)
 
 
+@pytest.mark.thorough
 def test_a_texture_has_crops_of_the_norm_and_drives_a_linear_unit_only_in_places(units):
     mask, raw = _mask(6, 5), np.random.default_rng(0).normal(size=(11, 9, 2))
     scaled = raw * float(_factor(raw, mask, 3.0))

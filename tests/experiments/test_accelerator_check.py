@@ -19,6 +19,7 @@ def check(experiment):
         del sys.modules[name]
 
 
+@pytest.mark.thorough
 def test_tiny_steps_are_measured_and_kept(check, tmp_path, capsys):
     kept = tmp_path / "found.json"
     options = ["--quick", "--places", "middle", "--no-peer", "--sections", "device", "steps"]

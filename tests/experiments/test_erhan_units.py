@@ -116,6 +116,7 @@ def test_contrastive_divergence_is_at_rest_at_the_models_own_distribution(erhan)
         assert cosine(part, slope) > 0.9
 
 
+@pytest.mark.thorough
 def test_contrastive_divergence_learns_the_digits_and_the_seed_is_all_its_luck(erhan):
     pytest.importorskip("sklearn")
     digits = jnp.asarray(erhan.bundled_digits().reshape(-1, 64))
@@ -156,6 +157,7 @@ def test_denoising_has_the_slope_of_the_cross_entropy(erhan, monkeypatch, masked
 # ---- three pictures ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_one_layer_is_seen_alike_by_maximization_and_combination(erhan):
     layer, norm = layer_of(erhan, 2, 30, 4), 2.5
     model = erhan.as_model([layer], (5, 6), norm, "one layer")
@@ -235,6 +237,7 @@ def test_combinations_weigh_the_pictures_below_by_the_strongest_connections(erha
 # ---- the sphere ----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_network_gets_the_pixels_of_the_sphere(erhan):
     layer, norm = layer_of(erhan, 9, 30, 4), 3.0
     sphere = erhan.Sphere((5, 6), 1, norm)
@@ -271,6 +274,7 @@ def test_own_and_others(erhan):
     )
 
 
+@pytest.mark.thorough
 def test_the_experiment_writes_its_report(erhan, tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 256, (300, 6, 6)).astype(np.uint8)
     write(tmp_path, gzip.compress(idx(images)))

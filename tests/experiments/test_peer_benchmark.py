@@ -277,6 +277,7 @@ def test_the_plot_has_a_line_for_each_ratio(benchmark):
 # ---- the workers ---------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_our_own_worker(benchmark, tmp_path):
     bench = benchmark.Bench(tmp_path)
     about = {"network": LITE, "layer": "early", "size": 32}
@@ -366,6 +367,7 @@ def test_the_stand_in_crops_as_torchvision_does(peers):
         np.testing.assert_allclose(one, aligned(image, box, (12, 16)), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_both_have_the_same_dense_network(peers, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)

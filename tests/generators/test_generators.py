@@ -75,6 +75,7 @@ def made(toy, lines):
 # ---- the program ----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_second_generator_compiles_nothing(toy, made):
     with Compiled() as compiled:
         other = run(toy, fv.Latent(generator=of_lines(1)))
@@ -295,6 +296,7 @@ def test_modules_of_flax_are_generators(lines):
 
 
 # A bound that holds already has no gradient.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_inversion_and_diversity_through_a_generator(toy, lines):
     way = fv.Latent(generator=lines, sd=0.1)

@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
+import pytest
 from networks import TOY_SIZE
 
 import featvis as fv
 
 
+@pytest.mark.thorough
 def test_the_identity_is_pixels_to_the_bit(toy):
     # With a code of the image's shape. A flat one, through a matrix, is so under sgd alone: loops
     # over another shape are compiled otherwise, and a root of NAdam may differ in its last bit.

@@ -83,6 +83,7 @@ def test_a_silent_unit_is_reported_with_the_reason(case):
     assert not found.any()
 
 
+@pytest.mark.thorough
 def test_a_vanishing_gradient_is_reported():
     with pytest.warns(fv.SilenceWarning, match=r"it vanishes, at most \de-\d+ a pixel"):
         result = run(network(lambda x: jax.nn.sigmoid(x - 35)), optimizer="adam(0.05)")
@@ -107,6 +108,7 @@ def test_a_unit_that_gives_a_gradient_is_not(toy, objective, options):
     assert set(run(toy, objective, **options).silent) == {None}
 
 
+@pytest.mark.thorough
 def test_images_are_told_apart_and_kept_through_all_that_becomes_of_a_result(tmp_path):
     scales = jnp.array([1.0, 0.0])
     model = network(lambda x: x * scales)
@@ -142,6 +144,7 @@ def test_a_living_run_compiles_what_it_did(toy):
     assert compiled.names == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "act",
     [
@@ -172,6 +175,7 @@ def test_every_spelling_of_a_dead_rectifier_gets_a_picture(act):
     assert result.clean_scores[0] > 0.02
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("objective", "silent"),
     [

@@ -73,6 +73,7 @@ def test_what_is_added_to_a_layer_is_in_all_that_is_computed_from_it(program):
         np.testing.assert_allclose(result, after(changed / 2, -1), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_gradient_by_each_step_of_a_scan_is_its_own(program):
     places = [program.layer(f"step{i}") for i in range(3)]
     values, gradients = program.gradients(places)

@@ -86,6 +86,7 @@ def test_a_living_image_keeps_the_rule_of_a_rectifier_of_its_own():
     np.testing.assert_array_equal(gradient(-jnp.ones((2, 2))), [[3, 3], [1, 1]])
 
 
+@pytest.mark.thorough
 def test_a_living_network_has_its_own_gradient_and_values(lite0):
     image = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))
 
@@ -341,6 +342,7 @@ def test_without_rectifiers_before_the_layer_it_is_the_model_itself(net):
     assert with_leak(net, None) is net
 
 
+@pytest.mark.thorough
 def test_the_same_model_with_the_same_activations(net, images):
     found = leaky(net, "dead", 0.05)
     assert (found.name, found.digest, found.params) == (net.name, net.digest, net.params)
@@ -351,6 +353,7 @@ def test_the_same_model_with_the_same_activations(net, images):
         np.testing.assert_array_equal(ours[layer], values)
 
 
+@pytest.mark.thorough
 def test_a_zoo_network_keeps_its_activations_to_the_bit(lite0):
     image = jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))
     ours, expected = leaky(lite0, "head")(image), lite0(image)
@@ -358,6 +361,7 @@ def test_a_zoo_network_keeps_its_activations_to_the_bit(lite0):
         np.testing.assert_array_equal(ours[layer], values)
 
 
+@pytest.mark.thorough
 def test_a_slope_of_zero_is_the_true_gradient_and_another_reaches_a_dead_unit(net, images):
     for layer in ("sum", "dead"):
         plain = gradient_of(net, images, layer)
@@ -378,6 +382,7 @@ def test_equal_slopes_are_equal_programs(net):
     assert leaky(leaky(net, "two", 0.25), "two").apply == one
 
 
+@pytest.mark.thorough
 def test_an_axis_in_front_is_mapped(net, images):
     apply = leaky(net, "sum").apply
 
@@ -448,6 +453,7 @@ def through(x, rectify):
     return x + jax.lax.stop_gradient(rectify(x) - x)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("layer", "matched"),
     [

@@ -82,6 +82,7 @@ def by_its_ratio(function):
     return lambda z: _by_its_ratio(z, jax.lax.stop_gradient(function(z)))
 
 
+@pytest.mark.thorough
 def test_lrp_0_is_gradient_times_input_without_biases():
     relevant = found(without_biases)
     assert_near(relevant.pixels, gradient_times_input(without_biases))
@@ -187,6 +188,7 @@ def transformer(x, cut=lambda x: x):
 TOKENS, QKV = normal(12, 6), [normal(6, 6) for _ in range(3)]
 
 
+@pytest.mark.thorough
 def test_gates_get_nothing():
     relevant = found(transformer)
     expected = gradient_times_input(lambda x: transformer(x, jax.lax.stop_gradient))

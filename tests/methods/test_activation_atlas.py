@@ -117,6 +117,7 @@ def codes(network, index):
     return a[np.arange(COUNT), index.positions("relu")]
 
 
+@pytest.mark.thorough
 def test_every_tile_is_the_mean_of_its_cell(atlas, codes):
     assert 4 <= len(atlas) <= SIDE**2
     order = [SIDE * tile.row + tile.column for tile in atlas.tiles]
@@ -176,6 +177,7 @@ def site(atlas, groups, tmp_path_factory):
     return activation_site([atlas, groups], tmp_path_factory.mktemp("site") / "made").parent
 
 
+@pytest.mark.thorough
 def test_every_tile_of_the_site_replays_to_the_bit(atlas, groups, site, network):
     for folder, made in (("0-relu-pca", atlas), ("1-relu-groups", groups)):
         for number, tile in enumerate(made.tiles):

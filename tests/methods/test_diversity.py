@@ -25,6 +25,7 @@ def diverse(model, unit, **options):
     return fv.diverse(model, unit, N, contrast=stimuli.CONTRAST, progress=False, **options)
 
 
+@pytest.mark.thorough
 def test_a_quadrature_pair_ignores_the_phase(units):
     result = diverse(units, f"units:{ENERGY}", preset="cadena2018", weight=0.1)
     activation, nearest = (result.evidence[k] for k in ("activation", "nearest"))
@@ -38,6 +39,7 @@ def test_a_quadrature_pair_ignores_the_phase(units):
     np.testing.assert_allclose(np.diff(angles), 60, atol=3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("keep", [0.85, 1.0])
 def test_what_is_kept_of_a_linear_unit_decides_the_distance(units, keep):
     result = diverse(units, f"units:{LINEAR}", keep=keep)
@@ -48,6 +50,7 @@ def test_what_is_kept_of_a_linear_unit_decides_the_distance(units, keep):
     np.testing.assert_allclose(norms, stimuli.NORM, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_rectifier_that_is_closed_at_the_start_does_not_bite(units):
     result = diverse(units, "rectified:0", keep=0.85)
     best = stimuli.NORM - stimuli.THRESHOLD
@@ -66,6 +69,7 @@ def test_distances_of_a_layer_and_of_style(units):
     assert again == result.run.objective
 
 
+@pytest.mark.thorough
 def test_a_difference_of_style_is_lucids(toy):
     result = fv.diverse(toy, "conv:0", 2, preset="gram", weight=2.0, steps=2, progress=False)
     assert "2.0*diversity('conv')" in str(result.run.objective)
@@ -73,6 +77,7 @@ def test_a_difference_of_style_is_lucids(toy):
     assert isinstance(result.run.parameterization, fv.Fourier)
 
 
+@pytest.mark.thorough
 def test_a_linear_unit_pays_for_every_distance_along_a_curve_with_a_knee(units):
     weights, steps = [0.0, 0.1, 0.3, 1.0, 10.0], 600
     # The paper's constant rate leaves some 5 % of what a rate that falls to 0 reaches.

@@ -95,6 +95,7 @@ def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
     np.testing.assert_allclose(result.evidence["logit"][0], 2 * best, rtol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("preset", "steps"), [("modern", None), ("metamer", 400)])
 def test_inversion_of_an_invertible_network_is_the_image(invertible, preset, steps):
     # Of more contrast, the sigmoid of "modern" can leave a pixel at its end for long.
@@ -117,6 +118,7 @@ def halves():
     return fv.from_function(apply, {"w": w.astype(np.float32)}, input=fv.Input(SIZE))
 
 
+@pytest.mark.thorough
 def test_inversion_of_several_layers(halves, tmp_path):
     images = np.random.default_rng(0).uniform(0.3, 0.7, (2, *SIZE, 3)).astype(np.float32)
     both = drive(fv.invert, halves, ["first", "second"], images)
@@ -149,6 +151,7 @@ def test_layers_that_make_no_sense(halves, layer, options, message):
         drive(fv.invert, halves, layer, np.full((*SIZE, 3), 0.4), **options)
 
 
+@pytest.mark.thorough
 def test_octaves_grow_to_the_whole_size_and_replay(toy, linear, tmp_path):
     at = methods.setting_of(toy, "logits", (32, 48), 6)
     stages = methods.octaves(at, number=3, scale=2).stages
@@ -184,6 +187,7 @@ def test_inversion_under_a_mask_is_of_its_receptive_field(toy):
     assert metrics.relative_error(found, wanted)[0] < 0.02
 
 
+@pytest.mark.thorough
 def test_caricature_exaggerates_more_with_strength(toy):
     photographs_ = photographs(4, seed=5)
     found = [
@@ -209,6 +213,7 @@ def test_caricature_exaggerates_more_with_strength(toy):
         np.testing.assert_allclose(deviations[0], deviations[1], rtol=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", ["modern", "ijcv2016"])
 def test_caricature_starts_from_the_image(toy, preset):
     result = drive(
@@ -222,6 +227,7 @@ def test_caricature_starts_from_the_image(toy, preset):
 ACCENTUATED = {"layer": "relu", "steps": 40, "draws": 2}
 
 
+@pytest.mark.thorough
 def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
     result = drive(fv.accentuate, toy, "logits:1", PHOTOGRAPHS, keep=0.0, **ACCENTUATED)
     plain = fv.synthesize(
@@ -233,6 +239,7 @@ def test_accentuation_without_weight_is_plain_synthesis_from_the_image(toy):
     np.testing.assert_allclose(result.clean_scores, plain.clean_scores, rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_accentuation_is_nearer_to_the_image_the_greater_the_weight(toy):
     weights = (0.0, 0.1, 0.3, 1.0, 1e6)
     found = [
@@ -259,6 +266,7 @@ def test_accentuation_is_nearer_to_the_image_the_greater_the_weight(toy):
     assert np.all(psnr[-1] > 60)
 
 
+@pytest.mark.thorough
 def test_the_first_step_of_an_accentuation_goes_less_far_the_greater_the_weight(toy):
     steps = [
         drive(
@@ -273,6 +281,7 @@ def test_the_first_step_of_an_accentuation_goes_less_far_the_greater_the_weight(
     np.testing.assert_allclose(moved[2], moved[0], rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_balance_of_an_accentuation_is_the_ratio_of_both_pulls(linear):
     # Of a vector, r = ‖Wᵀ(x−x₀)‖ has the gradient W·u, where u is the direction in the layer.
     x = photographs(2, SIZE)
@@ -294,6 +303,7 @@ def test_the_balance_of_an_accentuation_is_the_ratio_of_both_pulls(linear):
 # ---- evidence ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_evidence_of_an_inversion_is_that_of_the_metrics(toy):
     result = drive(fv.invert, toy, "relu", PHOTOGRAPHS, steps=3)
     found, original = toy(result.images), toy(PHOTOGRAPHS)
@@ -338,6 +348,7 @@ def test_evidence_of_a_network_without_classes(invertible):
 QUICK = {"preset": "simonyan2013", "steps": 12, "optimizer": "adam(0.01)"}
 
 
+@pytest.mark.thorough
 def test_classes_by_number_by_name_and_several(toy):
     number = drive(fv.class_model, toy, 2, **QUICK)
     name = drive(fv.class_model, toy, "c", **QUICK)
@@ -388,6 +399,7 @@ def test_a_name_of_several_classes_lists_them(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_another_class_image_or_strength_compiles_nothing(toy):
     others = photographs(seed=9)
     steps = {"steps": 3, "progress": False}
@@ -443,6 +455,7 @@ def test_stages_go_on_from_each_other_and_replay_to_the_bit(toy, tmp_path):
         drive(fv.invert, toy, "relu", PHOTOGRAPHS, preset="ijcv2016", steps=7, snapshots=8)
 
 
+@pytest.mark.thorough
 def test_plug_in_replays_over_all_its_sizes(toy, tmp_path, monkeypatch):
     whole = methods.plug_in
 
@@ -460,6 +473,7 @@ def test_plug_in_replays_over_all_its_sizes(toy, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.images, result.images)
 
 
+@pytest.mark.thorough
 def test_others_replay_to_the_bit(toy, tmp_path):
     mask = np.zeros((1, *TOY_SIZE), np.float32)
     mask[:, 3:8, 5:10] = 1
@@ -493,6 +507,7 @@ def test_an_interrupt_ends_the_run_and_not_its_stage_alone(toy, tmp_path, monkey
     np.testing.assert_array_equal(again.images, result.images)
 
 
+@pytest.mark.thorough
 def test_a_nan_ends_the_run_with_what_there_was():
     def apply(params, image):
         return {"root": jnp.sqrt(0.6 - image)}
@@ -509,6 +524,7 @@ def test_a_nan_ends_the_run_with_what_there_was():
     assert len(runs_of(result.manifest)) == 1
 
 
+@pytest.mark.thorough
 def test_options_go_to_every_stage(toy):
     result = drive(
         fv.invert, toy, "relu", PHOTOGRAPHS[0], preset="ijcv2016", steps=7, draws=2,
@@ -523,6 +539,7 @@ def test_options_go_to_every_stage(toy):
 # ---- images and mistakes -------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_pictures_from_files_and_arrays_of_any_size(toy, tmp_path):
     levels = np.round(photographs(2, (12, 16)) * 255).astype(np.uint8)
     paths = [tmp_path / f"{i}.png" for i in range(2)]

@@ -68,6 +68,7 @@ def cosines(images):
     return rows @ gratings().reshape(4, -1).T
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("norms", "counts"), [((2.0,) * 4, (20,) * 4), (NORMS, COUNTS)], ids=["equal", "unequal"]
 )
@@ -111,6 +112,7 @@ def test_facets_are_made_again_from_their_file(four, tmp_path):
     assert page.read_text().count("Facet ") >= 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", ["nguyen2016_mean", "nguyen2016_centre"])
 def test_the_schedules_of_the_paper_keep_each_picture_at_its_template(preset):
     images = photographs((20,) * 4, 0)
@@ -121,6 +123,7 @@ def test_the_schedules_of_the_paper_keep_each_picture_at_its_template(preset):
     assert alike.max(1).min() > 0.4  # the denoising takes contrast
 
 
+@pytest.mark.thorough
 def test_small_groups_are_dropped_and_pictures_that_are_not_apart_are_named():
     images = photographs((30, 30, 3, 0), 0)
     with pytest.warns(fv.FacetWarning, match=r"1 of 3 groups have fewer than 5 .* \(3\)"):
@@ -198,6 +201,7 @@ def test_a_folder_and_its_index_have_the_same_facets(folder, tmp_path):
         fv.facets(model, "templates:0", made, 4, **OPTIONS)
 
 
+@pytest.mark.thorough
 def test_command(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)

@@ -32,6 +32,7 @@ def indices(made):
     return {one.name: one for one in made.indices}
 
 
+@pytest.mark.thorough
 def test_a_quadrature_pair_has_one_invariant_dimension(energy):
     phase = indices(energy)["phase"]
     assert phase.value > 0.95
@@ -68,6 +69,7 @@ def test_the_dimension_of_points_on_circles_and_spheres():
     assert error == pytest.approx(0)
 
 
+@pytest.mark.thorough
 def test_a_report_has_its_pictures_and_its_manifest(energy, tmp_path):
     page = fv.invariance_page(energy, tmp_path / "report", seed=0)
     text = page.read_text()
@@ -82,6 +84,7 @@ def test_a_report_has_its_pictures_and_its_manifest(energy, tmp_path):
     assert (page.parent / "diverse.json").exists()
 
 
+@pytest.mark.thorough
 def test_a_table_goes_on_where_it_was_left_and_a_unit_is_the_same_alone(units, tmp_path):
     chosen = [LINEAR, ENERGY, DEAD, RANDOM]
     options = {"steps": 120, "at_a_time": 2, "n": 2}
@@ -150,6 +153,7 @@ def test_mistakes_on_the_command_line(line, message, capsys, tmp_path, monkeypat
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_both_commands_write_what_they_say(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -187,6 +187,7 @@ def follow_paper(start, gradient, rates, rule):
     return np.array(path)
 
 
+@pytest.mark.thorough
 def test_steps_of_ijcv2016_are_the_papers():
     size, channels = (12, 16), 3
     model, w = linear(size, channels)
@@ -210,6 +211,7 @@ def test_steps_of_ijcv2016_are_the_papers():
     assert np.abs(path[-1] - levels(start)).max() > 20
 
 
+@pytest.mark.thorough
 def test_ijcv2016_ends_near_the_minimum_of_the_papers_energy():
     # An orthogonal mixture, which an image is known from, up to the prior.
     size = (6, 7)
@@ -273,6 +275,7 @@ def first_images(recipe, model, count=4):
     return image, levels(jax.vmap(lambda key: image.decode(image.init(key)))(keys))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("channels", [1, 3])
 def test_first_images_have_the_papers_spread(channels):
     model, _ = linear((60, 70), channels)
@@ -297,6 +300,7 @@ def test_first_images_have_the_papers_spread(channels):
     assert np.std(x) == pytest.approx(255 / 20, rel=0.02)
 
 
+@pytest.mark.thorough
 def test_ijcv2016_keeps_the_norm_of_a_pixels_colours():
     model, _ = linear((6, 7), 3)
     image, _ = first_images(recipe_of("ijcv2016", model), model)
@@ -374,6 +378,7 @@ def test_metamer_steps_have_a_length_that_halves_seven_times():
     assert "exponential_decay(1.0, 3000, 0.5" in lengths
 
 
+@pytest.mark.thorough
 def test_metamer_passes_the_gradient_whole_at_the_layers_own_rectifier():
     # Off at the start, and on in the target: the true gradient is 0.
     def apply(_, image):
@@ -440,6 +445,7 @@ def test_plug_in_shows_small_images_to_a_network_that_takes_them(grey, tokens):
     assert sizes(linear((12, 16), 1)[0], "layer1") == [(12, 16)] * 7
 
 
+@pytest.mark.thorough
 def test_a_stage_of_plug_in_pastes_the_picture_before_into_noise(grey, short_plug_in):
     result = fv.class_model(
         grey, [1, 2], preset="plug_in", steps=14, snapshots=[2, 3], optimizer="sgd(0.0)",
@@ -578,6 +584,7 @@ def check(result, model):
 MAP, TOKENS = ("grey", "half"), ("tokens", "block0")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("preset", "network", "layer"),
     [
@@ -598,6 +605,7 @@ def test_every_inversion_works_everywhere(preset, network, layer, request, short
     assert result.evidence["relative_error"].shape == (1,)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "preset", sorted(methods.presets("class model").keys() - {"maco", "exp_maximization"})
 )
@@ -610,6 +618,7 @@ def test_maco_has_no_magnitudes_of_grey_images(grey):
         fv.class_model(grey, 1, preset="maco", progress=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("preset", "network", "layer"), [("ijcv2016", *MAP), ("modern", *TOKENS)])
 def test_caricatures_work_on_maps_and_tokens(preset, network, layer, request):
     model = request.getfixturevalue(network)
@@ -617,6 +626,7 @@ def test_caricatures_work_on_maps_and_tokens(preset, network, layer, request):
     check(fv.caricature(model, layer, aim, preset=preset, steps=2, progress=False), model)
 
 
+@pytest.mark.thorough
 def test_accentuation_works_on_tokens(tokens):
     aim = images(tokens.input.size, 3)[0]
     options = {"layer": "block0", "steps": 2, "transform": "none", "progress": False}
@@ -643,6 +653,7 @@ def test_scene_of_a_layer(grey, tokens):
 # ---- what is seen in the pictures ----------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_maco_keeps_the_magnitudes_of_natural_images(toy):
     result = fv.class_model(toy, [1, 3], preset="maco", steps=12, progress=False)
     run = last_run(result.manifest)
@@ -666,6 +677,7 @@ def test_maco_keeps_the_magnitudes_of_natural_images(toy):
         np.testing.assert_allclose(found, np.stack([wanted, wanted]), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layer", ["block1", "block3"])
 def test_modern_inversions_leave_what_a_layer_does_not_see_smooth(lite0, layer):
     # At block1 a checkerboard of 3.4 and 4.0 levels, were all coefficients moved alike.

@@ -54,6 +54,7 @@ def _codes(model, prior, rule, n=2, steps=400, scale=1.0, seed=0, weight=1.0):
     return found.params["code"]
 
 
+@pytest.mark.thorough
 def test_without_a_prior_a_chain_ends_at_the_mode_and_with_a_large_one_at_fixed_points(gaussian):
     np.testing.assert_allclose(_codes(gaussian, 0.0, "sgd(0.1)"), [_T, _T], atol=1e-4)
     # The fixed point of ε1·(EG − 1)h + (t − h) = 0, and of EG alone: 0.
@@ -64,6 +65,7 @@ def test_without_a_prior_a_chain_ends_at_the_mode_and_with_a_large_one_at_fixed_
     assert np.abs(large).max() < 0.01
 
 
+@pytest.mark.thorough
 def test_with_noise_mean_and_covariance_are_those_of_the_closed_form(gaussian):
     """h' = h + r·(ε1·(EG − 1)h + t − h) + s·noise is linear: its stationary law is known."""
     prior, rate, sd, n = 0.5, 0.2, 0.3, 4000
@@ -100,6 +102,7 @@ def sevens():
     return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.3, seed=1, progress=False)
 
 
+@pytest.mark.thorough
 def test_samples_of_the_shipped_generator_are_of_their_class(sevens):
     assert sevens.names == ("7", "3")
     assert sevens.result.images.shape == (6, 28, 28, 1)
@@ -111,6 +114,7 @@ def test_samples_of_the_shipped_generator_are_of_their_class(sevens):
     assert figures["distance"] > 0
 
 
+@pytest.mark.thorough
 def test_the_context_of_a_hole_is_unchanged_to_the_bit(sevens):
     image = sevens.images[0]
     hole = np.zeros((28, 28))
@@ -188,6 +192,7 @@ def test_weights_of_another_generator_and_codes_of_another_shape_are_refused(tmp
 # ---- conditions
 
 
+@pytest.mark.thorough
 def test_the_authors_log_p_leaves_out_what_the_other_logits_do():
     """Of a linear softmax the gradient is known: W_k − Σ p_j·W_j, and theirs (1 − p_k)·W_k."""
     weights = np.float32(_rng.normal(size=(16, 4)))

@@ -40,6 +40,7 @@ def test_the_attribution_is_the_gradient_of_the_score_by_the_layer(model, images
         np.testing.assert_array_equal(found[layer], values)
 
 
+@pytest.mark.thorough
 def test_a_facet_counts_what_the_unit_asks_for_and_its_gradient_is_by_the_layer(model, images):
     probe = RNG.normal(size=6).astype(np.float32)
     network, facet = fv.attributed(model, "logits:1", ["a"]), fv.Facet("a", probe)
@@ -55,6 +56,7 @@ def test_a_facet_counts_what_the_unit_asks_for_and_its_gradient_is_by_the_layer(
     np.testing.assert_allclose(gradient, wanted @ WEIGHTS["a"].T, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_picture_of_a_facet_and_another_unit_of_the_layer_compiles_nothing(model):
     facet = fv.Facet("a", np.eye(6, dtype=np.float32)[2])
 

@@ -154,6 +154,7 @@ def test_the_best_score_is_that_of_the_data_remembered():
     assert (score(model, IMAGES**2, prior) < -0.5).all()
 
 
+@pytest.mark.thorough
 def test_ascent_on_the_prior_alone_brings_the_statistics_back():
     model = remembering(IMAGES)
     prior = fv.batch_norm_prior(model)

@@ -48,6 +48,7 @@ class VAE(nn.Module):
         return nn.Dense(3, name="decoder")(z), mean, logvar
 
 
+@pytest.mark.thorough
 def test_a_key_is_data():
     module = VAE()
     variables = module.init(KEY, image(), KEY)
@@ -74,6 +75,7 @@ class Drawing(nn.Module):
         return mean + (noise if self.used else 0)
 
 
+@pytest.mark.thorough
 def test_linen_that_draws_has_a_fixed_seed():
     module = Drawing()
     variables = module.init({"params": KEY, "latent": KEY}, image())
@@ -163,6 +165,7 @@ def test_nnx_that_draws_has_its_own_state():
     assert len({model.digest, seeded.digest}) == 2
 
 
+@pytest.mark.thorough
 def test_what_never_uses_its_key_is_not_random():
     class Rows(nnx.Module):
         def __init__(self, rngs):
@@ -205,6 +208,7 @@ class CLIP(nn.Module):
         }
 
 
+@pytest.mark.thorough
 def test_a_text_beside_the_image():
     module, ids = CLIP(), jnp.arange(10).reshape(5, 2)
     x = np.moveaxis(image(), -1, 1)
@@ -256,6 +260,7 @@ class Conditioned(nnx.Module):
         return self.down(jnp.concatenate([sample, sample], -1)).mean((1, 2))
 
 
+@pytest.mark.thorough
 def test_arrays_of_one_are_repeated_where_they_must_be():
     module = Conditioned(nnx.Rngs(0))
     text, low = (np.ones(shape, np.float32) for shape in ((1, 3, 8), (1, *SIZE, 3)))
@@ -368,6 +373,7 @@ def test_what_is_no_activation_is_left_out_everywhere(kind, inside):
     assert model.left_out[f"{before}{names[5]}"] == "a Normal, no array"
 
 
+@pytest.mark.thorough
 def test_where_the_class_scores_are():
     class Heads(nnx.Module):
         def __init__(self, rngs):
@@ -441,6 +447,7 @@ def test_sown_values_and_other_methods_are_layers():
     assert_close(acts["attention/attention_weights"], weights)
 
 
+@pytest.mark.thorough
 def test_layers_are_printed_as_they_can_be_typed(capsys, monkeypatch, tmp_path):
     (tmp_path / "oddnets.py").write_text(
         "import jax.numpy as jnp, featvis as fv\n"
@@ -469,6 +476,7 @@ def test_layers_are_printed_as_they_can_be_typed(capsys, monkeypatch, tmp_path):
 # ---- programs as people write them ---------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_numbers_that_are_computed_with_jax():
     class Swin(nn.Module):
         @nn.compact
@@ -488,6 +496,7 @@ def test_numbers_that_are_computed_with_jax():
     assert_close(model(image())["logits"], module.apply(variables, image()))
 
 
+@pytest.mark.thorough
 def test_blocks_stacked_for_a_scan():
     class Block(nn.Module):
         @nn.compact

@@ -44,6 +44,7 @@ def test_each_sees_the_picture_as_it_would_alone(two):
     assert joined.digest != fv.join({"x": two[1], "y": two[0]}).digest
 
 
+@pytest.mark.thorough
 def test_an_objective_of_both_is_the_sum_of_theirs(two):
     joined = fv.join({"x": two[0], "y": two[1]})
     result = fv.synthesize(

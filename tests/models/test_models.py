@@ -38,6 +38,7 @@ def probabilities(lite0):
     return jax.nn.softmax(lite0(pictures)["logits"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("picture", "label", "probability"),
     [
@@ -93,6 +94,7 @@ def images():
     return np.random.default_rng(0).uniform(size=(2, 33, 47, 3)).astype(np.float32)
 
 
+@pytest.mark.thorough
 def test_taps_are_what_their_names_say(lite0, images):
     acts = lite0(images)
     assert list(acts) == list(lite0.layers((33, 47)))
@@ -116,6 +118,7 @@ def test_images_of_a_batch_do_not_meet(lite0, images):
     assert not np.allclose(before[1], after[1])
 
 
+@pytest.mark.thorough
 def test_plain_convolutions_agree(lite0, images, monkeypatch):
     ours = lite0(images)["block6"]
     monkeypatch.setattr(kernels, "on_cpu", lambda: False)
@@ -167,6 +170,7 @@ def test_a_second_load_recompiles_nothing(lite0):
     assert featvis.loading.load("efficientnet_lite0") is featvis.loading.load("efficientnet_lite0")
 
 
+@pytest.mark.thorough
 def test_a_model_is_part_of_anyones_program(toy):
     image = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     layer, expected = next(iter(toy(image).items()))

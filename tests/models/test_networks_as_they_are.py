@@ -368,6 +368,7 @@ def conv(x, w, layout="NCHW", **options):
     return jax.lax.conv_general_dilated(x, w, dimension_numbers=dims, **options)
 
 
+@pytest.mark.thorough
 def test_only_maps_with_channels_first_are_turned():
     """The network's own values, turned by hand where they are maps (n, c, h, w), and only there."""
     rng = np.random.default_rng(0)
@@ -438,6 +439,7 @@ class Transposing(nn.Module):
         return tokens.mean(1), x.transpose(0, 3, 1, 2)
 
 
+@pytest.mark.thorough
 def test_a_network_that_takes_channels_first_and_works_with_channels_last():
     module = Transposing()
     variables = module.init(jax.random.key(0), nchw(image()))

@@ -127,6 +127,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_well_known_structure(name):
     module, call, rngs, (layer, shape), result = NETWORKS[name]

@@ -84,6 +84,7 @@ def convnext():
     return eqx.nn.make_with_state(ConvNeXt)(jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_equinox(convnext):
     import equinox as eqx
 
@@ -150,6 +151,7 @@ def resnet():
     return transformed, params, state
 
 
+@pytest.mark.thorough
 def test_haiku(resnet):
     transformed, params, state = resnet
     model = fv.from_haiku(
@@ -169,6 +171,7 @@ def test_haiku(resnet):
         fv.from_haiku(transformed, params, input=fv.Input(size=SIZE))
 
 
+@pytest.mark.thorough
 def test_haiku_that_draws_and_haiku_without_keys():
     hk = pytest.importorskip("haiku")
 
@@ -214,6 +217,7 @@ def keras():
     return module
 
 
+@pytest.mark.thorough
 def test_keras(keras):
     network = keras.applications.MobileNetV2(
         weights=None, input_shape=(32, 32, 3), alpha=0.35, classes=4
@@ -238,6 +242,7 @@ def test_keras(keras):
     assert_close(acts["block_2_add"], inner)
 
 
+@pytest.mark.thorough
 def test_keras_of_several_inputs_and_models_in_models(keras):
     layers = keras.layers
     backbone = keras.Sequential(

@@ -152,6 +152,7 @@ def test_linen_submodules_are_layers_by_their_path(linen):
     np.testing.assert_allclose(found["blocks_1/BatchNorm_0"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_unit_of_ones_own_network_is_synthesized(net, tmp_path):
     result = fv.synthesize(net, "blocks_1:3 - 0.01*tv", steps=8, progress=False)
     assert result.images.shape == (1, *SIZE, 3)
@@ -438,6 +439,7 @@ class Convolutions(nnx.Module):
         return self.dilated(x)
 
 
+@pytest.mark.thorough
 def test_convolutions_of_ones_own_network_run_on_our_kernels():
     module = Convolutions(nnx.Rngs(0))
     model = fv.from_nnx(module, input=fv.Input(size=(33, 33)))
@@ -607,6 +609,7 @@ def test_what_is_not_of_the_images_is_no_layer():
     }
 
 
+@pytest.mark.thorough
 def test_equinox():
     equinox = pytest.importorskip("equinox")
 
@@ -687,6 +690,7 @@ def test_inputs_that_make_no_sense(fields, message):
         fv.Input(**fields)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(channels, tmp_path):
     model = fv.from_nnx(Net(nnx.Rngs(0), channels), input=fv.Input(size=SIZE, channels=channels))
@@ -699,6 +703,7 @@ def test_other_numbers_of_channels(channels, tmp_path):
     np.testing.assert_array_equal(again.images, result.images)
 
 
+@pytest.mark.thorough
 def test_frozen_channels_stay_what_they_are_under_any_optimizer():
     model = fv.from_nnx(Net(nnx.Rngs(0), 4), input=fv.Input(size=SIZE, channels=4))
     start = image(4, count=1)
@@ -799,6 +804,7 @@ def test_refused(build, message):
         build()
 
 
+@pytest.mark.thorough
 def test_linen_that_is_not_in_inference_mode_says_what_to_pass(linen):
     module, variables = linen
     with pytest.raises(fv.InputError, match=r"changes its variables.*call=\{'train': False\}"):
@@ -894,6 +900,7 @@ def test_factories_that_do_not_work(name, weights, message, place):
         fv.load(name, weights)
 
 
+@pytest.mark.thorough
 def test_a_picture_never_makes_us_import(place, monkeypatch):
     result = fv.synthesize("mynets:factory", "conv:1", steps=2, progress=False)
     path = result.save(place / "unit.png")

@@ -117,6 +117,7 @@ def test_replay_of_a_target_is_the_same_to_the_bit(toy, matched, tmp_path):
     assert again.save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_replay_of_several_targets_one_an_image(toy):
     a = fv.target(toy, "conv", photographs(2, 1), "a")
     b = fv.target(toy, "conv", photographs(2, 2), "b")
@@ -296,6 +297,7 @@ def test_a_damaged_array_is_one_line(toy, matched, packed):
 # ---- evidence ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_match_of_a_target_is_compared_with_natural_images(toy, tmp_path):
     natural = photographs(5, 9)
     for i, image in enumerate(natural):

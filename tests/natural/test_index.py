@@ -383,6 +383,7 @@ def test_commands(network, folder, tmp_path, capsys, monkeypatch):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_percentile_among_an_index_is_that_among_the_images(whole, network, folder):
     made = fv.synthesize(
         network, "2*conv:[0, 4] - tv + logits:2", steps=3, transform="none", progress=False
@@ -397,6 +398,7 @@ def test_a_percentile_among_an_index_is_that_among_the_images(whole, network, fo
         fv.compare_with_natural(other, whole)
 
 
+@pytest.mark.thorough
 def test_the_weight_of_a_maximisation_is_that_of_natural_images(whole, network):
     at = fv.methods.setting_of(network, "logits", TOY_SIZE, None)
     most = whole.extremes("logits", 1)["highest"][0]

@@ -69,6 +69,7 @@ def theory(count, side):
         )
 
 
+@pytest.mark.thorough
 def test_fields_of_a_chain_are_those_of_theory(network, fields):
     shapes = network.layers(SIZE)
     for axis, name in ((0, "rows"), (1, "columns")):

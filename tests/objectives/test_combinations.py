@@ -74,6 +74,7 @@ def test_a_product_is_of_scores_and_flat() -> None:
         assert ob.parse(str(one)) == one
 
 
+@pytest.mark.thorough
 def test_groups_are_batches_of_their_own() -> None:
     distance = [
         ob.MinDistance("maps")({"maps": MAPS[s]}, PIXELS[s]) for s in np.split(np.arange(4), 2)
@@ -84,6 +85,7 @@ def test_groups_are_batches_of_their_own() -> None:
     assert not ob.separable(ob.InGroups(A, 2))
 
 
+@pytest.mark.thorough
 def test_whitening_is_a_change_of_the_basis() -> None:
     v = np.array([1.0, -2.0, 0.5])
     s = np.asarray(ob.precision(MAPS, ridge=0.0))
@@ -99,6 +101,7 @@ def test_whitening_is_a_change_of_the_basis() -> None:
         agree(ob.WhitenedDirection("maps", v, np.eye(3), power=power), same, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_pattern_of_one_position_is_a_direction_there() -> None:
     v = np.array([1.0, -2.0, 0.5])
     for power in (0.0, 2.0):

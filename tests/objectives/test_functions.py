@@ -21,6 +21,7 @@ def run(toy, objective, **options):
     return fv.synthesize(toy, objective, fv.Pixels(TOY_SIZE), **options)
 
 
+@pytest.mark.thorough
 def test_a_function_is_the_objective_that_it_computes(toy):
     with Compiled() as compiled:
         found = run(toy, channel, seed=[1, 2])

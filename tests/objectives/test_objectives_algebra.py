@@ -71,6 +71,7 @@ def test_mask_of_images() -> None:
     assert np.array([True, False, True]) * A == [1, 0, 1] * A
 
 
+@pytest.mark.thorough
 def test_weights_may_be_traced() -> None:
     values = np.asarray(A(ACTS, IMAGE))
 

@@ -252,6 +252,7 @@ def test_another_layer_or_option_retraces() -> None:
     assert len(structures) == 6
 
 
+@pytest.mark.thorough
 def test_vmap_over_an_index_is_the_list_of_indices() -> None:
     one = jax.vmap(lambda i, a: ob.Channel("late", i)({"late": a[None]}, None)[0])(
         jnp.arange(COUNT), ACTS["late"]

@@ -86,6 +86,7 @@ def test_direction() -> None:
     agree(several, dot.mean((1, 2)) * [1, 2, -1])
 
 
+@pytest.mark.thorough
 def test_a_dead_map_has_a_finite_gradient() -> None:
     dead = jnp.zeros((2, 4, 6, 5))
     for objective in (
@@ -253,6 +254,7 @@ def test_a_change_is_what_the_prior_says_of_the_difference() -> None:
     np.testing.assert_array_equal(ob.Change(prior, before)({}, before), 0)
 
 
+@pytest.mark.thorough
 def test_tone_is_of_the_mean_and_the_deviation_of_each_channel() -> None:
     x = RNG.uniform(size=(3, 5, 4, 3)).astype(np.float32)
     mean, deviation = x.mean((1, 2)), x.std((1, 2))
@@ -352,6 +354,7 @@ def test_total_variation_of_edges() -> None:
         agree(ob.TotalVariation(beta), 0.5**beta / 6, image=edge)
 
 
+@pytest.mark.thorough
 def test_norms() -> None:
     flat = np.broadcast_to([0.5, 0.1, 0.8], (2, 8, 6, 3))
     agree(ob.L1(), 0.7 / 3, image=flat)

@@ -591,6 +591,7 @@ def test_every_class_with_a_name_is_fuzzed() -> None:
     assert set(CLASSES) == ours
 
 
+@pytest.mark.thorough
 @fuzzed
 @given(objectives)
 def test_parse_reads_what_str_writes(objective: ob.Objective) -> None:
@@ -641,6 +642,7 @@ def test_any_heap_of_pieces(text: str) -> None:
     either_an_objective_or_a_parse_error(text)
 
 
+@pytest.mark.thorough
 @fuzzed
 @given(objectives.map(str), st.data())
 def test_valid_texts_with_a_fault(text: str, data: st.DataObject) -> None:

@@ -11,6 +11,7 @@ from featvis.optimizers import denoised_ascent
 from featvis.optimizers.denoising import denoised
 
 
+@pytest.mark.thorough
 def test_denoising_goes_to_the_least_of_its_energy():
     """Of a square under noise: as scikit-image's, whose weight is half of one over ours."""
     rng = np.random.default_rng(0)
@@ -22,6 +23,7 @@ def test_denoising_goes_to_the_least_of_its_energy():
     np.testing.assert_allclose(found[..., 0], expected, atol=5e-3)
 
 
+@pytest.mark.thorough
 def test_a_step_is_along_the_gradient_over_its_mean_size():
     rule = denoised_ascent(2.55, 1e9)  # next to no denoising
     x = {"pixels": jnp.zeros((4, 5, 3))}

@@ -202,6 +202,7 @@ def test_metamer_steps_have_a_length_that_halves():
     np.testing.assert_allclose(steps[0], -first / np.linalg.norm(first), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_rule_drives_the_loop():
     model = fv.from_function(lambda _, x: {"pixels": x}, {}, input=fv.Input((4, 5)))
     target = np.random.default_rng(1).uniform(0.3, 0.7, (1, 4, 5, 3)).astype(np.float32)
@@ -253,6 +254,7 @@ def test_bad_arguments_are_input_errors(make, message):
 # ---- noise ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_noise_is_of_each_image_and_step_and_of_the_seed(toy):
     """With a gradient of nothing an image walks at random: the steps are normal, and its own."""
     options = {"optimizer": "chain(scale(0.0), gaussian_noise(0.001))", "transform": "none"}
@@ -302,6 +304,7 @@ def test_a_whole_batch_has_one_scale():
     assert not still["a"].any()
 
 
+@pytest.mark.thorough
 def test_what_images_share_and_the_scale_of_a_batch_in_a_run(toy):
     own = fv.Pixels(networks.TOY_SIZE)
     unit = fv.Channel("conv", [0, 3])

@@ -30,6 +30,7 @@ def index(tmp_path_factory, toy):
     return report.write(seed=0, arguments={"path": "a/long/path" * 30})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_page_fits_the_screen(browser, index, show, size):
     show(index, size)

@@ -64,6 +64,7 @@ def made(toy):
     return run(toy, latent())
 
 
+@pytest.mark.thorough
 def test_weights_of_50_megabytes_are_data_of_one_program(toy):
     first, second = (latent(seed, WIDE) for seed in (0, 1))
     assert first.weights.nbytes > 49e6
@@ -94,6 +95,7 @@ def test_weights_are_no_constants_of_the_program_of_the_steps(toy):
     assert all(np.size(c) < 100 for one in [traced, *inner] for c in one.consts)
 
 
+@pytest.mark.thorough
 def test_an_identity_decoder_is_pixels_to_the_bit(toy):
     # Adam's roots are fused with what is before them, and rounded as the compiler fuses.
     options = {"seed": [4, 9], "steps": 5, "optimizer": "sgd(0.1)"}
@@ -129,6 +131,7 @@ def test_text_names_data_by_digest_and_repr_by_shape():
     assert str(fv.Pixels((4, 4))) == repr(fv.Pixels((4, 4)))
 
 
+@pytest.mark.thorough
 def test_pytrees_and_numbers_are_data_too(toy):
     tree = {"a": {"kernel": np.ones((2, NUMBERS), np.float32)}, "b": np.zeros(NUMBERS, np.float32)}
     way = Two(TOY_SIZE, layers=tree)
@@ -145,6 +148,7 @@ def test_pytrees_and_numbers_are_data_too(toy):
     assert compiled.steps == 1
 
 
+@pytest.mark.thorough
 def test_a_small_array_is_kept_and_replayed(toy, made, tmp_path):
     again = fv.replay(made.save(tmp_path / "unit.png"), model=toy, progress=False)
     np.testing.assert_array_equal(again.images, made.images)

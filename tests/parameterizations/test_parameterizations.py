@@ -189,6 +189,7 @@ def test_the_base_class_is_abstract():
         Parameterization((8, 8))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "case",
     [Pixels((64, 48)), BoundedPixels((64, 48)), Fourier((64, 48)), Pyramid((64, 48))],
@@ -300,6 +301,7 @@ def test_pyramid_levels_halve_upwards():
     assert [grids[f"level{k}"].shape for k in range(4)] == shapes
 
 
+@pytest.mark.thorough
 def test_cppn_learns_xor():
     case = CPPN((16, 24), 1, hidden=12, layers=3)
     y, x = np.mgrid[:16, :24]
@@ -320,6 +322,7 @@ def test_cppn_learns_xor():
     assert float(((image > 0.5) == (target > 0.5)).mean()) > 0.97
 
 
+@pytest.mark.thorough
 def test_cppn_decodes_the_same_network_at_another_size():
     params = CPPN((5, 5), 1, hidden=4, layers=2).init(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.3, params)
@@ -345,6 +348,7 @@ def test_maco_magnitude_before_squashing_is_the_template(size, channels):
     np.testing.assert_allclose(np.abs(np.fft.rfft2(planes)), template, rtol=5e-4, atol=5e-4)
 
 
+@pytest.mark.thorough
 def test_maco_default_is_well_exposed():
     case = MaCo((96, 128))
     images = jnp.stack([case.decode(case.init(jax.random.key(seed))) for seed in range(4)])
@@ -353,6 +357,7 @@ def test_maco_default_is_well_exposed():
     assert float(((images < 0.02) | (images > 0.98)).mean()) < 0.01
 
 
+@pytest.mark.thorough
 def test_maco_template_comes_back_from_images_that_have_it():
     truth = ((-0.3, -1.9, -1.1, 0.02), (0.4, -2.5, -0.9, 0.03), (-0.2, -2.6, -1.0, 0.01))
     case = MaCo((32, 40), template=truth)
@@ -371,6 +376,7 @@ def test_maco_cannot_represent_a_photograph():
     assert float(jnp.abs(case.decode(case.encode(target)) - target).mean()) > 0.05
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shape", [(8, 10, 3), (9, 7, 3), (6, 5, 1)])
 def test_phases_of_an_image_give_it_back_and_others_keep_its_magnitudes(shape):
     image = np.random.default_rng(0).uniform(0.02, 0.98, shape).astype(np.float32)
@@ -394,6 +400,7 @@ def test_phases_refuse_magnitudes_of_another_size():
         Phases.of(np.zeros((2, 8, 8, 3), np.float32))
 
 
+@pytest.mark.thorough
 def test_frozen_channels_are_the_given_ones():
     case = FrozenChannels((5, 7), 4, free=Pixels((5, 7), 2), frozen=[3, 0])
     image = random_image(case)
@@ -444,6 +451,7 @@ def test_upsampled_is_bilinear_between_half_pixel_centres_with_the_edge_repeated
     np.testing.assert_allclose(image[..., 0], [row, row], atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_upsampled_white_is_no_whiter_than_white():
     whites = [np.full((length, 41 - length, 1), 0.5, np.float32) for length in range(1, 40)]
 
@@ -463,6 +471,7 @@ def test_upsampled_pixels_are_linear():
     np.testing.assert_allclose(both, 2 * one - 0.5 * two, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_upsampled_starts_from_the_nearest_image_it_can_show():
     case = Upsampled((16, 24), of=BoundedPixels((4, 6)))
     y, x = np.mgrid[:16, :24]
@@ -519,6 +528,7 @@ def test_upsampled_that_makes_no_sense(fields, message):
         Upsampled(**{"size": (8, 8), **fields})
 
 
+@pytest.mark.thorough
 def test_framed_pastes_a_picture_into_the_middle_of_its_noise():
     of = BoundedPixels((9, 12), 2, noise="uniform", sd=0.288)
     case, key = Framed((9, 12), of=of, frame=(3, 4)), jax.random.key(5)
@@ -562,6 +572,7 @@ def test_framed_that_makes_no_sense(fields, message):
 # ---- a fixed norm
 
 
+@pytest.mark.thorough
 def test_a_fixed_norm_is_kept_at_any_contrast_and_within_the_box():
     rng = np.random.default_rng(0)
     for contrast in (0.05, 0.3, 0.45):
@@ -580,6 +591,7 @@ def test_a_fixed_norm_is_kept_at_any_contrast_and_within_the_box():
     assert np.all(np.delete(found.ravel(), 0) == 0.5)
 
 
+@pytest.mark.thorough
 def test_the_gradient_at_a_fixed_norm_has_no_part_along_it():
     case, rng = FixedNorm((6, 6), 1, contrast=0.1), np.random.default_rng(1)
     z, w = (jnp.asarray(rng.normal(size=(6, 6, 1)), jnp.float32) for _ in range(2))
@@ -607,6 +619,7 @@ def test_fixed_norms_that_there_are_not(fields, message):
         FixedNorm((4, 4), 1, **fields)
 
 
+@pytest.mark.thorough
 def test_a_shared_part_is_added_before_the_sigmoid():
     case = Shared((8, 8), of=Pixels((8, 8), 1))
     assert (case.grid, case.shared, case.channels) == ((1, 1), {"shared"}, 1)

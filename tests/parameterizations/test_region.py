@@ -25,6 +25,7 @@ def changed(toy):
     return run(toy, way, init=PHOTOGRAPHS, optimizer="sgd(0.01)")
 
 
+@pytest.mark.thorough
 def test_the_rest_is_the_image_and_the_part_climbs(toy, changed):
     # A linear unit: each step adds its weights, in the box alone.
     wanted = PHOTOGRAPHS.copy()

@@ -63,6 +63,7 @@ def same(source, result, model):
 # ---- what is shared ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_thousand_photographs_are_beside_the_picture(model, thousand, tmp_path):
     path = thousand.save(tmp_path / "sheet")
     with Image.open(path) as picture:
@@ -80,6 +81,7 @@ def test_a_thousand_photographs_are_beside_the_picture(model, thousand, tmp_path
     same(path.with_suffix(".json"), thousand, model)
 
 
+@pytest.mark.thorough
 def test_pictures_do_not_grow_with_their_number(model, thousand, tmp_path):
     def size(result):
         folder = tmp_path / str(len(result))
@@ -96,6 +98,7 @@ def test_pictures_do_not_grow_with_their_number(model, thousand, tmp_path):
     same(path, thousand[3], model)
 
 
+@pytest.mark.thorough
 def test_runs_that_are_long_are_shared_too(model, tmp_path):
     vectors = np.random.default_rng(0).normal(size=(4500, 3)).astype(np.float32)
     result = fv.synthesize(model, fv.Direction("mean", vectors), PIXELS, **OPTIONS)
@@ -152,6 +155,7 @@ def test_a_damaged_shared_file_is_as_good_as_none(model, tmp_path, kind):
     same(path, result, model)
 
 
+@pytest.mark.thorough
 def test_runs_that_go_on_from_each_other(model, tmp_path):
     # Of 600 as of 30, which take less time.
     result = fv.synthesize(model, "mean:1", PIXELS, **OPTIONS)
@@ -239,6 +243,7 @@ def _places(value, path=()):
             yield from _places(one, (*path, key))
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.VersionWarning")
 @given(st.data())
 @settings(

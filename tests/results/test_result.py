@@ -48,6 +48,7 @@ def replayed(source, toy, **options):
 # ---- replay --------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -75,6 +76,7 @@ def test_replay_of_a_continued_run(toy, one, tmp_path):
     np.testing.assert_array_equal(replayed(continued.manifest, toy).images, continued.images)
 
 
+@pytest.mark.thorough
 def test_replay_of_one_image_of_a_batch(toy, three):
     again = replayed(three[1].manifest, toy)
     assert len(again) == 1
@@ -82,6 +84,7 @@ def test_replay_of_one_image_of_a_batch(toy, three):
     assert again.manifest == three[1].manifest
 
 
+@pytest.mark.thorough
 def test_replay_of_a_plateau_takes_as_many_steps(toy):
     result = run(toy, steps=200, patience=5, optimizer="sgd(1e-9)")
     assert result.stopped == ("plateau",)
@@ -95,6 +98,7 @@ def test_replay_says_when_versions_differ(toy, one):
     np.testing.assert_array_equal(again.images, one.images)
 
 
+@pytest.mark.thorough
 def test_an_optimizer_without_text_must_be_given_again(toy):
     optimizer = optax.sgd(0.1)
     result = run(toy, optimizer=optimizer)
@@ -109,6 +113,7 @@ def test_an_optimizer_that_is_in_the_manifest_is_not_given_again(toy, one):
         replayed(one.manifest, toy, optimizer=optax.sgd(0.1))
 
 
+@pytest.mark.thorough
 def test_numbers_of_numpy_are_plain_in_the_manifest(toy):
     four = np.int64(4)
     result = run(toy, steps=four, draws=four, patience=four, batch=np.int64(1), seed=four)

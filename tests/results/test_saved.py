@@ -36,6 +36,7 @@ def other(toy):
 # ---- slices --------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_slice_is_of_its_own_units(three):
     some = three[1:]
     assert len(some) == 2
@@ -76,6 +77,7 @@ def test_a_run_goes_on_from_a_slice(toy, three):
 # ---- joined --------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_joined_results_keep_their_own(toy, three, other, tmp_path):
     both = fv.Result.join([three[1:], other])
     assert len(both) == 3
@@ -189,6 +191,7 @@ def test_a_loaded_joined_result(toy, three, other, tmp_path):
     assert found.joined[1].manifest == json.loads(json.dumps(other.manifest))
 
 
+@pytest.mark.thorough
 def test_targets_of_a_loaded_result_are_computed_when_asked_for(toy, tmp_path):
     image = np.full((*TOY_SIZE, 3), 0.25, np.float32)
     result = fv.invert(toy, "relu", image, steps=2, progress=False)
@@ -208,6 +211,7 @@ def test_images_of_other_channels_come_back(tmp_path):
     np.testing.assert_array_equal(np.round(found.images * 255), np.round(result.images * 255))
 
 
+@pytest.mark.thorough
 def test_what_was_not_saved_is_said(toy, three, tmp_path):
     path = three.save(tmp_path / "three")
     path.with_suffix(".json").unlink()

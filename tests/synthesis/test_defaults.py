@@ -18,6 +18,7 @@ SAID = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objective", SAID)
 def test_what_is_not_said_is_what_the_layers_ask_for(toy, objective):
     options = {"steps": 3, "progress": False}
@@ -27,6 +28,7 @@ def test_what_is_not_said_is_what_the_layers_ask_for(toy, objective):
     assert unsaid.manifest == said.manifest
 
 
+@pytest.mark.thorough
 def test_of_many_objectives_each_has_its_own(toy):
     objectives = ["conv:1", "logits:1", "conv:2"]
     options = {"steps": 3, "progress": False}

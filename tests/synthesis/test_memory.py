@@ -68,6 +68,7 @@ def test_an_objective_of_some_images():
     assert str(part) == str(expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [1, 2])
 def test_a_few_at_a_time_are_the_same_pictures(toy, monkeypatch, draws):
     first, *_ = toy.apply(toy.params, jnp.zeros((1, 16, 16, 3)))
@@ -92,6 +93,7 @@ class Likeness(Objective):
 
 
 # The objective reads no activation: its unit, so to speak, has no gradient.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_an_objective_sees_images_and_the_network_what_is_transformed(toy):
     pixels = np.full((16, 16, 3), 0.25, np.float32)
@@ -179,6 +181,7 @@ def test_images_of_an_objective_s_own_leave_the_network_in(toy, transform, count
     assert needs[0].of(count) == needs[1].of(count)
 
 
+@pytest.mark.thorough
 def test_a_manifest_is_refused_too(toy, small):
     made = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=1, progress=False)
     (run,) = made.manifest["runs"]
@@ -187,6 +190,7 @@ def test_a_manifest_is_refused_too(toy, small):
         fv.replay(large, model=toy)
 
 
+@pytest.mark.thorough
 def test_of_several_objectives_as_many_together_as_fit(toy, monkeypatch):
     options = {"steps": 1, "transform": "none", "progress": False}
     units = [f"conv:{i}" for i in range(6)]

@@ -144,6 +144,7 @@ def half(request: pytest.FixtureRequest) -> tuple[fv.Model, fv.Model]:
     return as_model(small, request.param), as_model(widened, request.param)
 
 
+@pytest.mark.thorough
 def test_what_is_measured_on_a_network_in_half_precision(half, tmp_path) -> None:
     model, copy = half
     given = photographs()
@@ -174,6 +175,7 @@ def test_what_is_measured_on_a_network_in_half_precision(half, tmp_path) -> None
     np.testing.assert_allclose(natural["natural_mean"], expected, **near)
 
 
+@pytest.mark.thorough
 def test_objectives_of_a_network_in_half_precision(half) -> None:
     model, copy = half
     given = photographs(1)
@@ -223,6 +225,7 @@ def made_by(kind: str, dtype: object) -> fv.Model:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["function", "nnx", "linen"])
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_own_networks_of_any_type(kind: str, dtype: str) -> None:
@@ -313,6 +316,7 @@ def test_transforms_under_all_checks(transform) -> None:
     assert {a.dtype for a in made} == {np.dtype("float32")}
 
 
+@pytest.mark.thorough
 def test_transforms_draw_the_same_under_all_checks() -> None:
     image, key = photographs(1)[0], jax.random.key(3)
     cheap = transforms.Compose((
@@ -363,6 +367,7 @@ def test_objectives_under_all_checks(case: Case) -> None:
 
 
 # In so few steps some units are not brought to life.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_all_drivers_under_all_checks(tmp_path) -> None:
     given = photographs()
@@ -397,6 +402,7 @@ def unchecked() -> fv.Result:
         return fv.synthesize(checked_model(), "relu:1", **RUN)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 @pytest.mark.parametrize(
     "check", [jax.debug_nans, jax.debug_infs, jax.enable_x64], ids=["nans", "infinities", "x64"]
@@ -409,6 +415,7 @@ def test_a_run_under_one_check_is_the_run_without(check, unchecked) -> None:
     np.testing.assert_array_equal(checked.steps, unchecked.steps)
 
 
+@pytest.mark.thorough
 def test_a_nan_of_the_network_is_our_error_under_the_checks() -> None:
     # Finite at first, and not from the second step on: from mid-grey the mean falls below.
     def apply(params: object, x: jax.Array) -> jax.Array:
@@ -563,6 +570,7 @@ def looping_network() -> fv.Model:
     return behind(loop)
 
 
+@pytest.mark.thorough
 def test_the_command_line_says_it_in_one_line(capsys, tmp_path) -> None:
     place = f"{__name__}:looping_network"
     assert app.main(["render", "--model", place, "late:1", "-o", str(tmp_path)]) == 2

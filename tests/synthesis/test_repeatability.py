@@ -94,6 +94,7 @@ def test_every_parameterization_is_here():
     assert classes - {"Parameterization"} == set(WAYS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WAYS)
 def test_of_every_parameterization(name):
     assert_one_picture(lambda: fv.synthesize(model(), "logits:3", WAYS[name], **SMALL))
@@ -141,6 +142,7 @@ def test_every_transform_is_here():
     assert found - {"Compose"} == used
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*MOVES, *transforms.PRESETS])
 def test_of_every_transform(name):
     transform = MOVES.get(name, name)
@@ -151,17 +153,20 @@ PHOTOGRAPH = np.random.default_rng(1).uniform(size=(*SIZE, 3)).astype(np.float32
 
 
 # As class model: each of its stages is a program to compile.
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", sorted({*fv.methods.presets("inversion")} - {"plug_in"}))
 def test_of_every_inversion(preset):
     steps = {**SMALL, "steps": 8}
     assert_one_picture(lambda: fv.invert(model(), "maps", PHOTOGRAPH, preset=preset, **steps))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", fv.methods.presets("caricature"))
 def test_of_every_caricature(preset):
     assert_one_picture(lambda: fv.caricature(model(), "maps", PHOTOGRAPH, preset=preset, **SMALL))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "preset", sorted({*fv.methods.presets("class model")} - {"exp_maximization"})
 )
@@ -176,6 +181,7 @@ def test_of_every_class_model(preset, monkeypatch):
     assert_one_picture(lambda: fv.class_model(model(), 3, preset=preset, **steps))
 
 
+@pytest.mark.thorough
 def test_of_accentuation():
     assert_one_picture(
         lambda: fv.accentuate(model(), "logits:3", PHOTOGRAPH, layer="maps", **SMALL)

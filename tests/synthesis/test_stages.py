@@ -68,6 +68,7 @@ def plain(toy, quick_to_compile):
 # ---- going on ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_ten_steps_and_ten_are_twenty(toy):
     # Plain gradient steps remember nothing, and without transforms nothing is drawn.
     objective = "layer('linear') - 50*l2"
@@ -87,6 +88,7 @@ def test_ten_steps_and_ten_are_twenty(toy):
     assert np.all(both.sensitivity < whole.sensitivity)
 
 
+@pytest.mark.thorough
 def test_another_parameterization_has_the_images_and_the_same_one_the_very_parameters(toy, plain):
     fourier = run(toy, UNITS, fv.Fourier(TOY_SIZE), **STILL, init=plain)
     np.testing.assert_allclose(fourier.images, plain.images, atol=1e-5)
@@ -151,6 +153,7 @@ def test_several_objectives_do_not_go_on_from_a_result(toy, small):
 # ---- the manifest --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_manifest_keeps_of_an_earlier_run_what_differs(small, large, third):
     first, second, last = third.manifest["runs"]
     assert [first] == small.manifest["runs"]
@@ -228,6 +231,7 @@ def test_an_interrupt_of_an_earlier_run_is_the_end(toy, large, monkeypatch):
     assert made == [4]
 
 
+@pytest.mark.thorough
 def test_what_failed_can_be_gone_on_from(toy):
     with pytest.raises(fv.NonFiniteError) as caught:
         run(toy, UNITS, fv.Pixels(TOY_SIZE), optimizer="chain(sgd(1e30), scale(1e30))")
@@ -262,6 +266,7 @@ def test_a_damaged_earlier_run_is_one_line(toy, large, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_hundreds_of_runs_are_saved_and_replayed(toy, tmp_path):
     """A run of one's own makes the keys of each other, and no picture is too deep for JSON."""
     options = {"progress": False, "transform": "none", "steps": 1}

@@ -34,6 +34,7 @@ def cosine(a, b):
 # ---- ground truths -------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_linear_unit_optimum_in_a_ball_is_its_weights(toy):
     # Erhan et al. 2009: the input of bounded norm that a linear unit likes most is w / |w|.
     ball = fv.BoundedPixels(TOY_SIZE, ball="l2", radius=2.0)
@@ -57,6 +58,7 @@ def test_linear_score_less_l2_has_its_optimum_at_w_over_two_lambda(toy):
 # ---- reproducibility -----------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_same_seed_same_picture_to_the_bit_and_another_seed_another(toy):
     a = run(toy, "conv:1", transform="affine", seed=3)
     b = run(toy, "conv:1", transform="affine", seed=3)
@@ -81,12 +83,14 @@ def test_how_steps_are_cut_into_chunks_does_not_change_the_picture(toy, monkeypa
     np.testing.assert_array_equal(whole.scores, cut.scores)
 
 
+@pytest.mark.thorough
 def test_an_image_does_not_depend_on_its_neighbours(toy):
     alone = run(toy, "conv:1", transform="affine")
     among = run(toy, "conv:[1, 2, 3]", transform="affine")
     np.testing.assert_allclose(among.images[0], alone.images[0], atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_one_seed_an_image_gives_each_the_picture_of_its_seed(toy):
     together = run(toy, "conv:1", transform="affine", seed=[5, 9])
     alone = run(toy, "conv:1", transform="affine", seed=9)
@@ -96,6 +100,7 @@ def test_one_seed_an_image_gives_each_the_picture_of_its_seed(toy):
 # ---- several draws of the transform --------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("draws", [1, 4])
 def test_a_score_is_the_mean_over_the_draws_of_its_step(toy, draws):
     # A linear unit: its score under noise is the clean one and its weights times the noise.
@@ -131,6 +136,7 @@ def test_the_gradient_is_the_mean_over_the_draws_too(toy):
     np.testing.assert_allclose(found.scores[0, 0], score, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_one_draw_is_the_default_and_the_evaluation_is_of_eight(toy):
     options = {"transform": "Noise(0.3)", "optimizer": "sgd(0.0)", "steps": 2}
     plain, one, four = (
@@ -143,6 +149,7 @@ def test_one_draw_is_the_default_and_the_evaluation_is_of_eight(toy):
     np.testing.assert_allclose(four.transformed_scores, plain.transformed_scores, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_dead_unit_comes_to_life_under_several_draws(toy):
     options = {"steps": 60, "optimizer": "adam(0.3)", "transform": "Noise(0.01)"}
     assert run(toy, "dead:1", fv.Pixels(TOY_SIZE), draws=2, **options).clean_scores[0] > 0.1
@@ -171,6 +178,7 @@ def test_a_weighted_match_is_best_where_both_gradients_are_equal():
 
 
 # Where the pictures are what they are compared with, there is nothing to gain.
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
 def test_images_that_are_compared_go_through_the_pictures_transforms(toy):
     x = np.random.default_rng(3).uniform(0.2, 0.8, (2, *TOY_SIZE, 3)).astype(np.float32)
@@ -198,6 +206,7 @@ def test_images_that_are_compared_go_through_the_pictures_transforms(toy):
         run(toy, fv.FeatureMatch("conv", target, images=np.ones((1, 4, 4, 3))), ball, **options)
 
 
+@pytest.mark.thorough
 def test_the_size_of_a_gradient_is_by_the_parameters_and_of_each_image_alone(toy):
     x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
     options = {"images": x, "transform": "none", "seed": [3, 4]}
@@ -222,6 +231,7 @@ def test_the_size_of_a_gradient_is_by_the_parameters_and_of_each_image_alone(toy
     assert np.all(sizes(fv.Constant(1.0), fourier) == 0)
 
 
+@pytest.mark.thorough
 def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
     x = np.random.default_rng(3).uniform(0.3, 0.7, (2, *TOY_SIZE, 3)).astype(np.float32)
     options = {"transform": "RandomResizedCrop(0.1, 0.9)", "draws": 3}
@@ -238,6 +248,7 @@ def test_the_size_of_a_gradient_is_of_the_draws_of_the_first_step(toy):
 # ---- compiling -----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(toy):
     # An optimizer of this test's own: no other has compiled its programs.
     options = {"optimizer": "adam(0.0123)", "transform": "affine"}
@@ -259,6 +270,7 @@ def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(
     assert layer.steps == 1
 
 
+@pytest.mark.thorough
 def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
     options = {"steps": 4, "transform": "none", "progress": False, "optimizer": "adam(0.0124)"}
     texts = ["conv:0", "logits:1", "conv:1", "conv:2", "logits:0", "conv:3", "conv:4"]
@@ -284,6 +296,7 @@ def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
 # ---- what the loop returns -----------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_scores_rise_and_clean_scores_are_those_of_the_images(toy):
     result = run(toy, "conv:[0, 3]", steps=40, transform="affine")
     assert result.scores.shape == (40, 2)
@@ -339,6 +352,7 @@ def test_plateau_stops_at_the_same_step_every_time(toy):
     np.testing.assert_array_equal(b.images, a.images)
 
 
+@pytest.mark.thorough
 def test_any_optax_transformation_and_each_image_its_own_state(toy):
     # A clip by the global norm would mix the images if they shared a state.
     optimizer = optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(1.0))
@@ -350,6 +364,7 @@ def test_any_optax_transformation_and_each_image_its_own_state(toy):
     assert last_run(one.manifest)["optimizer"] is None
 
 
+@pytest.mark.thorough
 def test_diversity_makes_images_differ(toy):
     plain = run(toy, "conv:1", batch=3, steps=30)
     diverse = run(toy, "conv:1 + 20*diversity('conv')", batch=3, steps=30)
@@ -364,6 +379,7 @@ def test_diversity_makes_images_differ(toy):
 # ---- dead units, failures, interrupts ------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_dead_unit_is_brought_to_life_by_redirected_gradients(toy, monkeypatch):
     # The prior has a gradient from the first step on: it must not hide that the unit has none.
     options = {"steps": 60, "optimizer": "adam(0.3)"}
@@ -460,6 +476,7 @@ def test_runs_in_a_thread(toy):
 # ---- bad input -----------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_plateau_or_nan_of_one_image_leaves_the_others_alone(toy):
     # Image 0 meets a NaN; image 1 goes on as it does alone.
     objective = fv.Channel("conv", [1, 2]) + Breaks().on([0])
@@ -480,6 +497,7 @@ def test_a_plateau_or_nan_of_one_image_leaves_the_others_alone(toy):
         np.testing.assert_allclose(pair.images[i], single.images[0], atol=0.02)
 
 
+@pytest.mark.thorough
 def test_a_dead_neighbour_does_not_redirect_a_living_image(toy):
     objective = fv.Neuron("dead", [1, 1]) + np.array([0.0, 1.0]) * fv.Channel("conv", 2)
     assert np.all(np.isfinite(run(toy, objective, seed=[0, 0]).images))
@@ -591,6 +609,7 @@ def test_a_loop_that_is_left_has_what_a_shorter_run_gives(toy):
     np.testing.assert_array_equal(left.scores, shorter.scores)
 
 
+@pytest.mark.thorough
 def test_many_are_watched_in_their_own_steps(toy):
     seen = []
     texts = ["conv:1", "logits:0", "conv:2"]
@@ -616,6 +635,7 @@ def test_an_option_that_there_is_not_is_refused_with_the_nearest(toy):
             call(stpes=3)
 
 
+@pytest.mark.thorough
 def test_a_member_of_a_batch_is_called_by_its_own_unit(toy, tmp_path):
     batch = run(toy, "conv:[1, 3]", steps=2)
     assert [str(one.objective) for one in batch] == ["conv:1", "conv:3"]

@@ -141,6 +141,7 @@ def test_at_a_step_a_transform_is_that_of_the_steps_number(case, like):
         np.testing.assert_allclose(picture, like(number)(key, image), atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_crops_of_maco_are_those_of_the_paper():
     # Fel et al. 2023: sides normal around 50 % to 5 % in equal steps, of sd 5 %, clipped at 5 %.
     height = 400
@@ -172,6 +173,7 @@ def test_the_crops_of_maco_are_those_of_the_paper():
 # ---- in a run ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_scores_follow_a_schedule_of_ones_own_transform(toy):
     # The unit is linear, so that the score is as many times the brightness that was added.
     result = run(toy, "Brighten(LinearSchedule(0.0, 0.7))")

@@ -163,6 +163,7 @@ def test_scale_above_one_enlarges():
     np.testing.assert_allclose(out[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_draws_stay_within_their_bounds():
     image = jnp.zeros((21, 21, 1)).at[10, 10].set(1)
     keys = jax.random.split(jax.random.key(0), 64)
@@ -210,6 +211,7 @@ def test_blur_against_scipy():
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_resized_crop_of_everything_is_the_image_and_averages_when_it_reduces():
     image = image_of((8, 12, 3))
     whole = RandomResizedCrop(1, 1)
@@ -219,6 +221,7 @@ def test_resized_crop_of_everything_is_the_image_and_averages_when_it_reduces():
     np.testing.assert_allclose(half, expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_resized_crop_stays_inside_the_picture():
     ramp = jnp.broadcast_to(jnp.arange(20.0)[:, None, None], (20, 20, 1))
     keys = jax.random.split(jax.random.key(0), 100)
@@ -232,6 +235,7 @@ def test_resized_crop_stays_inside_the_picture():
     assert np.median(out[:, 10, 0]) == pytest.approx(9.5, abs=1)
 
 
+@pytest.mark.thorough
 def test_a_resized_crop_without_a_deviation_is_anywhere_with_the_same_chance():
     ramp = jnp.broadcast_to(jnp.arange(20.0)[:, None, None], (20, 20, 1))
     keys = jax.random.split(jax.random.key(0), 400)
@@ -392,6 +396,7 @@ def test_the_gradient_of_an_affine_map_is_its_transpose(scale, degrees, frame):
     np.testing.assert_allclose(pullback(weight)[0], expected, atol=2e-5)
 
 
+@pytest.mark.thorough
 def test_no_preset_lets_the_outermost_pixels_stand_for_those_beyond_them():
     # How much of what is seen each pixel makes up, averaged over draws: an edge that goes on gives
     # the outermost ones more than those inside of them, which draws a frame around a picture.
@@ -417,6 +422,7 @@ def test_no_preset_lets_the_outermost_pixels_stand_for_those_beyond_them():
 # ---- the user's own ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_transform_of_ones_own_is_one_class(toy):
     class Dimmed(Transform):
         """Darken an image, by a share that may be a schedule; no decorator, no private hook."""
@@ -444,6 +450,7 @@ def test_a_transform_of_ones_own_is_one_class(toy):
     np.testing.assert_array_equal(scheduled.images, replayed.images)
 
 
+@pytest.mark.thorough
 def test_what_is_magnified_lies_anywhere_in_the_picture():
     # An axis that holds its own place: what is seen of it says where one looks.
     place = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (64, 64, 1))
@@ -460,6 +467,7 @@ def test_what_is_magnified_lies_anywhere_in_the_picture():
     )
 
 
+@pytest.mark.thorough
 def test_enlarging_is_as_likely_as_reducing():
     place = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (64, 64, 1))
     keys = jax.random.split(jax.random.key(0), 2000)
@@ -473,6 +481,7 @@ def test_enlarging_is_as_likely_as_reducing():
     np.testing.assert_allclose(logarithms.std(), 2 * np.log(2) / np.sqrt(12), rtol=0.05)
 
 
+@pytest.mark.thorough
 def test_views_are_within_the_picture_and_in_proportion_to_small_ones():
     assert PRESETS["views"]((224, 224)).scale == (1.0, pytest.approx(3.3))
     assert PRESETS["views"]((32, 64)).scale == (1.0, pytest.approx(1.46))

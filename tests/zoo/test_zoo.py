@@ -64,6 +64,7 @@ def test_what_is_known_without_the_weights(name):
     assert hash(entry.architecture()) == hash(entry.architecture())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RUN)
 def test_runs_with_random_weights_at_an_odd_size(name):
     entry = ENTRIES[name]

@@ -47,6 +47,7 @@ def test_as_many_layers_with_weights_as_the_name_says(name, weighted):
     assert sum(path.endswith("/kernel") for path in shapes) == weighted
 
 
+@pytest.mark.thorough
 def test_without_residuals_only_the_shortcuts_are_left():
     network = CifarResNet(blocks=2)
     params = jax.tree.map(jnp.zeros_like, network.random_params())
@@ -68,6 +69,7 @@ def test_without_residuals_only_the_shortcuts_are_left():
     np.testing.assert_array_equal(out["logits"], 0)
 
 
+@pytest.mark.thorough
 def test_a_block_is_rectified_after_the_sum():
     network = CifarResNet(blocks=1)
     params = jax.tree.map(jnp.zeros_like, network.random_params())
@@ -80,6 +82,7 @@ def test_a_block_is_rectified_after_the_sum():
     np.testing.assert_array_equal(out["layer1_0"][0, 0, 0], np.maximum(residual + 2, 0))
 
 
+@pytest.mark.thorough
 def test_taps_are_what_their_names_say():
     model = entry().random()
     acts = model(np.random.default_rng(0).uniform(size=(2, 40, 24, 3)).astype(np.float32))
@@ -153,6 +156,7 @@ def test_the_files_of_the_publisher(name, tmp_path):
     assert counted == entry(name).parameters
 
 
+@pytest.mark.thorough
 def test_images_are_normalised_as_in_the_training():
     model = entry().random()
     image = np.random.default_rng(0).uniform(size=(1, 32, 32, 3)).astype(np.float32)
@@ -188,6 +192,7 @@ def test_the_part_is_recorded(tmp_path):
         entry().load(f"{path}#other")
 
 
+@pytest.mark.thorough
 def test_a_picture_of_a_part_is_made_again(tmp_path):
     path = tmp_path / "run.npz"
     two_networks(path)

@@ -119,6 +119,7 @@ def gradient(name, image, weights):
 WEIGHTS = RNG(0).normal(size=128).astype(np.float32)
 
 
+@pytest.mark.thorough
 def test_the_gradient_is_that_of_the_definition():
     image = photograph("chelsea", 27, 27)
     direction = RNG(1).normal(size=image.shape)

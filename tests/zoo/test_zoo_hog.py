@@ -117,6 +117,7 @@ def gradient(name, image, weights):
 WEIGHTS = RNG(0).normal(size=(3, 3, 27)).astype(np.float32)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_that_of_the_definition(name):
     image = photograph("chelsea", 24, 24)
@@ -295,6 +296,7 @@ def test_layers_and_sizes(name):
         model(np.zeros((1, 96, 96, 3)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "reached"), [("hog", 38.9), ("hogb", 10.1)])
 def test_inversions_reach_what_the_energy_of_ijcv2016_allows(name, reached):
     # What another implementation of the same energy and steps leaves at C = 100, in %.

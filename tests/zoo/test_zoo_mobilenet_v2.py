@@ -51,6 +51,7 @@ def test_layers(size, entry):
     assert list(found.items()) == list(expected.items())
 
 
+@pytest.mark.thorough
 def test_the_paddings_differ_at_an_even_size_and_not_at_an_odd_one():
     rng = np.random.default_rng(1)
     stems = [zoo.entries()[name].architecture().build().stem for name in NAMES]

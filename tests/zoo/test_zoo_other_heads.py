@@ -54,6 +54,7 @@ def image(channels=3):
     return rng.uniform(size=(2, SIDE, SIDE, channels)).astype(np.float32)
 
 
+@pytest.mark.thorough
 def test_another_number_of_classes(tmp_path):
     tensors = trained(classes=7)
     model = load(tensors, tmp_path)

@@ -83,6 +83,7 @@ def test_only_whole_patches(name):
         model.layers((patch, patch - 1))
 
 
+@pytest.mark.thorough
 def test_maps_are_the_patches_row_by_row(params, image):
     acts = run(params, image[:, :8])
     assert acts["block1/map"].shape == (2, 2, 3, 12)
@@ -146,6 +147,7 @@ def test_interpolated_positions_keep_a_constant(size, params):
     np.testing.assert_array_equal(found[:, 0], 0)
 
 
+@pytest.mark.thorough
 def test_a_scale_of_zero_leaves_the_stream_alone(image):
     scaled = VisionTransformer(
         patch=4, width=12, depth=1, heads=3, hidden=20, grid=3, head="features", outputs=None,
@@ -159,6 +161,7 @@ def test_a_scale_of_zero_leaves_the_stream_alone(image):
     np.testing.assert_array_equal(acts["features"], acts["norm"][:, 0])
 
 
+@pytest.mark.thorough
 def test_an_image_has_a_gradient_everywhere(params, image):
     def score(image):
         return SMALL(params, image)["block1/mlp/hidden"][..., 2].sum()
