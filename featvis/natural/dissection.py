@@ -69,6 +69,9 @@ class Dissection:
     def best(self, layer: str) -> list[Detector]:
         """Each unit's concept of the largest intersection over union, whether it detects it or not.
 
+        Args:
+            layer: the name of one that was dissected.
+
         Raises:
             InputError: a layer that was not dissected; says which were.
         """
@@ -81,7 +84,14 @@ class Dissection:
         ]
 
     def detectors(self, layer: str) -> list[Detector]:
-        """The units that detect a concept, the largest intersection over union first."""
+        """The units that detect a concept, the largest intersection over union first.
+
+        Args:
+            layer: as for `best`.
+
+        Raises:
+            InputError: as `best`.
+        """
         found = [one for one in self.best(layer) if one.iou > self.least]
         return sorted(found, key=lambda one: -one.iou)
 
