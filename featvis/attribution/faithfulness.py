@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featvis import checks
 from featvis.attribution.localisation import Box
 from featvis.attribution.masking import blurred, places_in_order, scored
 from featvis.attribution.method import Probed
@@ -111,11 +112,16 @@ def inside_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
         size: (h, w) of the image.
 
     Raises:
-        InputError: no box, or none with a pixel of the image.
+        InputError: no box, none with a pixel of the image, or what is no box.
     """
     mask = np.zeros(size, bool)
-    for box in boxes:
-        left, top, right, bottom = (max(round(side), 0) for side in box)
+    sides = checks.real_array("boxes", boxes, np.float64)
+    if sides.size and (sides.ndim != 2 or sides.shape[1] != 4 or not np.isfinite(sides).all()):
+        raise InputError(
+            f"boxes are (left, top, right, bottom) each, four finite numbers; got {boxes!r}"
+        )
+    for box in sides:
+        left, top, right, bottom = (max(round(side), 0) for side in box.tolist())
         mask[top:bottom, left:right] = True
     if not mask.any():
         raise InputError(f"none of {len(boxes)} boxes has a pixel of the image {size}")

@@ -266,7 +266,7 @@ def _layer(model: Model, layer: str | None, size: tuple[int, int]) -> str:
     if layer is not None:
         shape = Activations(shapes)[layer]  # an unknown one says the nearest
         if layer not in able:
-            listed = ", ".join(able[-4:])
+            listed = ", ".join(able[-4:]) or "none"
             raise InputError(f"layer {layer!r} is {shape} and has no positions; maps: {listed}")
         return layer
     if not able:

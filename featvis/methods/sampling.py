@@ -208,7 +208,7 @@ def sample(
         raise InputError(f"generator is a featvis.Generator, or the name of one; got {shown}")
     elif generator.place is not None and not loading.is_place(generator.place):
         networks = finding.entry(generator.place).networks
-    if model is None and words is not None:
+    if model is None and words is not None and classes is unit is None:
         raise InputError(
             f"words are said by a Captioner, and {generator!r} has none: give one as model, itself "
             "or by package.module:factory"

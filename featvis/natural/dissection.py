@@ -70,7 +70,7 @@ class Dissection:
         """Each unit's concept of the largest intersection over union, whether it detects it or not.
 
         Args:
-            layer: one that was dissected.
+            layer: the name of one that was dissected.
 
         Raises:
             InputError: a layer that was not dissected; says which were.
@@ -87,7 +87,7 @@ class Dissection:
         """The units that detect a concept, the largest intersection over union first.
 
         Args:
-            layer: one that was dissected.
+            layer: as for `best`.
 
         Raises:
             InputError: as `best`.

@@ -124,6 +124,11 @@ def test_boxes_pointing_and_mass():
     assert rank_iou(outside, inside) == pytest.approx(9 / 25)
     with pytest.raises(fv.InputError, match="none of 1 boxes has a pixel"):
         inside_boxes([Box(20, 20, 30, 30)], (8, 10))
+    for boxes in ([(1, 2, 3)], [3], 3, [(0, 0, np.nan, 4)]):
+        with pytest.raises(fv.InputError, match=r"\(left, top, right, bottom\) each"):
+            inside_boxes(boxes, (8, 10))
+    with pytest.raises(fv.InputError, match="boxes must be an array of real numbers; got 'cat'"):
+        inside_boxes("cat", (8, 10))
 
 
 # ---- sums, stability, agreement ------------------------------------------------------------
