@@ -80,6 +80,9 @@ class Ray:
     tries: int = 4
     patience: float = 600.0
 
+    def __post_init__(self) -> None:
+        _ray()  # before a store is made
+
     def run(self, model: Model, batches: Iterable[Work]) -> Iterator[Outcome]:
         """What is made of each batch, as they are ready.
 
@@ -250,6 +253,11 @@ class _Worker:
 
 
 def _ray() -> Any:
+    """The package.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import ray
     except ImportError as error:

@@ -14,7 +14,7 @@ from featvis.files import part_of_name, picture_name
 from featvis.models import Model
 from featvis.pictures import from_picture
 from featvis.results import Result
-from featvis.results.history import SavedRuns
+from featvis.results.history import SavedRuns, replay_command
 
 if TYPE_CHECKING:
     from featvis.atlas.reader import Atlas
@@ -106,7 +106,7 @@ class Picture:
     @property
     def command(self) -> str:
         """What makes it again, where its file `<name>.png` (see `save`) is."""
-        return f"featvis replay {self.name}.png"
+        return replay_command(f"{self.name}.png", self.atlas.settings["model"]["name"])
 
     def result(self, model: Model | None = None) -> Result:
         """It as a result, with its figures; nothing is computed.

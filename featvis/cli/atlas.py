@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def atlas(given: Namespace) -> None:
             parameterization=given.param, progress=not given.quiet, **options,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on with {printable(given.out)}")
+        print(f"interrupted: the same command goes on with {printable(given.out)}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if _tell(made, given):
         raise typer.Exit(SILENT)

@@ -259,6 +259,7 @@ def neuron_groups(
         KeyboardInterrupt: Ctrl-C.
     """
     model, index, codes = _codes(model, layer, index)
+    groups = checks.integer("neuron_groups", "groups", groups, 1, min(codes.shape))
     weights, directions = factors(codes, groups, seed)
     strongest = weights.max(0)
     relative = weights / np.where(strongest > 0, strongest, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -31,6 +30,7 @@ from featvis.pages.sheets import (
     write,
 )
 from featvis.pictures import to_picture
+from featvis.results.history import replay_command
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of, record_of
 
@@ -180,7 +180,7 @@ class _Pages:
         parts += [f"<h2>Photographs</h2><p>{share}, the most typical first.</p>", written]
         most = np.argsort(-np.abs(tile.vector), kind="stable")[:_NEURONS].tolist()
         neurons = [(f"{atlas.layer}:{one}", float(tile.vector[one])) for one in most]
-        command = f"featvis replay {quote(file)}"
+        command = replay_command(file, atlas.model.name)
         parts += [
             "<h2>Strongest neurons</h2>", figures_table(neurons),
             "<h2>How it was made</h2>", recipe(command, tile.result.manifest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
@@ -186,3 +187,14 @@ class SavedRuns(Sequence[Done]):
             return SavedRuns(rest, self.model)
         places = list(member) if isinstance(member, tuple) else member
         return SavedRuns({**rest, "member": places}, self.model)
+
+
+def replay_command(file: str, model: str) -> str:
+    """What one types to make a picture again; a network of one's own has to be named.
+
+    Args:
+        file: of the picture.
+        model: the network's name, as the manifest has it.
+    """
+    own = f" --model {shlex.quote(model)}" if loading.is_place(model) else ""
+    return f"featvis replay {shlex.quote(file)}{own}"

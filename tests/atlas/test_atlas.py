@@ -261,8 +261,8 @@ def test_another_atlas_is_refused_with_what_differs(toy, made):
         ({"units": 3}, r"a list of numbers, not 3"),
         ({"layers": None}, r"a list of names of layers, not None"),
         ({"seeds": 0}, r"atlas: seeds is an integer of at least 1, not 0"),
-        ({"engine": "ray", "workers": 0}, r"workers is an integer of at least 1"),
-        ({"engine": "ray", "cores": 0}, r"cores is an integer of at least 1"),
+        ({"workers": 0}, r"workers is an integer of at least 1"),
+        ({"cores": 0}, r"cores is an integer of at least 1"),
         ({"workers": 2}, r"workers is of the engine 'ray'; got 2 for 'local'"),
         ({"store": ""}, r"a folder or at an address; got ''"),
         ({"store": None}, r"a folder or at an address; got None"),
@@ -278,6 +278,13 @@ def test_another_atlas_is_refused_with_what_differs(toy, made):
 def test_what_is_wrong_is_said_before_anything_is_made(toy, tmp_path, changed, said):
     with pytest.raises(InputError, match=said):
         fv.atlas(toy, **{"layers": "relu", "store": tmp_path / "none", **OPTIONS, **changed})
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_ray_nothing_is_made(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"the engine ray needs the package ray: pip install"):
+        fv.atlas(toy, "relu", tmp_path / "none", engine="ray", **OPTIONS)
     assert not (tmp_path / "none").exists()
 
 

@@ -152,3 +152,13 @@ def test_damaged_records_are_left_out_and_said(tmp_path):
     with pytest.warns(UserWarning, match="pictures are left out: 1; `featvis atlas verify"):
         site = atlas_site(tmp_path / "store", tmp_path / "site", progress=False).parent
     assert (site / "a" / "7.html").is_file()
+
+
+def test_the_command_of_a_page_names_a_network_of_ones_own(tmp_path):
+    store = made_up(tmp_path / "store", {"a b": 1}, size=(8, 8), seeds=1)
+    model = {**store.settings["model"], "name": "mine:made_up"}
+    store.set_settings({**store.settings, "model": model})
+    site = atlas_site(tmp_path / "store", tmp_path / "site", progress=False).parent
+    command = "featvis replay mine-made_up_a-b-0.png --model mine:made_up</code>"
+    assert command in (site / "a-b" / "0.html").read_text(encoding="utf-8")
+    assert (site / "a-b" / "mine-made_up_a-b-0.png").is_file()
