@@ -43,6 +43,9 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
 #: A string on one line, as Python writes it; a pattern for `re.VERBOSE`.
 STRING = r"""(?: '(?:[^'\\\r\n]|\\[^\r\n])*' | "(?:[^"\\\r\n]|\\[^\r\n])*" )"""
 
+#: What Python takes for the name of the module in its warnings about a text.
+_SOURCE = "<a text of featvis>"
+
 _PIECE = re.compile(rf"{STRING} | .", re.VERBOSE | re.DOTALL)
 
 
@@ -136,10 +139,11 @@ class _Reading:
 
     def value(self) -> Any:
         try:
-            # A doubtful literal ("\d", 1or) is a warning of Python's; here it is an error.
+            # A doubtful literal ("\d", 1or) is a warning of Python's; here it is an error, and what
+            # other threads warn of meanwhile is not.
             with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                tree = ast.parse(self._line, mode="eval")
+                warnings.filterwarnings("error", module=_SOURCE)
+                tree = ast.parse(self._line, _SOURCE, mode="eval")
         except SyntaxError as error:
             column, reason = self._lead + (error.offset or 0) - 1, error.msg
             if reason.startswith("Exceeds the limit"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import threading
 import time
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -753,3 +757,26 @@ def test_a_class_that_there_is_not(text, message):
 def test_a_name_needs_the_network():
     with pytest.raises(ob.ParseError, match="the network's to say"):
         ob.parse("logits:tabby")
+
+
+def test_what_others_warn_of_while_a_text_is_read_stays_a_warning(monkeypatch) -> None:
+    # Python's filters are of the whole process: a thread that saves a picture may warn meanwhile.
+    raised, read = [], ast.parse
+
+    def warn() -> None:
+        try:
+            warnings.warn("of another thread", UserWarning, stacklevel=1)
+        except UserWarning as error:
+            raised.append(error)
+
+    def read_and_wait(*arguments: Any, **options: Any) -> ast.AST:
+        thread = threading.Thread(target=warn)
+        thread.start()
+        thread.join()
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(ast, "parse", read_and_wait)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ob.parse("a:1 + 2 * b:3")
+    assert not raised
