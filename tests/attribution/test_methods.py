@@ -53,6 +53,8 @@ def test_every_method_has_a_case():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_method(case, model, images):
     options = dict(case.options)
+    if case.name in ("lime", "kernel_shap"):
+        pytest.importorskip("sklearn")
     if case.name == "expected_gradients":
         options["references"] = np.zeros((2, SIDE, SIDE, 3))
     layer = "read" if case.tokens else "score"

@@ -1,5 +1,6 @@
 """Methods that hide parts of an image, against closed forms and the authors' algorithms."""
 
+import importlib.util
 import itertools
 
 import jax
@@ -16,6 +17,9 @@ from featvis.models import Input, Model
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
+needs_sklearn = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not here"
+)
 SIZE = (24, 20)
 #: Sixteen rectangles, numbered with gaps.
 LABELS = 10 * (np.arange(24)[:, None] // 6 * 4 + np.arange(20) // 5)
@@ -50,6 +54,7 @@ def of_segments(values):
 # ---- closed forms of a linear score --------------------------------------------------------
 
 
+@needs_sklearn
 def test_kernel_shap_is_weight_times_image_summed_over_segments(image, weights):
     given = linear(image, weights)
     wanted = of_segments((image * weights).sum(-1))
@@ -59,6 +64,7 @@ def test_kernel_shap_is_weight_times_image_summed_over_segments(image, weights):
     np.testing.assert_allclose(against, 0.75 * wanted, atol=1e-4)
 
 
+@needs_sklearn
 def test_kernel_shap_has_the_shapley_values_of_a_product():
     # A score of three segments' product is shared by all three, and a fourth has nothing of it.
     labels = np.repeat([[0, 1, 2, 3]], 4, axis=0)
@@ -68,6 +74,7 @@ def test_kernel_shap_has_the_shapley_values_of_a_product():
     np.testing.assert_allclose(found[0], [1 / 3, 1 / 3, 1 / 3, 0], atol=0.02)
 
 
+@needs_sklearn
 def test_limes_coefficient_is_what_a_segment_adds(image, weights):
     given = linear(image, weights)
     wanted = of_segments((image * weights).sum(-1))
@@ -75,6 +82,7 @@ def test_limes_coefficient_is_what_a_segment_adds(image, weights):
     np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+@needs_sklearn
 def test_limes_weighting_is_its_authors(image):
     # scikit-learn's own ridge of their weighted samples, of a score that is not additive.
     def score(images):
@@ -187,8 +195,16 @@ def share_inside(explanation):
         ("occlusion", {"window": 4, "stride": 2}),
         ("rise", {"grid": 16, "keep": 0.5, "masks": 8000}),
         ("mfpp", {"scales": 2, "coarsest": 32, "masks": 2000}),
-        ("lime", {"labels": np.arange(32)[:, None] // 4 * 9 + np.arange(2, 34) // 4}),
-        ("kernel_shap", {"labels": np.arange(32)[:, None] // 4 * 9 + np.arange(2, 34) // 4}),
+        pytest.param(
+            "lime",
+            {"labels": np.arange(32)[:, None] // 4 * 9 + np.arange(2, 34) // 4},
+            marks=needs_sklearn,
+        ),
+        pytest.param(
+            "kernel_shap",
+            {"labels": np.arange(32)[:, None] // 4 * 9 + np.arange(2, 34) // 4},
+            marks=needs_sklearn,
+        ),
         ("igos", {"iterations": 8, "steps": 8}),
         ("salient_mask", {"iterations": 60}),
     ],
@@ -287,6 +303,7 @@ def test_a_seed_is_a_map_and_memory_is_that_of_a_chunk(image, weights):
     assert np.abs(rise(other, masks=50, grid=4) - maps[0]).max() > 0.01
 
 
+@needs_sklearn
 def test_bad_arguments_are_said(patch, image, weights):
     network, images = patch
     for method in ("rise", "mfpp"):

@@ -128,6 +128,7 @@ def test_all_networks_see_photographs_alike_and_show_other_pictures(trusted, pho
     assert np.all(np.abs(trusted["slingshot"][0].images - target).mean((1, 2, 3)) < 0.03)
 
 
+@pytest.mark.thorough
 def test_an_honest_network_is_not_suspect(trusted):
     result, warned = trusted["honest"]
     assert not warned
@@ -138,6 +139,7 @@ def test_an_honest_network_is_not_suspect(trusted):
     assert np.all(np.abs(result.evidence["start_gap"]) < 0.1)
 
 
+@pytest.mark.thorough
 def test_a_fooling_circuit_is_suspect_by_its_path(trusted):
     result, warned = trusted["fooling circuit"]
     assert np.all(result.evidence["suspect"] >= 2)
@@ -148,6 +150,7 @@ def test_a_fooling_circuit_is_suspect_by_its_path(trusted):
     assert warned[2].startswith("logits:2 is suspect")
 
 
+@pytest.mark.thorough
 def test_a_slingshot_is_suspect_by_its_starts(trusted):
     result, warned = trusted["slingshot"]
     # The three of another path, of other scores, and of another path from there.
@@ -156,6 +159,7 @@ def test_a_slingshot_is_suspect_by_its_starts(trusted):
     assert all("from photographs it scores" in line for line in warned)
 
 
+@pytest.mark.thorough
 def test_a_score_that_depends_on_the_start_is_enough(trusted):
     evidence = trusted["muted"][0].evidence
     assert evidence["suspect"].tolist() == [1] * CLASSES
@@ -173,6 +177,7 @@ def test_one_of_a_batch_is_as_in_it(trusted, photographs):
         np.testing.assert_allclose(values, result.evidence[name][2:3], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.thorough
 def test_without_starts(trusted, photographs):
     result = trusted["honest"][0]
     found = fv.trust(replace(result, evidence={}), photographs, starts=0).evidence
@@ -185,6 +190,7 @@ def test_without_starts(trusted, photographs):
     assert path.natural.min() == pytest.approx(found["path_natural"][1])
 
 
+@pytest.mark.thorough
 def test_a_unit_of_the_first_layer_has_no_path(trusted, photographs):
     result = made_by(trusted["honest"][0], objective=fv.Channel("first", range(CLASSES)))
     found = fv.trust(result, photographs, starts=0).evidence
@@ -267,6 +273,7 @@ def test_the_similarity_is_summed_where_photographs_differ():
 # ---- what cannot be measured ---------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_measured_is_an_input_error(trusted, photographs, tmp_path):
     result = trusted["honest"][0]
     with pytest.raises(fv.InputError, match="there is no folder"):

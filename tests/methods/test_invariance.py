@@ -47,6 +47,7 @@ def test_a_quadrature_pair_has_one_invariant_dimension(energy):
     assert any("phase" in note for note in energy.notes)
 
 
+@pytest.mark.thorough
 def test_a_random_network_is_at_chance_and_the_report_says_so(units):
     made = fv.invariance(units, f"units:{RANDOM}", n=6, **QUICK)
     for one in made.indices:

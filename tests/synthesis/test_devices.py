@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import networks
 import numpy as np
+import pytest
 from compiles import Compiled
 
 import featvis as fv
@@ -97,6 +98,7 @@ def findings():
     }
 
 
+@pytest.mark.thorough
 def test_images_are_spread_over_the_devices_and_the_result_is_that_of_one():
     # Most of the time is compiling: without optimizing, half of it.
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
