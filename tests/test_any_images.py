@@ -162,6 +162,7 @@ def test_metrics_take_levels_of_uint8(files):
         metrics.gradient_histogram(LEVELS.astype(np.int32))
 
 
+@pytest.mark.thorough
 def test_natural_images_may_be_given_themselves(toy, files):
     result = fv.synthesize(toy, "conv:1", steps=1, progress=False)
     truth = fv.compare_with_natural(result, files[0].parent).evidence

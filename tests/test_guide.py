@@ -178,6 +178,7 @@ def test_examples_of_the_help_are_commands(capsys) -> None:
                 command.make_context(name, words[1:], parent=context)
 
 
+@pytest.mark.thorough
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

@@ -410,6 +410,7 @@ def test_natural_images_of_a_unit(toy, index, tmp_path):
         assert not natural.dead
 
 
+@pytest.mark.thorough
 def test_facets_are_those_of_the_images_that_excite_a_unit(toy, index, tmp_path):
     options = {**OPTIONS, "units": [1], "index": index}
     found = fv.atlas(toy, "relu", tmp_path / "facets", facets=1, **options)

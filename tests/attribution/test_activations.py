@@ -50,6 +50,7 @@ def enlarged(maps):
     return np.asarray(jax.image.resize(maps, (2, *SIZE), "linear"))
 
 
+@pytest.mark.thorough
 def test_of_global_pooling_it_is_the_class_activation_map(model, known):
     # Zhou et al. 2016: the map weighted with the class's weights; here over the positions.
     coarse = known[0]

@@ -117,6 +117,7 @@ def test_gradients_under_noise(model):
     np.testing.assert_allclose(varied, truth, rtol=0.15)
 
 
+@pytest.mark.thorough
 def test_an_image_has_its_map_whatever_is_beside_it(model):
     options = {"samples": 3, "noise": 0.2, "seed": 5}
     together = explained(model, 1, "smooth_grad", **options).maps

@@ -228,6 +228,7 @@ def test_an_extremal_mask_covers_the_patch(patch):
     assert 0.05 < found.maps.mean() < 0.15
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prior", [{}, {"tv": 3e6, "l1": 1e-4}], ids=["moves", "stands"])
 def test_igos_is_the_authors_algorithm(patch, prior):
     # Written anew as a loop, without noise: the step, its shortening and the lowered l1.

@@ -337,6 +337,7 @@ def test_layers_say_how_their_units_are_written(capsys, own):
     assert any(line.startswith("relu5_3 ") for line in lines)
 
 
+@pytest.mark.thorough
 def test_render_and_replay_of_ones_own_network(capsys, own):
     options = ["--steps", "2", "--quiet", "--transform", "none", "--json"]
     code, lines, errors = call(capsys, "render", "--model", own, "tokens:1@5", *options)
@@ -579,6 +580,7 @@ def test_stages_of_a_preset_replay_from_their_picture(capsys, driven):
     assert again["clean_score"] == first["clean_score"]
 
 
+@pytest.mark.thorough
 def test_parts_of_a_run_have_the_size_of_the_picture(capsys, driven):
     code, lines, errors = call(
         capsys, "invert", "map", "a.png", *driven, "--preset", "metamer", "--size", "6x7",
@@ -593,6 +595,7 @@ def test_parts_of_a_run_have_the_size_of_the_picture(capsys, driven):
     assert (manifest["optimizer"], manifest["patience"]) == ("adam(0.1)", 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("default")
 def test_a_conversion_is_said_once(capsys, driven, tmp_path):
     for name in ("small", "smaller"):
@@ -631,6 +634,7 @@ def test_caricature_and_accentuate(capsys, driven):
     assert {"distance", "psnr", "same_class"} <= set(record)
 
 
+@pytest.mark.thorough
 def test_class_models_by_number_and_by_name(capsys, driven):
     quick = ["--preset", "simonyan2013", "--of", "probability", "--json"]
     code, lines, errors = call(
@@ -797,6 +801,7 @@ def test_a_folder_that_was_deleted(capsys, tmp_path, monkeypatch):
     assert errors.startswith("error: cannot import no_such_package_at_all")
 
 
+@pytest.mark.thorough
 def test_layers_that_are_drawn_say_so(capsys, tmp_path, monkeypatch):
     (tmp_path / "noisy_nets.py").write_text(
         "import jax, featvis as fv\n"

@@ -65,6 +65,7 @@ def test_one_member_of_a_batch_is_compared_with_its_own_unit(toy, folder):
     np.testing.assert_allclose(alone.evidence["unit_score"], both_scores, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_spread_over_seeds_is_that_of_the_runs(toy):
     result = run(toy, "conv:1", seed=3)
     found = fv.vary_seed(result, 3, progress=False).evidence

@@ -48,6 +48,7 @@ def result(explained):
     return dataclasses.replace(found, images=colours)
 
 
+@pytest.mark.thorough
 def test_ranks_and_probabilities_are_those_of_the_classes_by_name(result):
     evidence = fv.recognition(result, network((3, 2, 0, 1))).evidence
     np.testing.assert_array_equal(evidence["rank_by_judge"], [1, 2, 1])

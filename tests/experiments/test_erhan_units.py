@@ -98,6 +98,7 @@ def test_a_bad_mnist_folder_is_said_in_one_line(erhan, tmp_path, content, messag
 # ---- training ------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_contrastive_divergence_is_at_rest_at_the_models_own_distribution(erhan):
     layer = layer_of(erhan, 1, 6, 3)
     x, exact = states(6), joint(layer).sum(axis=1)
@@ -138,6 +139,7 @@ def test_contrastive_divergence_learns_the_digits_and_the_seed_is_all_its_luck(e
         assert not np.allclose(one.kernel, different.kernel)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("masked", [0.0, 1.0])
 def test_denoising_has_the_slope_of_the_cross_entropy(erhan, monkeypatch, masked):
     monkeypatch.setattr(erhan, "MASKED", masked)
@@ -175,6 +177,7 @@ def test_one_layer_is_seen_alike_by_maximization_and_combination(erhan):
     assert 0 <= optima.late_gain < 1e-3
 
 
+@pytest.mark.thorough
 def test_one_layer_of_small_weights_is_sampled_along_its_filters(erhan):
     kernel = 0.05 * np.random.default_rng(3).normal(size=(30, 4))
     layer = erhan.Layer(*(jnp.asarray(x, jnp.float32) for x in (kernel, np.zeros(4), np.zeros(30))))

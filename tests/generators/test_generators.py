@@ -178,6 +178,7 @@ def shown(size):
     )  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(5, 6), (4, 7)])
 def test_a_code_in_waves_has_the_deviation_and_comes_back(size):
     way = fv.Latent(generator=shown(size), waves=1.0, sd=0.05)
@@ -192,6 +193,7 @@ def test_a_code_in_waves_has_the_deviation_and_comes_back(size):
     np.testing.assert_allclose(power[0, 1] / power[0, 2], 4, rtol=0.15)
 
 
+@pytest.mark.thorough
 def test_bounds_and_priors_of_waves_are_those_of_the_code():
     way = fv.Latent(
         generator=shown((5, 6)), waves=0.5, low=-0.3, high=0.3, prior=fv.NormalPrior(0.5)
@@ -231,6 +233,7 @@ def test_another_size_is_resized_where_it_is_said_so(toy, lines):
     assert "resize='linear'" in str(way)
 
 
+@pytest.mark.thorough
 def test_the_range_is_stated_and_what_is_beyond_it_clipped_with_a_gradient():
     def tanh(params, code):
         return jnp.tanh(code * params)
@@ -270,6 +273,7 @@ class _Linen(flax.linen.Module):
         return 0.5 + flax.linen.Dense(NUMBERS, use_bias=False)(codes).reshape(-1, *SHAPE)
 
 
+@pytest.mark.thorough
 def test_modules_of_flax_are_generators(lines):
     module = _Nnx(lines.params)
     variables = {"params": {"Dense_0": {"kernel": lines.params}}}

@@ -70,6 +70,7 @@ SILENT = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", SILENT)
 def test_a_silent_unit_is_reported_with_the_reason(case):
     unit, reason = SILENT[case]

@@ -53,6 +53,7 @@ def program():
     return Program(network, IMAGES)
 
 
+@pytest.mark.thorough
 def test_the_program_is_the_function(program):
     scores, layers = network(IMAGES)
     result, values = program.run({program.layer("rows"): jnp.zeros((2, 12, 5))})
@@ -90,6 +91,7 @@ def test_a_layer_beside_the_way_has_no_place(program):
         program.run({unread: jnp.zeros(unread.shape)})
 
 
+@pytest.mark.thorough
 def test_attention_is_found_as_what_it_is():
     def attention(x):
         tokens = x.reshape(2, 24, 3)

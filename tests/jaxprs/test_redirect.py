@@ -230,6 +230,7 @@ def two_layers(x):
     return jax.nn.relu(hidden @ jnp.array([[-1.0], [1.0]]))
 
 
+@pytest.mark.thorough
 def test_the_leak_of_two_layers_is_that_by_hand():
     # Before the first: 1.5 and -1.5; before the second: -1.5. Off, and so without a gradient.
     image = jnp.array([[[[0.5, 1.0]]]])

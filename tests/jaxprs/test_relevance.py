@@ -90,6 +90,7 @@ def test_lrp_0_is_gradient_times_input_without_biases():
     np.testing.assert_array_equal(relevant.biases, 0)
 
 
+@pytest.mark.thorough
 def test_lrp_0_is_the_gradient_of_ratios():
     relevant = found(with_everything)
     ratios = map(by_its_ratio, (jax.nn.swish, jax.nn.gelu, jax.nn.relu6))

@@ -86,6 +86,7 @@ def test_equal_to_plain_convolution(case):
     )
 
 
+@pytest.mark.thorough
 def test_second_derivatives_and_vmap():
     x, kernel = arrays(1, (2, 6, 7, 3), (3, 3, 1, 3))
 
@@ -200,6 +201,7 @@ def test_options_of_the_compiler_are_used_where_they_were_swept_only(monkeypatch
     assert kernels.compiler_options() == {}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("offset", [0, 2])
 def test_take_alone_and_under_vmap(offset):
     rng = np.random.default_rng(0)

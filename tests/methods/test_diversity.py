@@ -62,6 +62,7 @@ def test_a_rectifier_that_is_closed_at_the_start_does_not_bite(units):
     assert result.evidence["nearest"].min() == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.thorough
 def test_distances_of_a_layer_and_of_style(units):
     result = diverse(units, f"units:{ENERGY}", preset="cadena2018", layer="early", steps=60)
     assert "min_distance(layer='early')" in str(result.run.objective)

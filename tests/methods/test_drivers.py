@@ -67,6 +67,7 @@ def cosine(a, b):
 # ---- ground truths -------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_class_model_of_a_linear_score_in_a_ball_is_its_weights(linear):
     result = drive(
         fv.class_model, linear, 2, parameterization="BoundedPixels(ball='l2', radius=1.0)",
@@ -77,6 +78,7 @@ def test_class_model_of_a_linear_score_in_a_ball_is_its_weights(linear):
     np.testing.assert_allclose(np.linalg.norm(found), 1, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_class_model_of_simonyan_is_w_over_two_lambda(linear):
     at = methods.setting_of(linear, "logits", SIZE, None)
     off = jnp.full((1, *SIZE, 3), 0.6)
@@ -375,6 +377,7 @@ def test_rank_counts_the_classes_above(toy):
     assert sorted(ranks) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.thorough
 def test_what_of_a_class_is_maximised(toy):
     result = drive(fv.class_model, toy, 1, of="probability", **QUICK)
     assert last_run(result.manifest)["objective"].startswith("1.0*probability(1) ")
@@ -630,6 +633,7 @@ def test_a_network_with_labels_and_no_logits_says_so(invertible):
         fv.class_model(model, "a")
 
 
+@pytest.mark.thorough
 def test_drivers_take_a_networks_name():
     with pytest.raises(fv.UnknownModel, match="efficientnet_lite0"):
         methods.invert("efficientnet_lite", "block1", PHOTOGRAPHS)

@@ -87,6 +87,7 @@ def test_the_maximum_of_four_templates_has_four_facets(norms, counts):
         )
 
 
+@pytest.mark.thorough
 def test_a_unit_of_one_thing_has_one_facet():
     found = fv.facets(network(), "unit:1", photographs((60, 0, 0, 0), 0), **OPTIONS)
     assert len(found) == 1

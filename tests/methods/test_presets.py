@@ -126,6 +126,7 @@ def energy(recipe, model, layer, start, aim):
 # ---- Mahendran & Vedaldi -------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("size", "channels"), [((12, 16), 1), ((12, 16), 3), ((7, 5), 3), ((227, 227), 3)]
 )
@@ -237,6 +238,7 @@ def test_ijcv2016_ends_near_the_minimum_of_the_papers_energy():
     assert 0.05 < result.evidence["relative_error"][0] < 0.2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("channels", "learned"), [(3, True), (1, False)])
 def test_steps_of_cvpr2015_are_the_papers(channels, learned):
     size = (12, 16)
@@ -503,6 +505,7 @@ def test_steps_are_in_proportion(preset):
             counts(1)
 
 
+@pytest.mark.thorough
 def test_caricature_of_ijcv2016_is_the_plain_inner_product():
     # exp_enhance.m of the authors' code: max(Φ₀, 0) / ‖max(Φ₀, 0)‖², and C = 1.
     model, w = linear((12, 16), 3)

@@ -412,6 +412,7 @@ def test_a_map_is_no_logits():
         fv.class_model(model, 1, progress=False)
 
 
+@pytest.mark.thorough
 def test_sown_values_and_other_methods_are_layers():
     class Encoder(nn.Module):
         def setup(self):

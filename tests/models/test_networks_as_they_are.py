@@ -222,6 +222,7 @@ class Branches(nnx.Module):
         return x.mean((1, 2))
 
 
+@pytest.mark.thorough
 def test_parts_of_a_module_are_in_their_order():
     module = Branches(nnx.Rngs(0))
     model = fv.from_nnx(module, input=INPUT)

@@ -110,6 +110,7 @@ def test_equinox(convnext):
     assert not module.blocks[0].dropout.inference
 
 
+@pytest.mark.thorough
 def test_equinox_in_nobodys_way():
     eqx = pytest.importorskip("equinox")
     network = eqx.nn.MLP(3, 4, 8, 2, key=jax.random.key(0))

@@ -73,6 +73,7 @@ def linen():
     return module, variables
 
 
+@pytest.mark.thorough
 def test_nnx_submodules_are_layers_by_their_path(net):
     assert net.layers() == {
         "stem": (6, 8, 8),
@@ -129,6 +130,7 @@ def test_nnx_modules_shared_called_twice_and_with_several_outputs():
     ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_linen_submodules_are_layers_by_their_path(linen):
     model = fv.from_linen(*linen, input=INPUT, call={"train": False})
     assert list(model.layers()) == [
@@ -535,6 +537,7 @@ def plain(params, x):
     return {**out, "logits": x.mean((1, 2))}
 
 
+@pytest.mark.thorough
 def test_taps_come_out_of_transformations_with_values_and_gradients():
     ours = fv.from_function(wrapped, WEIGHTS, input=INPUT)
     expected = fv.from_function(plain, WEIGHTS, input=INPUT)
@@ -909,6 +912,7 @@ def test_a_picture_never_makes_us_import(place, monkeypatch):
         fv.replay(path, progress=False)
 
 
+@pytest.mark.thorough
 def test_names_of_the_zoo_are_no_places():
     assert not loading.is_place("resnet18")
     with pytest.raises(fv.UnknownModel, match="unknown model 'resnet81'; nearest: resnet18"):

@@ -29,6 +29,7 @@ def found(study, folder):
     return fv.dissect(study.planted(), folder, quantile=QUANTILE, batch=5, progress=False)
 
 
+@pytest.mark.thorough
 def test_planted_units_detect_what_they_were_planted_for(found, study):
     best = found.best("planted")
     assert [one.concept for one in best[:3]] == list(study.COLOURS)

@@ -128,6 +128,7 @@ def test_a_position_is_drawn_evenly_and_by_the_image_alone(whole, activations):
     np.testing.assert_allclose(whole.second_moment("conv"), vectors.T @ vectors / COUNT, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_neither_the_batch_nor_the_order_changes_anything(whole, network, folder, tmp_path):
     some = tmp_path / "some"
     some.mkdir()

@@ -89,6 +89,7 @@ def test_fields_of_tokens_and_of_what_sees_all(network, fields):
     assert fields["logits"].box(0) == (0, 0, last.rows[-1][1], last.columns[-1][1])
 
 
+@pytest.mark.thorough
 def test_a_crop_is_the_support_of_the_gradient(tmp_path):
     """Of the toy's convolution, whose gradient is that of JAX alone, at corners and inside."""
     pytest.importorskip("zarr")

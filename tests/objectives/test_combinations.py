@@ -33,6 +33,7 @@ def slopes(objective: ob.Objective) -> np.ndarray:
     return np.asarray(jax.grad(total)(ACTS["logits"]))
 
 
+@pytest.mark.thorough
 def test_a_bound_costs_what_is_missing_and_nothing_beyond() -> None:
     level = float(np.median(LOGITS[:, 2]))
     agree(ob.AtLeast(A, level), np.minimum(LOGITS[:, 2] - level, 0))

@@ -49,6 +49,7 @@ def test_it_adds_and_scales_as_any(toy):
     assert fv.Function(functools.partial(channel)).name.endswith("test_functions.channel")
 
 
+@pytest.mark.thorough
 def test_its_code_is_in_no_manifest_and_replay_says_so(toy):
     result = run(toy, channel, steps=1)
     assert result.manifest["runs"][0]["objective"].endswith("test_functions.channel')")

@@ -427,6 +427,7 @@ def test_a_weight_an_image_interpolates() -> None:
     agree(w * a + (1 - w) * b, w * scores(a) + (1 - w) * scores(b))
 
 
+@pytest.mark.thorough
 def test_on_some_images() -> None:
     a = ob.Channel("maps", 1)
     agree(a.on(1), scores(a) * [0, 1, 0])

@@ -665,6 +665,7 @@ literal = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @fuzzed
 @given(literal)
 def test_a_literal_reads_back_equal(value) -> None:

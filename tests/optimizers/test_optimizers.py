@@ -293,6 +293,7 @@ def test_a_whitened_gradient_is_the_authors(shape, name):
     np.testing.assert_allclose(found[name], expected, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_whole_batch_has_one_scale():
     rule = optimizers.normalize_over_batch()
     gradients = {"a": np.array([[3.0, 0.0], [0.0, 0.4], [np.nan, 1.0]]), "b": np.zeros((3, 2))}

@@ -71,6 +71,7 @@ def type_in(browser, name, text):
     field.send_keys(text)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_kind_of_page_loads_and_fits(browser, show, site, size, scheme):

@@ -433,6 +433,7 @@ def test_frozen_channels_that_make_no_sense(fields, message):
         FrozenChannels((4, 4), 3, **fields)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("of", [Pixels((4, 5)), BoundedPixels((3, 9)), Fourier((7, 9))], ids=name)
 def test_upsampled_keeps_a_constant_and_is_the_inner_one_at_its_own_size(of):
     case = Upsampled((7, 9), of=of)
@@ -489,6 +490,7 @@ def test_upsampled_starts_from_the_nearest_image_it_can_show():
     np.testing.assert_allclose(gradient, 0, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_upsampled_starts_within_the_range_of_intensities():
     # Of sharp edges, the nearest image overshoots.
     board = np.kron(np.indices((4, 6)).sum(0) % 2, np.ones((4, 4)))[..., None]

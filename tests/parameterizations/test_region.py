@@ -62,6 +62,7 @@ def test_a_mask_mixes_and_is_kept(toy, tmp_path):
     np.testing.assert_array_equal(again.images, found.images)
 
 
+@pytest.mark.thorough
 def test_without_an_image_the_rest_is_of_one_value(toy):
     way = fv.Region(TOY_SIZE, of=fv.Pixels(TOY_SIZE), box=BOX, value=0.25)
     found = run(toy, way, steps=1).images

@@ -25,13 +25,13 @@ def run(model, objective="conv:1", **options):
     return fv.synthesize(model, objective, parameterization, **options)
 
 
-@pytest.fixture(scope="session")
-def one(toy):
+@pytest.fixture(scope="module")
+def one(toy, quick_to_compile):
     return run(toy, snapshots=3)
 
 
-@pytest.fixture(scope="session")
-def three(toy):
+@pytest.fixture(scope="module")
+def three(toy, quick_to_compile):
     return run(toy, "conv:[1, 2, 3] - 0.1*tv", snapshots=3)
 
 

@@ -67,6 +67,7 @@ def test_a_slice_and_a_member_replay_to_the_bit(toy, three):
         assert str(again.objective) == str(some.objective)
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_from_a_slice(toy, three):
     further = run(toy, "conv:[4, 5]", init=three[[0, 2]], steps=2)
     assert further.steps.tolist() == [6, 6]

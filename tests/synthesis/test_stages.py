@@ -98,6 +98,7 @@ def test_another_parameterization_has_the_images_and_the_same_one_the_very_param
         np.testing.assert_array_equal(again.params[name], values)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(18, 20), (9, 8)], ids=["up", "down"])
 def test_another_size_starts_from_the_resized_images(toy, plain, size):
     found = run(toy, UNITS, fv.BoundedPixels(size), **STILL, init=plain)

@@ -68,6 +68,7 @@ def test_same_seed_same_picture_to_the_bit_and_another_seed_another(toy):
     assert np.abs(a.images - c.images).max() > 0.01
 
 
+@pytest.mark.thorough
 def test_the_seed_covers_the_transforms(toy):
     params = run(toy, "conv:1", steps=1).params
     a, b = (run(toy, "conv:1", transform="affine", seed=s, init=params) for s in (0, 1))
@@ -119,6 +120,7 @@ def test_a_score_is_the_mean_over_the_draws_of_its_step(toy, draws):
             np.testing.assert_allclose(result.scores[step, image], wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_gradient_is_the_mean_over_the_draws_too(toy):
     # Mean square of the four linear units: its gradient is linear in the noise.
     noise, ball = Noise(0.1), fv.BoundedPixels(TOY_SIZE)
@@ -332,6 +334,7 @@ def test_snapshots_are_the_images_after_those_steps(toy):
     assert sorted(run(toy, "conv:1", steps=8, snapshots=4).snapshots) == [2, 4, 6, 8]
 
 
+@pytest.mark.thorough
 def test_starts_from_an_image_or_from_params(toy):
     image = np.random.default_rng(1).uniform(0.1, 0.9, (*TOY_SIZE, 3)).astype(np.float32)
     still = run(toy, "conv:1", steps=1, init=image, optimizer="sgd(0.0)")
@@ -400,6 +403,7 @@ class Breaks(fv.Objective):
         return -jnp.sqrt(room)
 
 
+@pytest.mark.thorough
 def test_a_nan_stops_with_its_step_and_term_and_the_picture_before_it(toy):
     objective = fv.Channel("conv", 1) + 3.0 * Breaks()
     with pytest.raises(fv.NonFiniteError, match=r"step \d+.*Breaks") as caught:
@@ -598,6 +602,7 @@ def test_who_watches_changes_nothing_and_sees_the_steps(toy):
     np.testing.assert_array_equal(seen[-1].images(), plain.images)
 
 
+@pytest.mark.thorough
 def test_a_loop_that_is_left_has_what_a_shorter_run_gives(toy):
     options = {"transform": "affine", "seed": 3}
     loop = synthesis_run.Loop(fv.Run(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=500, **options))

@@ -208,6 +208,7 @@ def test_a_run_that_stopped_early_is_made_again_to_the_bit(toy, tmp_path):
     np.testing.assert_array_equal(again.transformed_scores, result.transformed_scores)
 
 
+@pytest.mark.thorough
 def test_a_run_that_goes_on_begins_its_schedule_anew(toy, tmp_path):
     first = run(toy, "Brighten(LinearSchedule(0.0, 0.7))")
     both = run(toy, "Brighten(LinearSchedule(0.4, 0.1))", steps=4, init=first)

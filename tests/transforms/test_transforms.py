@@ -52,6 +52,7 @@ def smooth(height, width):
     return np.stack(planes, axis=-1).astype(np.float32) / 2 + 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("case", "size"), CASES, ids=IDS)
 def test_laws(case, size):
     images = image_of((3, 11, 14, 3))
@@ -176,6 +177,7 @@ def test_draws_stay_within_their_bounds():
     assert abs(float(jnp.corrcoef(rows, columns)[0, 1])) < 0.4
 
 
+@pytest.mark.thorough
 def test_crops_are_windows_at_every_place():
     image = jnp.arange(6 * 7, dtype=jnp.float32).reshape(6, 7, 1)
     keys = jax.random.split(jax.random.key(0), 200)
@@ -260,6 +262,7 @@ def test_noise_flip_and_colour_shift_do_what_they_say():
     assert len(set(out[0, 0].tolist())) == 3
 
 
+@pytest.mark.thorough
 def test_cutout_hides_a_rectangle_anywhere_and_each_pixel_alike():
     image = jnp.full((40, 60, 1), 1.0)
     shown = jax.vmap(Cutout(0.5, 0.25), (0, None))(jax.random.split(jax.random.key(0), 600), image)
@@ -350,6 +353,7 @@ def test_images_that_do_not_fit(case, shape):
         case(jax.random.key(0), jnp.zeros(shape))
 
 
+@pytest.mark.thorough
 def test_the_smallest_image_goes_through():
     image = jnp.full((1, 1, 1), 0.3)
     for border in transforms.BORDERS:

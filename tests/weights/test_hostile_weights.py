@@ -332,6 +332,7 @@ def test_memory_is_in_proportion_to_a_program(instructions, tmp_path):
         tracemalloc.stop()
 
 
+@pytest.mark.thorough
 def test_a_program_is_of_so_many_instructions(tmp_path):
     path = tmp_path / "long.pth"
     path.write_bytes(zip_file(b"(" * (2**21 + 1)))

@@ -183,6 +183,7 @@ def test_flat_images_have_finite_gradients():
         assert jnp.abs(found).max() > 0
 
 
+@pytest.mark.thorough
 def test_runs_under_jit_and_vmap():
     model = fv.load("dsift")
     images = np.concatenate([photograph("camera", 72, 72), photograph("chelsea", 72, 72)])

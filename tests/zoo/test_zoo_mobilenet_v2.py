@@ -64,6 +64,7 @@ def test_the_paddings_differ_at_an_even_size_and_not_at_an_odd_one():
         assert bool(jnp.allclose(either, other)) is same
 
 
+@pytest.mark.thorough
 def test_a_block_adds_its_input_where_shapes_allow_it(entry):
     image = np.random.default_rng(0).uniform(size=(1, 32, 32, 3)).astype(np.float32)
     found = entry.random()(image)

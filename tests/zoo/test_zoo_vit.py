@@ -90,6 +90,7 @@ def test_maps_are_the_patches_row_by_row(params, image):
     np.testing.assert_array_equal(acts["block1/map"][:, 1, 0], acts["block1"][:, 1 + 3])
 
 
+@pytest.mark.thorough
 def test_heads_projected_are_the_attention(params, image):
     acts = run(params, image)
     output = params["block1"]["attention"]["output"]
@@ -136,6 +137,7 @@ def test_positions_tell_patches_apart(params, image):
     np.testing.assert_allclose(tokens[1:], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(4, 4), (8, 20), (36, 12)])
 def test_interpolated_positions_keep_a_constant(size, params):
     grid = jnp.full((9, 12), 2.5)
