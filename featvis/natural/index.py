@@ -102,16 +102,19 @@ def index(
         store = Store.read(out)
         _agree(store, asked, model)
     else:
-        fields = receptive_fields(model, wanted, (height, width))
-        described = {
-            name: {"shape": list(extents[name]), "field": asdict(field)}
-            for name, field in zip(wanted, fields, strict=True)
-        }
-        store = Store.create(
-            out,
-            {**asked, "model": model.name, "origin": model.origin, "layers": described,
-             "channels": model.input.channels, "folder": os.path.abspath(folder)},
-        )  # fmt: skip
+
+        def settings() -> dict[str, Any]:
+            fields = receptive_fields(model, wanted, (height, width))
+            described = {
+                name: {"shape": list(extents[name]), "field": asdict(field)}
+                for name, field in zip(wanted, fields, strict=True)
+            }
+            return {
+                **asked, "model": model.name, "origin": model.origin, "layers": described,
+                "channels": model.input.channels, "folder": os.path.abspath(folder),
+            }  # fmt: skip
+
+        store = Store.create(out, settings)
     with store.locked():
         store.mend()
         new = _new_files(store, Path(folder), files)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,12 +78,13 @@ class Store:
         return self.place.path
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any]) -> Store:
+    def create(cls, path: Path, settings: Callable[[], Mapping[str, Any]]) -> Store:
         """A new store without images.
 
         Args:
             path: of a folder that is not there, or empty.
-            settings: plain data; of them `batch`, rows of a chunk, and `layers`.
+            settings: gives plain data, of them `batch`, rows of a chunk, and `layers`; called once
+                the folder is there, as it takes long.
 
         Raises:
             InputError: zarr is not installed, or there is something else.
@@ -91,8 +92,9 @@ class Store:
         """
         place = Place(path, _WHAT)
         place.make()
-        store = cls(place, settings, [])
-        store.set_settings(settings)
+        found = settings()
+        store = cls(place, found, [])
+        store.set_settings(found)
         return store
 
     @classmethod

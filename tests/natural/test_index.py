@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 import threading
 
 import jax
@@ -417,3 +418,12 @@ def test_the_weight_of_a_maximisation_is_that_of_natural_images(whole, network):
         fv.class_model(network, 1, preset="exp_maximization", natural=whole)
     with pytest.raises(fv.InputError, match="takes natural=, an index"):
         fv.class_model(network, 1, preset="exp_maximization")
+
+
+def test_a_place_that_is_taken_is_said_before_anything_is_computed(
+    network, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["featvis.natural.index"], "receptive_fields", pytest.fail)
+    (tmp_path / "mine.txt").write_text("of the user")
+    with pytest.raises(fv.InputError, match="is no index, and not empty"):
+        make(network, folder, tmp_path)
