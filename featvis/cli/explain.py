@@ -69,7 +69,9 @@ def explain(given: Namespace) -> None:
     """Show where in images the score of a unit comes from: each picture, and beside it the map."""
     network, (text, *files) = network_of(given)
     method = find_method(given.method)
-    named = {n: value for n in method_options() if (value := getattr(given, n)) is not None}
+    # A method that came with the network's own module has options that this line does not take.
+    known = sorted({name for one in methods().values() for name in one.options})
+    named = {n: value for n in known if (value := getattr(given, n, None)) is not None}
     options = read_options(method, named)
     try:
         unit = as_objective(text, network)

@@ -223,6 +223,11 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
         fv.pictures.to_picture(image).save(f"{place}.png")
     (tmp_path / "explained_nets.py").write_text(
         "import jax.numpy as jnp, featvis as fv\n"
+        "from featvis.attribution import Explained, method\n"
+        "@method('of_the_module')\n"
+        "def of_the_module(given: Explained, *, unheard_of: float = 0.5):\n"
+        "    'Where it is bright.'\n"
+        "    return given.images.sum(-1)\n"
         "def make():\n"
         "    def net(weights, image):\n"
         "        return {'logits': (image * weights).sum((1, 2, 3))[:, None] * jnp.arange(3.0)}\n"
@@ -234,6 +239,8 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["image"], second["image"]) == ("0.png", "1.png")
     assert (tmp_path / "maps.png").exists()
+    assert app.main(["explain", "logits:2", "0.png", *own, "--method", "of_the_module"]) == 0
+    assert "of_the_module" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "maps.json").read_text())
     assert (manifest["seed"], manifest["options"]["samples"]) == (3, 2)
     for more, said in (
