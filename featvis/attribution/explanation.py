@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from featvis.attribution.options import plain
 from featvis.attribution.overlay import sheet
@@ -24,8 +23,8 @@ from featvis.errors import InputError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.models import Model
 from featvis.models.leaky import leak_of
-from featvis.own_pictures import KEYWORD
 from featvis.results.manifest import versions
+from featvis.results.packing import png_of
 from objectives import Objective, alone, separable
 
 #: The layout of an explanation's manifest.
@@ -130,12 +129,9 @@ class Explanation:
         """
         name = picture_name(self._network, part_of_name(f"{self.objective}-{self.method}"))
         path = output_path(path, name=name)
-        info = PngInfo()
-        info.add_itxt(KEYWORD, json.dumps(self.manifest), zip=True)
-        buffer = io.BytesIO()
-        self.picture().save(buffer, "PNG", pnginfo=info)
+        content = png_of(self.picture(), self.manifest)
         text = json.dumps({**self.manifest, "result": self.summary()}, indent=1) + "\n"
-        return write_file(path, buffer.getvalue(), beside={".json": text.encode()}, force=force)
+        return write_file(path, content, beside={".json": text.encode()}, force=force)
 
     @property
     def manifest(self) -> Mapping[str, Any]:

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from featvis import checks, kernels, loading
 from featvis.attribution.explanation import FORMAT
@@ -32,8 +31,8 @@ from featvis.errors import InputError, NonFiniteError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.images import Images
 from featvis.models import Model
-from featvis.own_pictures import KEYWORD
 from featvis.results.manifest import versions
+from featvis.results.packing import png_of
 from objectives import Activations
 
 Pooling = Literal["average", "max"]
@@ -195,13 +194,10 @@ class PairExplanation:
         """
         name = picture_name(self.model.name, part_of_name(f"{self.layer}-similarity"))
         path = output_path(path, name=name)
-        info = PngInfo()
-        info.add_itxt(KEYWORD, json.dumps(self.manifest), zip=True)
-        buffer = io.BytesIO()
-        self.picture().save(buffer, "PNG", pnginfo=info)
+        content = png_of(self.picture(), self.manifest)
         record = {**self.manifest, "result": {"cosine": self.cosine}}
         beside = {".json": (json.dumps(record, indent=1) + "\n").encode()}
-        return write_file(path, buffer.getvalue(), beside=beside, force=force)
+        return write_file(path, content, beside=beside, force=force)
 
     def __repr__(self) -> str:
         return f"PairExplanation({self.layer} of {self.model.name}, cosine {self.cosine:.3f})"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import importlib
 import math
-import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,21 +16,12 @@ from featvis.loading import call_factory, is_place, object_at
 from featvis.parameterizations import Generator
 from featvis.weights import download
 from featvis.weights.watch import Limits
+from featvis.zoo.entry import entries_in
 
 
 @functools.cache
 def _entries() -> Mapping[str, GeneratorEntry]:
-    modules = [
-        importlib.import_module(f"{networks.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(networks.__path__)
-    ]
-    found = [
-        value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, GeneratorEntry)
-    ]
-    return {entry.name: entry for entry in found}
+    return {entry.name: entry for entry in entries_in(networks, GeneratorEntry)}
 
 
 def available() -> list[GeneratorEntry]:

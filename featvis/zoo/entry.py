@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 from flax.core import FrozenDict
@@ -19,6 +22,8 @@ from featvis.weights.layouts import Fit, KeyLayout
 from featvis.weights.parts import WeightsFile
 from featvis.weights.sources import NoWeights, Source
 from featvis.zoo.architecture import Adapted, Architecture
+
+T = TypeVar("T")
 
 Labels = Callable[[Path | None], tuple[str, ...] | None]
 """Class names by index of the logits, given the file of weights (None: not here), or None."""
@@ -181,3 +186,17 @@ def model_entry(
         )
 
     return decorate
+
+
+def entries_in(package: ModuleType, kind: type[T]) -> list[T]:
+    """All entries of a kind that the files of a package have.
+
+    Args:
+        package: with one file a family.
+        kind: of entry, of networks or of generators.
+    """
+    modules = [
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    return [one for module in modules for one in vars(module).values() if isinstance(one, kind)]
