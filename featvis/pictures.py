@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -172,3 +174,10 @@ def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
             lines[-1:] = [lines[-1][:end], lines[-1][end:]]
         lines[-1].append(drawn)
     return ["".join(text for text, _ in line) for line in lines]
+
+
+def address_of(picture: Image.Image) -> str:
+    """A picture as an address that holds it, `data:image/png;base64,…`, for a notebook's page."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import html
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from featvis.errors import InputError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.models import Model
 from featvis.models.leaky import leak_of
+from featvis.pictures import address_of
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of
 from objectives import Objective, alone, separable
@@ -191,13 +190,11 @@ class Explanation:
         """Pictures and figures, as a notebook shows them."""
         cells = []
         for i in range(len(self)):
-            buffer = io.BytesIO()
-            sheet(self.images[i : i + 1], self.maps[i : i + 1], [""]).save(buffer, "PNG")
-            data = base64.b64encode(buffer.getvalue()).decode()
+            data = address_of(sheet(self.images[i : i + 1], self.maps[i : i + 1], [""]))
             said = self._told(i) if self.silent[i] is None else f"no gradient: {self.silent[i]}"
             cells.append(
                 f'<figure style="display:inline-block;margin:4px">'
-                f'<img alt="map {i}" src="data:image/png;base64,{data}">'
+                f'<img alt="map {i}" src="{data}">'
                 f"<figcaption>{html.escape(said)}</figcaption></figure>"
             )
         title = html.escape(f"{self.objective} of {self._network} by {self.method}"[:200])

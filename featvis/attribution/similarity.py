@@ -7,10 +7,8 @@ the shares of an image sum exactly to the cosine.
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from featvis.errors import InputError, NonFiniteError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.images import Images
 from featvis.models import Model
+from featvis.pictures import address_of
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of
 from objectives import Activations
@@ -204,11 +203,9 @@ class PairExplanation:
 
     def _repr_html_(self) -> str:
         """The picture, as a notebook shows it."""
-        buffer = io.BytesIO()
-        self.picture().save(buffer, "PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = address_of(self.picture())
         title = html.escape(repr(self))
-        return f'<div><code>{title}</code><br><img alt="" src="data:image/png;base64,{data}"></div>'
+        return f'<div><code>{title}</code><br><img alt="" src="{data}"></div>'
 
 
 def explain_pair(

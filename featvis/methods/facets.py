@@ -7,7 +7,6 @@ starts from, so that it stays with that group.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -32,7 +31,7 @@ from featvis.natural import Index
 from featvis.natural.index import measure
 from featvis.natural.store import is_index
 from featvis.parameterizations import BoundedPixels, Fourier, Upsampled
-from featvis.pictures import grid
+from featvis.pictures import address_of, grid
 from featvis.results import Result
 from featvis.transforms import Compose, NormalCrop
 from objectives import (
@@ -155,13 +154,11 @@ class Facets:
 
     def _repr_html_(self) -> str:
         """The sheet, as a notebook shows it."""
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = address_of(self.sheet())
         alternative = html.escape(repr(self), quote=True)
         return (
             f"<div><code>{html.escape(repr(self))}</code><br>"
-            f'<img alt="{alternative}" src="data:image/png;base64,{data}"></div>'
+            f'<img alt="{alternative}" src="{data}"></div>'
         )
 
     def summary(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 from featvis import checks
 from featvis.files import output_path, write_file
 from featvis.natural.units import Index, as_index
-from featvis.pictures import grid, to_picture
+from featvis.pictures import address_of, grid, to_picture
 from objectives import Objective
 
 #: Pixels of a crop's longer side, on sheets.
@@ -107,13 +106,11 @@ class Top:
         """Crops, scores and names, as a notebook shows them."""
         cells = []
         for tile, (path, score) in zip(self.tiles(), self._pairs(), strict=True):
-            buffer = io.BytesIO()
-            tile.save(buffer, "PNG")
-            data = base64.b64encode(buffer.getvalue()).decode()
+            data = address_of(tile)
             name = html.escape(path.name, quote=True)
             cells.append(
                 '<figure style="display:inline-block;margin:4px">'
-                f'<img alt="{name}" title="{name}" src="data:image/png;base64,{data}">'
+                f'<img alt="{name}" title="{name}" src="{data}">'
                 f"<figcaption>{score:.4g}</figcaption></figure>"
             )
         return f"<div><code>{html.escape(self.unit)}</code><br>{''.join(cells)}</div>"

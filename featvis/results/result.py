@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import html
@@ -21,7 +20,7 @@ from featvis.errors import InputError, NonFiniteError
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.gradients.silence import warn_of_silence
 from featvis.models import Model
-from featvis.pictures import corners_of, grid, to_picture
+from featvis.pictures import address_of, corners_of, grid, to_picture
 from featvis.results import format, packing
 from featvis.results.history import SavedRuns
 from featvis.results.manifest import Done, describe, describe_joined
@@ -412,16 +411,14 @@ class Result:
         cells = []
         for i, one in enumerate(self):
             whose = "" if one._objective == self._objective else f"{_shorten(one._objective)}: "
-            buffer = io.BytesIO()
-            one.picture().save(buffer, "PNG")
-            data = base64.b64encode(buffer.getvalue()).decode()
+            data = address_of(one.picture())
             facts = [f"clean score {self.clean_scores[i]:.4g}"]
             facts += [f"{k.replace('_', ' ')} {v[i]:.4g}" for k, v in self.evidence.items()]
             if self.silent[i] is not None:
                 facts.append(f"no gradient: {self.silent[i]}")
             cells.append(
                 f'<figure style="display:inline-block;margin:4px">'
-                f'<img alt="image {i}" src="data:image/png;base64,{data}">'
+                f'<img alt="image {i}" src="{data}">'
                 f"<figcaption>{html.escape(whose + ', '.join(facts))}</figcaption></figure>"
             )
         title = html.escape(_shorten(self._objective))
