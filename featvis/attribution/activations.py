@@ -128,7 +128,7 @@ def attention_rollout(given: Explained) -> jax.Array:
 
     def mixed(place: Place) -> jax.Array:
         mean = values[place].mean(1)
-        half = 0.5 * mean + 0.5 * jnp.eye(mean.shape[-1])
+        half = 0.5 * mean + 0.5 * jnp.eye(mean.shape[-1], dtype=mean.dtype)[None]
         return half / half.sum(-1, keepdims=True)
 
     return _of_tokens(given, places, lambda rolled, place: mixed(place) @ rolled)
@@ -295,11 +295,12 @@ def _of_tokens(
     if grid is None:
         raise InputError(f"{tokens} tokens are no grid of the images' proportion")
     rows, columns = grid
-    rolled = jnp.broadcast_to(jnp.eye(tokens), (len(given.images), tokens, tokens))
+    itself = jnp.eye(tokens, dtype=jnp.float32)[None]
+    rolled = jnp.broadcast_to(itself, (len(given.images), tokens, tokens))
     for place in places:
         rolled = step(rolled, place)
     if not whole:
-        rolled = rolled - jnp.eye(tokens)
+        rolled = rolled - itself
     read = rolled[:, 0] if tokens > rows * columns else rolled.mean(1)
     maps = read[:, -rows * columns :].reshape(-1, rows, columns)
     return _enlarged(maps, given.images.shape[1:3])

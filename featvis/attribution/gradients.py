@@ -82,14 +82,14 @@ def integrated_gradients(
 
             def add(step: jax.Array, total: jax.Array) -> jax.Array:
                 for sixths in thirds:
-                    share = (step + sixths / 6) / count
+                    share = (step.astype(jnp.float32) + sixths / 6) / count.astype(jnp.float32)
                     total = total + given.gradient(start + share * away)
                 return total
 
             return jax.lax.fori_loop(0, count, add, total)
 
         def error(total: jax.Array, count: jax.Array) -> jax.Array:
-            reached = jnp.sum(away * total / count, axis=(1, 2, 3))
+            reached = jnp.sum(away * total / count.astype(jnp.float32), axis=(1, 2, 3))
             return jnp.abs(reached - gained) / jnp.abs(gained)
 
         count = jnp.int32(steps)
@@ -101,7 +101,7 @@ def integrated_gradients(
                 lambda s: (added(*s, (1, 5)), 3 * s[1]),
                 (total, count),
             )
-        return away * total / count, gained, count
+        return away * total / count.astype(jnp.float32), gained, count
 
     whole, gained, counts = jax.lax.map(along, starts)
     maps, gained = jnp.sum(whole.mean(0), axis=-1), gained.mean(0)
@@ -132,12 +132,15 @@ def expected_gradients(
             "expected_gradients: references are images that stand for what is usual: give some, "
             "or a folder of them"
         )
-    pictures = jnp.asarray(references)
+    pictures = jnp.asarray(references, jnp.float32)
 
     def sample(number: jax.Array) -> jax.Array:
         keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, number)))(given.keys)
-        chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(pictures)))(keys[:, 0])
-        share = jax.vmap(jax.random.uniform)(keys[:, 1])[:, None, None, None]
+        chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(pictures), jnp.int32))(
+            keys[:, 0]
+        )
+        share = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys[:, 1])
+        share = share[:, None, None, None]
         away = given.images - pictures[chosen]
         return away * given.gradient(pictures[chosen] + share * away)
 
@@ -182,11 +185,11 @@ def var_grad(given: Explained, *, samples: Count = 50, noise: Level = 0.15) -> j
         # Welford 1962: a difference of two means of squares would lose all digits.
         mean, total = carry
         one = gradient(number)
-        moved = mean + (one - mean) / (number + 1)
+        moved = mean + (one - mean) / (number + 1).astype(jnp.float32)
         return (moved, total + (one - mean) * (one - moved)), None
 
     start = (jnp.zeros_like(given.images), jnp.zeros_like(given.images))
-    (_, total), _ = jax.lax.scan(step, start, jnp.arange(samples))
+    (_, total), _ = jax.lax.scan(step, start, jnp.arange(samples, dtype=jnp.int32))
     return jnp.sum(total, axis=-1) / samples
 
 
@@ -226,7 +229,7 @@ def smooth_taylor(
 
     count = len(given.images)
     if not adaptive:
-        level = jnp.full(count, noise)
+        level = jnp.full(count, noise, jnp.float32)
         return mapped(level), {"noise": level}
     level = _least_variation(mapped, given.images.mean((1, 2, 3)), iterations)
     return mapped(level), {"noise": level}
@@ -304,7 +307,7 @@ def _mean(term: Callable[[jax.Array], jax.Array], count: int, like: jax.Array) -
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         return total + term(number), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(like), jnp.arange(count))
+    total, _ = jax.lax.scan(add, jnp.zeros_like(like), jnp.arange(count, dtype=jnp.int32))
     return total / count
 
 

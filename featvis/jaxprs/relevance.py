@@ -89,7 +89,7 @@ class _Passing:
 
     def __init__(self, depths: Depths, of: int, images: int) -> None:
         self.depths, self.of, self.images = depths, of, images
-        self.biases: Any = jnp.zeros(images)
+        self.biases: Any = jnp.zeros(images, jnp.float32)
         self._waiting: dict[int, jax.Array] = {}
 
     def of_sums(self, depth: int) -> Epsilon:
