@@ -74,6 +74,9 @@ SIZE = 128
 START_STEPS = 64
 LAYER_STEPS = 16
 LAYER_BATCH = 8
+#: Of a unit of an atlas.
+ATLAS_STEPS = 128
+ATLAS_TARGET = 4.0
 #: Lucent's default, after which its picture is what ours is to match.
 QUALITY_STEPS = 512
 EVERY = 16
@@ -316,6 +319,7 @@ class Plan:
         transforms: Of ours there: lucid's, and others in the first round.
         peer_steps: How long the peer may take to reach ours, in the first round.
         units: Of a whole layer; 0 for no such measurement.
+        atlas: Units of an atlas, and how many of them the peer makes one by one; or nothing.
         heavy: (network, place, batch, size) of which the memory is measured too, once, or None.
         maco: Places of which a step of MaCo is timed.
     """
@@ -327,6 +331,7 @@ class Plan:
     transforms: tuple[str, ...] = ("standard",)
     peer_steps: int = QUALITY_STEPS
     units: int = 0
+    atlas: tuple[int, int] | None = None
     heavy: tuple[str, str, int, int] | None = None
     maco: tuple[str, ...] = ()
 
@@ -336,6 +341,7 @@ QUICK = Plan(
     repeats=3,
     steps=((LITE, "middle", 1, SIZE), *((LITE, place, 4, SIZE) for place in PLACES)),
     quality=("middle",),
+    atlas=(16, 4),
 )
 FULL = Plan(
     rounds=3,
@@ -347,6 +353,7 @@ FULL = Plan(
     quality=PLACES,
     transforms=("standard", "affine"),
     units=80,
+    atlas=(48, 8),
     heavy=(LITE, "logits", 16, 224),
     maco=("middle", "logits"),
 )
@@ -549,10 +556,44 @@ def layer(bench: Bench, plan: Plan) -> list[Row]:
     ]
 
 
+def atlas(bench: Bench, plan: Plan) -> list[Row]:
+    """Units a second of an atlas, against a loop over the peer's `render_vis`."""
+    if plan.atlas is None:
+        return []
+    about = {"network": LITE, "layer": "middle", "size": SIZE, "steps": ATLAS_STEPS}
+    ours, theirs = plan.atlas
+    tasks = {
+        "ours": {"kind": "atlas", "units": ours, "batch": LAYER_BATCH, **about},
+        "lucent": {"kind": "layer", "units": theirs, "batch": 1, **about},
+    }
+    works: dict[str, list[Work]] = {who: [] for who in tasks}
+    for number, order in alternating(plan.rounds, "lucent"):
+        for who in order:
+            say(f"an atlas, round {number + 1} of {plan.rounds}, {who}")
+            works[who].append(bench.work(who, [tasks[who]]))
+
+    def rates(who: str, units: int) -> list[float | None]:
+        taken = values(works[who], 0, "seconds")
+        return [None if seconds is None else units / seconds for seconds in taken]
+
+    name = f"atlas of {ours} units at {SIZE} x {SIZE}"
+    return [
+        Row(
+            f"{name}, {ATLAS_STEPS} steps, against a loop over {theirs}",
+            "units/s",
+            rates("ours", ours),
+            rates("lucent", theirs),
+            target=ATLAS_TARGET,
+            more_is_better=True,
+        ),
+        Row(f"{name}: compilations of the loop", "", values(works["ours"], 0, "loops"), limit=1),
+    ]
+
+
 def start(bench: Bench, plan: Plan) -> list[Row]:
     """Seconds to a first picture from the command line, and the memory of its process."""
     ended: dict[str, list[Ended | None]] = {"cold": [], "warm": [], "lucent": []}
-    render = ["-m", "featvis.cli", "render", LITE, "block8:3", "--transform", "standard"]
+    render = ["-m", "featvis_command", "render", LITE, "block8:3", "--transform", "standard"]
     render += ["--size", str(SIZE), "--steps", str(START_STEPS), "--quiet", "--force"]
     about = {"kind": "picture", "network": LITE, "layer": "middle", "size": SIZE}
     for number in range(plan.rounds):
@@ -595,10 +636,14 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
     return [Row(name, "MB", peaks["ours"], peaks["lucent"], target=1.0)]
 
 
-def measure(bench: Bench, plan: Plan) -> list[Row]:
-    """All rows of a plan."""
+#: What is measured, by the name that `--only` takes.
+MEASURED = {part.__name__: part for part in (steps, quality, start, memory, layer, atlas, maco)}
+
+
+def measure(bench: Bench, plan: Plan, only: str | None = None) -> list[Row]:
+    """All rows of a plan, or those of one part of it."""
     rows = []
-    for part in (steps, quality, start, memory, layer, maco):
+    for part in [MEASURED[only]] if only else MEASURED.values():
         rows += part(bench, plan)
     # A peer that is missing leaves its column empty.
     return [dataclasses.replace(row, peer=[]) if row.who in bench.missing else row for row in rows]
@@ -729,6 +774,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=INSTALL)
     parser.add_argument("--quick", action="store_true", help="one case of each kind, one round")
     parser.add_argument("--profile", action="store_true", help="the parts of a step of ours")
+    parser.add_argument("--only", choices=MEASURED, help="one part of what is measured")
     parser.add_argument("--ours", action="store_true", help="without the peers")
     parser.add_argument("--show", type=Path, metavar="FILE", help="figures.json of an earlier run")
     parser.add_argument("-o", "--out", type=Path, default=Path("peer_benchmark"))
@@ -750,7 +796,7 @@ def main() -> None:
         if options.profile:
             print(markdown(*profile(bench, options.quick)))
             return
-        rows = measure(bench, QUICK if options.quick else FULL)
+        rows = measure(bench, QUICK if options.quick else FULL, options.only)
     about = facts(bench, time.perf_counter() - started, load)
     options.out.mkdir(parents=True, exist_ok=True)
     write_figures(options.out / "figures.json", rows, about)
