@@ -20,6 +20,9 @@ from featvis.kernels import compiling
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# What featvis adds up has one type: the user's own code may be strict, too.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
 # JAX makes and drops so many objects while it traces that a tenth of the time went to looking
 # through the others.
 gc.set_threshold(100_000, 20, 100)
@@ -41,6 +44,13 @@ def forgotten() -> Iterator[None]:
     """Programs of the modules before fill gigabytes, through which Python's collector walks."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def usual_promotions() -> Iterator[None]:
+    """For tests whose own code, or another library's, adds up numbers of several types."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @functools.cache

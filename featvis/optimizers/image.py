@@ -66,7 +66,7 @@ def _filtered(image: jax.Array, power: float) -> jax.Array:
     y, x = (np.minimum(np.arange(side), side - np.arange(side)) for side in (height, width))
     factors = np.maximum(1.0, np.hypot(y[:, None], x[None])) ** -power
     half = (factors / factors.mean())[:, : width // 2 + 1, None].astype(np.float32)
-    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * jnp.asarray(half)
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * jnp.asarray(half, jnp.complex64)
     return jnp.fft.irfft2(spectrum, (height, width), axes=(0, 1)).astype(image.dtype)
 
 

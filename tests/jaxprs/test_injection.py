@@ -34,7 +34,7 @@ def network(x):
         "start": start,
         "turned": jnp.moveaxis(start, -1, 1),
         "rows": start[:, 1:3].reshape(2, 12, 5),
-        "unread": start * unread,
+        "unread": start * unread.astype(start.dtype),
         **{f"step{i}": jnp.moveaxis(steps[i], 1, -1) for i in range(3)},
     }
     return jnp.sum(end[:, 1:] ** 2, (1, 2, 3)), layers

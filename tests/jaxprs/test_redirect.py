@@ -178,6 +178,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_has_the_redirected_gradient_of_relu(spelling):
     rectify = SPELLINGS[spelling]

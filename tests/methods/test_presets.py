@@ -399,6 +399,7 @@ def test_metamer_passes_the_gradient_whole_at_the_layers_own_rectifier():
     np.testing.assert_array_equal(again.images, result.images)
 
 
+@pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize("small", [False, True], ids=["magnified", "small"])
 def test_plug_in_has_the_papers_stages(small):
     at = Setting((224, 160), 3, 1.0, 1.0, True, None, lambda size: small)

@@ -47,6 +47,7 @@ def test_numbers_of_every_type(two) -> None:
     ],
     ids=lambda w: f"{type(w).__name__} {getattr(w, 'dtype', '')}",
 )
+@pytest.mark.usefixtures("usual_promotions")
 def test_one_weight_an_image_of_every_type(weights) -> None:
     for objective in (weights * A, A * weights):
         assert isinstance(objective, ob.Scaled)

@@ -187,6 +187,7 @@ def test_the_schedule_holds_each_rate_for_its_steps_and_the_last_for_ever():
         ),
     ],
 )
+@pytest.mark.usefixtures("usual_promotions")
 def test_text_is_the_rule(text, rule):
     assert components.optimizer(text) is components.optimizer(text)
     np.testing.assert_array_equal(_run(components.optimizer(text), 255.0, 6), _run(rule, 255.0, 6))
