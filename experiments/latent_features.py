@@ -7,7 +7,8 @@ Command: python experiments/latent_features.py PHOTOGRAPHS --generator taef2=FOL
     --judge mobilenet_v2_tf=FILE --judge darknet_tiny=FILE -o OUT
     (--network NAME=FILE, --judge and --generator with files of weights need no network at all;
     --sweep tries settings of the latent prior first and goes on with the best; --quick for 4
-    classes and 4 units at 96 x 96 in 32 steps; --minutes ends it in time, with what there is)
+    classes and 4 units at 96 x 96 in 32 steps; --size, --steps, --classes; --minutes begins nothing
+    after so many: what is made is kept in OUT/made, and the same command goes on)
 Runtime: on an accelerator some 10 minutes with --sweep; on two CPU cores --quick takes some 15.
 What it showed: see `experiments/guide/generators.md`, which has the table.
 """
@@ -15,7 +16,9 @@ What it showed: see `experiments/guide/generators.md`, which has the table.
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +163,17 @@ def run(
     return fv.synthesize(model, objective, steps=steps, progress=False, **given, **more)
 
 
+def made(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a file, which are made first where it is not there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **make())
+        part.replace(path)
+    with np.load(path) as found:
+        return dict(found)
+
+
 def distance(images: np.ndarray, natural: np.ndarray) -> np.ndarray:
     """Root mean square, over frequencies, of the difference of log10 of the power, (n,).
 
@@ -184,8 +198,10 @@ def main() -> None:
     line.add_argument("--batch", type=int, default=8, help="class pictures made together")
     line.add_argument("--sweep", action="store_true", help="try settings of the latent prior")
     line.add_argument("--minutes", type=float, default=1e6, help="begin nothing after so many")
+    line.add_argument("--size", type=int, default=192, help="side of the pictures in pixels")
+    line.add_argument("--steps", type=int, default=256, help="of each picture")
     given, started = line.read(), time.perf_counter()
-    side, steps, count, units = 192, 256, given.classes, UNITS
+    side, steps, count, units = given.size, given.steps, given.classes, UNITS
     if given.quick:
         side, steps, count, units = 96, 32, 4, _QUICK_UNITS
     size = (side, side)
@@ -211,6 +227,7 @@ def main() -> None:
         f"other ways to write a picture, {side} x {side} in {steps} steps.",
     )
     kept: dict[str, Any] = {}
+    folder = Path(given.out) / "made" / f"{model.name}-{side}-{steps}-{generator.digest[:8]}"
 
     def in_time() -> bool:
         return time.perf_counter() - started < 60 * given.minutes
@@ -220,57 +237,81 @@ def main() -> None:
         print(kind, method, json.dumps(facts), flush=True)
         (Path(given.out) / "figures.json").write_text(json.dumps(kept, indent=1))
 
-    def judged(method: str, way: dict[str, Any]) -> dict[str, Any]:
+    def pictures(
+        method: str,
+        way: dict[str, Any],
+        objective: fv.Objective,
+        units: list[str],
+        look: Callable[[fv.Result], fv.Result],
+    ) -> dict[str, np.ndarray] | None:
+        """Pictures and what is thought of them; None where they are not there, and time is over."""
+        name = re.sub(r"\W+", "-", f"{method}-{'_'.join(units)}")
+        path = folder / f"{name}.npz"
+        if not (path.is_file() or in_time()):
+            return None
+
+        def make() -> dict[str, np.ndarray]:
+            one = run(model, objective, size, steps, way, codes, seed=[0] * len(units))
+            found = {"images": one.images, "clean score": one.clean_scores}
+            found["seconds"] = np.full(len(units), one.seconds / len(units))
+            return {**found, **look(one).evidence}
+
+        return made(path, make)
+
+    def judged(method: str, way: dict[str, Any]) -> dict[str, Any] | None:
         """Class pictures of a method, and what is thought of them."""
-        results = [
-            run(model, fv.Logit(np.array(part)), size, steps, way, codes, seed=[0] * len(part))
-            for i in range(0, len(classes), given.batch)
-            for part in [classes[i : i + given.batch]]
-        ]
-        images = np.concatenate([one.images for one in results])
-        facts = {"clean score": np.concatenate([one.clean_scores for one in results])}
-        if judges:
-            told = [fv.recognition(one, judges).evidence for one in results]
-            for top in (1, 5):
-                for judge in judges:
-                    key = f"top{top}_by_{judge.name}"
-                    facts[f"{judge.name}, top {top}"] = np.concatenate([one[key] for one in told])
+        results: list[dict[str, np.ndarray]] = []
+        for i in range(0, len(classes), given.batch):
+            part = classes[i : i + given.batch]
+            objective, names = fv.Logit(np.array(part)), [str(c) for c in part]
+            found = pictures(
+                method, way, objective, names,
+                lambda one: fv.recognition(one, judges) if judges else one,
+            )  # fmt: skip
+            if found is None:
+                break
+            results.append(found)
+        if not results:
+            return None
+        whole = {key: np.concatenate([one[key] for one in results]) for key in results[0]}
+        images = whole["images"]
+        facts = {"pictures": len(images), "clean score": whole["clean score"]}
+        for top in (1, 5):
+            for judge in judges:
+                facts[f"{judge.name}, top {top}"] = whole[f"top{top}_by_{judge.name}"]
         toned = recognition.tone(images)
         facts |= {"natural tone": recognition.within(toned, tones)}
         facts |= {"distance of spectrum": distance(images, powers)}
-        found = {key: round(float(np.mean(value)), 3) for key, value in facts.items()}
-        found |= {key: round(float(np.median(value)), 3) for key, value in toned.items()}
-        found["s a picture"] = round(sum(one.seconds for one in results) / len(images), 2)
+        shares = {key: round(float(np.mean(value)), 3) for key, value in facts.items()}
+        shares |= {key: round(float(np.median(value)), 3) for key, value in toned.items()}
+        shares["s a picture"] = round(float(whole["seconds"].mean()), 2)
         report.pictures(
-            f"classes-{method}".replace(" ", "-").replace(",", "").replace(".", "_"),
-            list(images), labels, columns=8, caption=f"{method}: classes",
+            re.sub(r"\W+", "-", f"classes-{method}"),
+            list(images), labels[: len(images)], columns=8, caption=f"{method}: classes",
         )  # fmt: skip
-        keep("classes", method, found)
-        return found
+        keep("classes", method, shares)
+        return shares
 
     ways = others(size)
     for method in ("Fourier", "MaCo", "pixels"):
-        if in_time():
-            judged(method, ways[method])
-    if in_time():
-        views = fv.transforms.presets.views(size, largest=4.0)
-        recognisable = {
-            "parameterization": fv.Fourier(size), "optimizer": "nadam(0.02)",
-            "transform": views, "draws": 2,
-        }  # fmt: skip
-        judged("Fourier, recognisable", recognisable)
-    best: tuple[float, str, dict[str, Any]] | None = None
-    for method, way in settings(size, sweep=given.sweep).items():
-        if best is not None and not in_time():
-            break
+        judged(method, ways[method])
+    views = fv.transforms.presets.views(size, largest=4.0)
+    recognisable = {
+        "parameterization": fv.Fourier(size), "optimizer": "nadam(0.02)",
+        "transform": views, "draws": 2,
+    }  # fmt: skip
+    judged("Fourier, recognisable", recognisable)
+    tried = settings(size, sweep=given.sweep)
+    best = float("-inf"), *next(iter(tried.items()))
+    for method, way in tried.items():
         found = judged(method, way)
-        marks = [value for key, value in found.items() if ", top 1" in key]
-        score = float(np.mean(marks)) if marks else -found["distance of spectrum"]
-        if best is None or score > best[0]:
-            best = score, method, way
-    assert best is not None
-    header = ["method", *next(iter(kept["classes"].values()))]
-    rows = [[method, *facts.values()] for method, facts in kept["classes"].items()]
+        if found is not None:
+            marks = [value for key, value in found.items() if ", top 1" in key]
+            score = float(np.mean(marks)) if marks else -found["distance of spectrum"]
+            best = max(best, (score, method, way), key=lambda one: one[0])
+    of_classes = kept.get("classes", {})
+    header = ["method", *next(iter(of_classes.values()), ())]
+    rows = [[method, *facts.values()] for method, facts in of_classes.items()]
     report.table(
         header, rows,
         "Means over class pictures: clean score, shares that a judge puts first and among its "
@@ -283,33 +324,38 @@ def main() -> None:
         spatial.pop(key, None)
     table = []
     for method, way in {**ways, f"code ({best[1]})": spatial}.items():
-        if not in_time() and "code" not in method:
-            continue
-        pictures, percentiles, scores = [], [], []
+        results, shown = [], list[str]()
         for layer in dict.fromkeys(unit.partition(":")[0] for unit in units):
             own = [unit for unit in units if unit.startswith(f"{layer}:")]
             numbers = np.array([int(unit.partition(":")[2]) for unit in own])
-            objective = fv.Logit(numbers) if layer == "logits" else fv.Channel(layer, numbers)
             # Parts of a picture would spread what shows a channel over several scales.
             seen = {"transform": best[2]["transform"]} if "code" in method else {}
             more = seen if layer == "logits" else {}
-            result = run(model, objective, size, steps, {**way, **more}, codes, seed=[0] * len(own))
-            result = fv.compare_with_natural(result, compared)
-            pictures += list(result.images)
-            percentiles += result.evidence["percentile"].tolist()
-            scores += result.clean_scores.tolist()
-        images = np.stack(pictures)
+            objective = fv.Logit(numbers) if layer == "logits" else fv.Channel(layer, numbers)
+            found = pictures(
+                method, {**way, **more}, objective, own,
+                lambda one: fv.compare_with_natural(one, compared),
+            )  # fmt: skip
+            if found is None:
+                break
+            results.append(found)
+            shown += own
+        if not results:
+            continue
+        whole = {
+            key: np.concatenate([one[key] for one in results])
+            for key in ("images", "clean score", "percentile")
+        }
         report.pictures(
-            f"units-{method.split(' ')[0]}", pictures, list(units), columns=6,
+            f"units-{method.split(' ')[0]}", list(whole["images"]), shown, columns=6,
             caption=f"{method}: units",
         )  # fmt: skip
-        far = distance(images, powers)
-        for unit, score, percentile, one in zip(units, scores, percentiles, far, strict=True):
-            table.append(
-                [method, unit, *(studies.figure(f"{v:.3g}") for v in (score, percentile, one))]
-            )
-        facts = {"scores": scores, "percentiles": percentiles, "distances": far.tolist()}
-        keep("units", method, facts)
+        far = distance(whole["images"], powers)
+        columns = (whole["clean score"], whole["percentile"], far)
+        for unit, *values in zip(shown, *columns, strict=True):
+            table.append([method, unit, *(studies.figure(f"{v:.3g}") for v in values)])
+        names = ("scores", "percentiles", "distances")
+        keep("units", method, dict(zip(names, map(np.ndarray.tolist, columns), strict=True)))
     report.table(
         ["method", "unit", "clean score", "natural percentile", "distance of spectrum"], table,
         f"Units, compared with {len(compared)} photographs.",

@@ -3,7 +3,7 @@
 Paper: Nguyen et al. 2017, "Plug & Play Generative Networks: Conditional Iterative Generation of
     Images in Latent Space", figures 2 to 8, on the generator of MNIST that featvis ships.
 Command: python experiments/plug_and_play.py FOLDER -o OUT   (FOLDER has MNIST's idx files;
-    --quick for fewer samples)
+    --quick for fewer samples; --only PART for one of presets, sweep, inpainting, between, units)
 Runtime: with `--quick` some 20 minutes on two cores with much other work beside; what is between
     classes and the units were not run yet.
 What it showed: four digits a class, 200 steps, seed 0, judged by a network that had no part in
@@ -22,6 +22,8 @@ What it showed: four digits a class, 200 steps, seed 0, judged by a network that
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,115 @@ def spread(judge: fv.Model, images: np.ndarray, sets: np.ndarray) -> tuple[float
     )
 
 
+class Study:
+    """What the parts have in common.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.out, self.quick = Path(options.out), options.quick
+        self.common: dict[str, Any] = {"seed": options.seed, "progress": False}
+        self.n = 4 if options.quick else 20
+        self.test = read_data(options.folder, 28).test
+        self.judge = fv.load("mnist_judge")
+        self.digits = np.repeat(np.arange(10), self.n)
+        rows = [np.flatnonzero(self.test.classes == k)[: self.n] for k in range(10)]
+        self.real = self.test.images[np.concatenate(rows)].astype(np.float32) / 255
+        self.usual = spread(self.judge, self.real, self.digits)
+        self.keep("real digits", {
+            "judged": judged(self.judge, self.real, self.digits),
+            "diversity": self.usual[0],
+            "distance": self.usual[1],
+        })  # fmt: skip
+
+    def keep(self, name: str, figures: dict[str, Any]) -> None:
+        """Print figures, and write them beside those of earlier parts."""
+        file = self.out / "figures.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known[name] = {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in figures.items()
+        }
+        file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(name, json.dumps(known[name]), flush=True)
+
+    def draw(self, name: str, **more: Any) -> np.ndarray:
+        """Samples of every class, and what they are worth; all of them, also those not accepted."""
+        found = fv.sample("mnist_ppgn", self.n, classes=list(range(10)), **self.common, **more)
+        images, digits = found.result.images, self.digits
+        alike, apart = spread(self.judge, images, digits)
+        each = [judged(self.judge, images[digits == k], digits[digits == k]) for k in range(10)]
+        self.keep(name, {
+            "accepted": found.acceptance,
+            "judged": float(np.mean(each)),
+            "by class": each,
+            "diversity of real": alike / self.usual[0],
+            "distance of real": apart / self.usual[1],
+            "seconds": found.result.seconds,
+        })  # fmt: skip
+        return images
+
+
+def presets(study: Study) -> None:
+    """Classes by every preset."""
+    n = study.n
+    names = ("modern", "ppgn_joint", "ppgn_h", "ppgn_x", "dgn_am")
+    sheets = {name: study.draw(name, preset=name) for name in names}
+    sheet([images[::n] for images in sheets.values()], study.out / "presets.png")
+    sheet([study.real[k::n] for k in range(4)] + [sheets["modern"][k::n] for k in range(4)],
+          study.out / "classes.png")  # fmt: skip
+
+
+def sweep(study: Study) -> None:
+    """ε1 from too small to too large."""
+    made = [study.draw(f"ε1 = {weight:g}", prior=weight) for weight in WEIGHTS]
+    sheet([images[:: study.n] for images in made], study.out / "sweep.png")
+
+
+def inpainting(study: Study) -> None:
+    """Digits with a hole of 12 x 12."""
+    holes = 20 if study.quick else 100
+    hole = np.zeros((28, 28))
+    hole[8:20, 8:20] = 1
+    outside, judge = hole == 0, study.judge
+    kept, unchanged, shown = [], True, []
+    for k in range(holes):
+        image, digit = study.test.images[k].astype(np.float32) / 255, study.test.classes[k]
+        filled = fv.sample(
+            "mnist_ppgn", 1, classes=int(digit), inpaint=image, mask=hole, **study.common
+        ).result.images
+        kept.append(judged(judge, filled, study.test.classes[k : k + 1]))
+        unchanged &= bool(np.array_equal(filled[0][outside], image[outside]))
+        shown.append([image, np.where(hole[..., None] == 1, 0.5, image), filled[0]])
+    study.keep("inpainting", {
+        "holes": holes, "class kept": float(np.mean(kept)), "context unchanged": unchanged,
+    })  # fmt: skip
+    sheet([np.stack(row) for row in zip(*shown[:20], strict=True)], study.out / "inpainting.png")
+
+
+def between(study: Study) -> None:
+    """Pictures that are of two classes at once."""
+    both = fv.sample("mnist_ppgn", 8, classes=["3+5", "4+9", "1+7"], **study.common)
+    study.keep("between classes", {"accepted": both.acceptance})
+    sheet(list(both.result.images.reshape(3, 8, 28, 28, 1)), study.out / "between.png")
+
+
+def units(study: Study) -> None:
+    """Hidden units, by the mended preset and by the authors', which begins anew ten times."""
+    rows = []
+    for unit in ("code:3", "code:5", "conv2:5"):
+        for preset, n in (("modern", 10), ("ppgn_joint", 1)):
+            found = fv.sample("mnist_ppgn", n, unit=unit, preset=preset, **study.common)
+            study.keep(f"unit {unit}, {preset}", {"accepted": found.acceptance})
+            rows.append(found.result.images)
+    sheet(rows, study.out / "units.png")
+
+
+PARTS = {part.__name__: part for part in (presets, sweep, inpainting, between, units)}
+
+
 def main() -> None:
     """Draw, measure, and write the pictures."""
     command = studies.CommandLine(
@@ -62,64 +173,13 @@ def main() -> None:
         quick="4 samples a class in place of 20",
         seed="all chains",
     )
+    command.add_argument("--only", action="append", choices=PARTS, help="a part; again for more")
     options = command.read()
-    started, out = time.perf_counter(), Path(options.out)
-    n, holes = (4, 20) if options.quick else (20, 100)
-    test = read_data(options.folder, 28).test
-    judge = fv.load("mnist_judge")
-    digits = np.repeat(np.arange(10), n)
-    rows = np.concatenate([np.flatnonzero(test.classes == k)[:n] for k in range(10)])
-    real = test.images[rows].astype(np.float32) / 255
-    usual = spread(judge, real, digits)
-    print(f"real digits: judged {judged(judge, real, digits):.3f}, diversity {usual[0]:.3f}, "
-          f"distance {usual[1]:.2f}")  # fmt: skip
-    common: dict[str, Any] = {"seed": options.seed, "progress": False}
-
-    def draw(name: str, **more: Any) -> np.ndarray:
-        found = fv.sample("mnist_ppgn", n, classes=list(range(10)), **common, **more)
-        images = found.result.images
-        alike, apart = spread(judge, images, digits)
-        each = [judged(judge, images[digits == k], digits[digits == k]) for k in range(10)]
-        print(
-            f"{name}: accepted {found.acceptance:.3f}, judged {np.mean(each):.3f}, least of a "
-            f"class {min(each):.2f}, diversity {alike / usual[0]:.2f} and {apart / usual[1]:.2f} "
-            f"of real digits, {found.result.seconds:.0f} s",
-            flush=True,
-        )
-        return images
-
-    sheets = {
-        name: draw(name, preset=name) for name in ("modern", "ppgn_joint", "ppgn_h", "dgn_am")
-    }
-    sheet([images[::n] for images in sheets.values()], out / "presets.png")
-    sheet([real[k::n] for k in range(4)] + [sheets["modern"][k::n] for k in range(4)],
-          out / "classes.png")  # fmt: skip
-    sweep = [draw(f"ε1 = {weight:g}", prior=weight) for weight in WEIGHTS]
-    sheet([images[::n] for images in sweep], out / "sweep.png")
-
-    hole = np.zeros((28, 28))
-    hole[8:20, 8:20] = 1
-    kept, unchanged, shown = [], True, []
-    for k in range(holes):
-        image = test.images[k].astype(np.float32) / 255
-        filled = fv.sample(
-            "mnist_ppgn", 1, classes=int(test.classes[k]), inpaint=image, mask=hole, **common
-        ).result.images
-        kept.append(judged(judge, filled, test.classes[k : k + 1]))
-        outside = hole == 0
-        unchanged &= bool(np.array_equal(filled[0][outside], image[outside]))
-        shown.append([image, np.where(hole[..., None] == 1, 0.5, image), filled[0]])
-    print(
-        f"inpainting: class kept in {np.mean(kept):.3f} of {holes}, context unchanged: {unchanged}"
-    )
-    sheet([np.stack(row) for row in zip(*shown[:20], strict=True)], out / "inpainting.png")
-
-    both = fv.sample("mnist_ppgn", 8, classes=["3+5", "4+9", "1+7"], **common)
-    sheet(list(both.result.images.reshape(3, 8, 28, 28, 1)), out / "between.png")
-    units = [fv.sample("mnist_ppgn", 8, unit=f"code:{k}", **common) for k in (3, 5)]
-    sheet([one.result.images for one in units], out / "units.png")
-    print(f"units: accepted {', '.join(f'{one.acceptance:.2f}' for one in units)}")
-    studies.finish(started, out)
+    started = time.perf_counter()
+    study = Study(options)
+    for name in options.only or PARTS:
+        PARTS[name](study)
+    studies.finish(started, study.out)
 
 
 if __name__ == "__main__":

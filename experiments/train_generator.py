@@ -258,11 +258,32 @@ class Trainer:
         data: what is learned from.
         folder: where checkpoints lie.
         seed: of the order of images, and of what is drawn.
+        facts: all else that the weights depend on, plain data.
+
+    Raises:
+        InputError: the checkpoints there are of other facts.
     """
 
     data: Images
     folder: Path
     seed: int
+    facts: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Note what the run is of beside its checkpoints, or compare."""
+        own = json.loads(json.dumps({**self.facts, "seed": self.seed}))
+        note = self.folder / "run.json"
+        if not note.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps(own, indent=1) + "\n", encoding="utf-8")
+            return
+        before = json.loads(note.read_text(encoding="utf-8"))
+        for name in {**before, **own}:
+            if before.get(name) != own.get(name):
+                raise fv.InputError(
+                    f"{self.folder} has checkpoints of a run with {name} {before.get(name)!r}; "
+                    f"got {own.get(name)!r}: give another folder, as -o"
+                )
 
     def train(
         self,
@@ -378,7 +399,8 @@ def main() -> None:
     share, seed = 10 if options.quick else 1, options.seed
     counts = {"classifier": 4000, "generator": options.steps, "denoiser": 3000, "judge": 6000}
     counts = {name: -(-count // (share * CHUNK)) * CHUNK for name, count in counts.items()}
-    trainer = Trainer(data.train, options.out / "checkpoints", seed)
+    facts = {**kind, "width": options.width, "steps": counts, "images": len(data.train.images)}
+    trainer = Trainer(data.train, options.out / "checkpoints", seed, facts)
 
     def rule(part: str, rate: float, **more: float) -> optax.GradientTransformation:
         return optax.adam(optax.cosine_decay_schedule(rate, counts[part]), **more)

@@ -4,6 +4,7 @@ The laws of one image, of gradients and of references are in the folders of thei
 what makes something usable in a run: its text, and a replay to the bit.
 """
 
+import dataclasses
 import inspect
 import json
 
@@ -66,7 +67,7 @@ def metric_functions():
 
 
 def preset_names():
-    kinds_of = ("inversion", "caricature", "class model", "visualization")
+    kinds_of = ("inversion", "caricature", "class model", "visualization", "sampling")
     found = {(kind, name) for kind in kinds_of for name in methods.presets(kind)}
     return found - {("class model", "exp_maximization")}  # of an index: tests/natural
 
@@ -206,11 +207,15 @@ def test_a_metric_refuses_what_is_not_finite(case):
 def test_all_of_a_preset_has_a_text(kind, name, options, toy):
     options = dict(options)
     at = methods.setting_of(toy, "logits", toy.input.size, options.pop("steps"))
+    if kind == "sampling":
+        at = dataclasses.replace(at, generator=preset_cases.generator())
     recipe = methods.chosen("a driver", kind, name, options)(at)
     assert sum(stage.steps for stage in recipe.stages) == at.steps
     for stage in recipe.stages:
         way = stage.parameterization
-        assert text.parameterization(str(way), (1, 1)) == way
+        # What is known of a generator's codes is arrays, whose text is their digest.
+        if kind != "sampling":
+            assert text.parameterization(str(way), (1, 1)) == way
         shaped = text.transform(stage.options.get("transform", "affine"), way.size)
         assert text.transform(repr(shaped), way.size) == shaped
         assert isinstance(stage.options.get("optimizer", "adam(0.1)"), str)
@@ -219,6 +224,31 @@ def test_all_of_a_preset_has_a_text(kind, name, options, toy):
     if recipe.prior is not None:
         assert fv.parse(str(recipe.prior)) == recipe.prior
     assert (inspect.getdoc(methods.presets(kind)[name]) or "").strip()
+
+
+SAMPLERS = [case for case in preset_cases.CASES if case[0] == "sampling"]
+
+
+@pytest.mark.parametrize(("name", "options"), [case[1:] for case in SAMPLERS], ids=str)
+def test_chains_of_a_sampler_are_their_own_and_replay(name, options, toy):
+    generator = preset_cases.generator()
+    found = fv.sample(
+        generator, 2, classes=[0, "b"], model=toy, preset=name, seed=3, progress=False, **options
+    )
+    result = found.result
+    assert found.names == ("a", "b")
+    assert result.images.shape == (4, *toy.input.size, 3)
+    assert 0 <= result.images.min() <= result.images.max() <= 1
+    assert len(np.unique(result.images.reshape(4, -1), axis=0)) == 4
+    assert found.accepted.tolist() == (result.evidence["probability"] >= 0.5).tolist()
+    # Arrays are not in the manifest: what they were is given again, and told by its digest.
+    at = methods.setting_of(toy, "logits", toy.input.size, options["steps"])
+    rule = methods.presets("sampling")[name]
+    way = rule(dataclasses.replace(at, generator=generator)).stages[-1].parameterization
+    again = fv.replay(
+        json.loads(json.dumps(result.manifest)), model=toy, parameterization=way, progress=False
+    )
+    np.testing.assert_array_equal(again.images, result.images)
 
 
 # ---- commands ------------------------------------------------------------------------------

@@ -89,23 +89,15 @@ def from_nnx(
     Raises:
         InputError: as `from_function`.
     """
-    parts: list[Any] = []
-    both = (("decoder", decoder, method), ("encoder", encoder, encoder_method))
-    for name, module, called in both:
-        if module is None and name == "encoder":
-            parts.append((None, None))
-            continue
-        if not isinstance(module, nnx.Module):
-            raise InputError(
-                f"from_nnx: {name} is a module of Flax NNX; got {type(module).__name__}"
-            )
-        _check_method(module, called)
+
+    def split(module: nnx.Module, called: str, _: None) -> tuple[Any, Any]:
         graph, random, weights = nnx.split(module, nnx.RngState, ...)  # type: ignore[misc]
         # Of inference nothing is drawn: random state is part of the program.
-        network = _Nnx(static(graph), static(random if jax.tree.leaves(random) else None), called)
-        parts.append((Alone(network) if batched else network, weights))
-    (decodes, params), (encodes, encoder_params) = parts
-    return _looked_at(decodes, code, params, encodes, encoder_params, stride, range)
+        drawn = static(random if jax.tree.leaves(random) else None)
+        return _Nnx(static(graph), drawn, called), weights
+
+    halves = ((decoder, method, None), (encoder, encoder_method, None))
+    return _of_modules("NNX", nnx.Module, split, halves, batched, code, stride, range)
 
 
 def from_linen(
@@ -138,20 +130,52 @@ def from_linen(
     Raises:
         InputError: as `from_function`.
     """
-    parts: list[Any] = []
-    both = (("decoder", decoder, method), ("encoder", encoder, encoder_method))
-    for name, module, called in both:
+
+    def bound(module: flax.linen.Module, called: str, variables: Any) -> tuple[Any, Any]:
+        return _Linen(static(module), called), variables
+
+    halves = ((decoder, method, variables), (encoder, encoder_method, encoder_variables))
+    return _of_modules("Linen", flax.linen.Module, bound, halves, batched, code, stride, range)
+
+
+def _of_modules(
+    library: str,
+    kind: type,
+    split: Callable[[Any, str, Any], tuple[Any, Any]],
+    halves: Sequence[tuple[Any, str, Any]],
+    batched: bool,
+    code: Code,
+    stride: int | None,
+    range: tuple[float, float] | None,
+) -> Generator:
+    """Modules of a library of Flax as a generator.
+
+    Args:
+        library: "NNX" or "Linen".
+        kind: its class of modules.
+        split: from a module, the method that is called and variables to a function and its weights.
+        halves: these of the decoder and of the encoder, whose module may be None.
+        batched: as for `from_nnx`, as are the others.
+        code: as for `from_function`.
+        stride: as for `from_function`.
+        range: as for `from_function`.
+    """
+    parts: list[tuple[Any, Any]] = []
+    for name, (module, called, variables) in zip(("decoder", "encoder"), halves, strict=True):
         if module is None and name == "encoder":
-            parts.append(None)
+            parts.append((None, variables))
             continue
-        if not isinstance(module, flax.linen.Module):
+        if not isinstance(module, kind):
             raise InputError(
-                f"from_linen: {name} is a module of Flax Linen; got {type(module).__name__}"
+                f"from_{library.lower()}: {name} is a module of Flax {library}; "
+                f"got {type(module).__name__}"
             )
-        _check_method(module, called)
-        network = _Linen(static(module), called)
-        parts.append(Alone(network) if batched else network)
-    return _looked_at(parts[0], code, variables, parts[1], encoder_variables, stride, range)
+        if not isinstance(called, str) or not callable(getattr(module, called, None)):
+            raise InputError(f"{type(module).__name__} has no method {called!r} to call")
+        network, weights = split(module, called, variables)
+        parts.append((Alone(network) if batched else network, weights))
+    (decode, params), (encode, encoder_params) = parts
+    return _looked_at(decode, code, params, encode, encoder_params, stride, range)
 
 
 @dataclass(frozen=True)
@@ -183,11 +207,6 @@ class _Linen:
 
     def __call__(self, variables: Any, batch: jax.Array) -> Any:
         return plain(self.module).apply(variables, batch, method=self.method)
-
-
-def _check_method(module: Any, name: str) -> None:
-    if not isinstance(name, str) or not callable(getattr(module, name, None)):
-        raise InputError(f"{type(module).__name__} has no method {name!r} to call")
 
 
 def _looked_at(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from featvis.errors import InputError, printable
 from featvis.evidence.similarity import Diversity, diversity
 from featvis.generators import finding, load
 from featvis.images import image_array, of_files
-from featvis.methods.plug_and_play import latent, with_prior
+from featvis.methods.conditions import Condition, captioner_of, condition_of
+from featvis.methods.plug_and_play import with_prior
 from featvis.methods.recipe import (
     Recipe,
     Setting,
@@ -26,53 +27,11 @@ from featvis.methods.recipe import (
     setting_of,
 )
 from featvis.models import Captioner, Model
-from featvis.models.captions import SENTENCE, WORDS, sentence_probability
 from featvis.parameterizations import Generator, Region
 from featvis.results import Result
 from featvis.results.format import LARGEST
-from featvis.results.run import as_objective, check_positive
-from objectives import (
-    Activations,
-    DoubtedLogit,
-    Logit,
-    LogProbability,
-    Objective,
-    Probability,
-)
-
-_OF_CLASSES: Mapping[str, Callable[..., Objective]] = {
-    "score": Logit,
-    "probability": Probability,
-    "log_probability": LogProbability,
-    "doubted_logit": DoubtedLogit,
-}
-#: Pictures of codes that nothing conditions, by which a unit's activations are judged.
-_UNCONDITIONED = 256
-
-
-class _Condition(NamedTuple):
-    """What samples are to be.
-
-    Attributes:
-        model: the network that says so.
-        layer: the last one that it reads.
-        names: of what is asked, one for each set of samples.
-        objective: makes what is maximised of a recipe and the number of samples of a set.
-        measure: from activations and the sets of samples to how far each is what is asked, in
-            [0, 1], (n,).
-        task: as `Setting` has it.
-        accept: the least measure of a sample that is kept.
-        classes: the class of each set; None where it is none, or several.
-    """
-
-    model: Model
-    layer: str
-    names: tuple[str, ...]
-    objective: Callable[[Recipe, int], Objective]
-    measure: Callable[[Activations, np.ndarray], np.ndarray]
-    task: str
-    accept: float
-    classes: tuple[int, ...] | None = None
+from featvis.results.run import check_positive
+from featvis.synthesis import memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +147,8 @@ def sample(
     Raises:
         InputError: none of `classes`, `unit` and `words` or several, a class that there is not, a
             mask that is empty or not binary, a network that does not see such images, no such
-            preset.
+            preset, more samples than a run may have.
+        TooLargeError: the samples do not fit the memory; says how many would.
         UnknownModel: no generator or network of that name.
     """
     of_hole = "context" in options and inpaint is None and mask is None
@@ -220,7 +180,7 @@ def sample(
     if judge is None and len(networks) > 1:
         judge = networks[1]
     if isinstance(model, str) and words is not None:
-        model = _captioner(model)
+        model = captioner_of(model)
     elif not isinstance(model, Captioner):
         model = loading.as_model(model)
     judge = None if judge is None else loading.as_model(judge, "judge")
@@ -228,7 +188,7 @@ def sample(
     for network in (model, judge):
         if isinstance(network, Model):
             network.check_image_shape(*shape)
-    condition = _condition(model, generator, classes, unit, words, shape)
+    condition = condition_of(model, generator, classes, unit, words, shape)
     if accept is not None:
         condition = condition._replace(accept=checks.number("sample", "accept", accept, 0, 1))
     hole = _hole(inpaint, mask, shape)
@@ -256,7 +216,7 @@ def _keeping(stage: Stage) -> Stage:
 
 
 def _chains(
-    condition: _Condition,
+    condition: Condition,
     recipe: Recipe,
     at: Setting,
     n: int,
@@ -266,6 +226,13 @@ def _chains(
 ) -> Result:
     """All chains, those of a reset after those before it."""
     batch = n * len(condition.names)
+    if batch > LARGEST["batch"]:
+        sets = len(condition.names)
+        of_sets = f" of each of {sets} sets" if sets > 1 else ""
+        raise InputError(f"n is at most {LARGEST['batch'] // sets}{of_sets}; got {n}")
+    for stage in recipe.stages:
+        # Before the classes of all of them, or their starts, are made.
+        memory.check_pictures(stage.parameterization, batch * recipe.resets, steps=stage.steps)
     objective = recipe.weight * condition.objective(recipe, n)
     draw, found = np.random.default_rng(seed), []
     for number in range(recipe.resets):
@@ -298,7 +265,7 @@ def _starts(written: Any, image: np.ndarray, batch: int, seed: int) -> Any:
     return {name: np.asarray(a) for name, a in {**params, "rest": rest}.items()}
 
 
-def _measured(result: Result, condition: _Condition, judge: Model | None, n: int) -> Samples:
+def _measured(result: Result, condition: Condition, judge: Model | None, n: int) -> Samples:
     """The samples with what is measured on them."""
     once = np.repeat(np.arange(len(condition.names)), n)
     sets = np.tile(once, len(result) // len(once))
@@ -327,146 +294,7 @@ def _last_vector(model: Model, size: tuple[int, int]) -> str:
     return vectors[-1] if vectors else list(shapes)[-1]
 
 
-# ---- what is asked
-
-
-def _condition(
-    model: Any,
-    generator: Generator,
-    classes: Any,
-    unit: Any,
-    words: Any,
-    shape: tuple[int, int, int],
-) -> _Condition:
-    given = {"classes": classes, "unit": unit, "words": words}
-    asked = [name for name, value in given.items() if value is not None]
-    if len(asked) != 1:
-        raise InputError(
-            "samples are of one of classes, unit and words, as classes=7 (--class 7); got "
-            f"{' and '.join(asked) or 'none'}"
-        )
-    if isinstance(model, Captioner) != (words is not None):
-        raise InputError(
-            "words are said by a Captioner, and classes and units are of a Model; got "
-            f"{'words' if words is not None else asked[0]} and a {type(model).__name__}"
-        )
-    if words is not None:
-        return _of_words(model, words)
-    return _of_classes(model, classes) if unit is None else _of_unit(model, generator, unit, shape)
-
-
-def _of_classes(model: Model, classes: Any) -> _Condition:
-    many = np.iterable(classes) and not isinstance(classes, str)
-    several: list[Any] = list(classes) if many else [classes]
-    if not several:
-        raise InputError("samples are of at least one class; got none")
-    model.check_scores()
-    sets: list[tuple[int, ...]] = []
-    for one in several:
-        # A name may have a plus of its own.
-        try:
-            sets.append((model.class_index(one),))
-        except InputError:
-            if not (isinstance(one, str) and "+" in one):
-                raise
-            sets.append(tuple(model.class_index(part) for part in one.split("+")))
-    twice = [one for one, own in zip(several, sets, strict=True) if sets.count(own) > 1]
-    if twice:
-        raise InputError(f"class {twice[0]!r} is asked for twice; n is how many samples it gets")
-    most = max(map(len, sets))
-    if any(most % len(one) for one in sets):
-        raise InputError(f"sets of classes at once are of as many classes each; got {several!r}")
-    # One class is the mean of as many times itself.
-    parts = np.array([one * (most // len(one)) for one in sets])
-
-    def objective(recipe: Recipe, n: int) -> Objective:
-        made = [_OF_CLASSES[recipe.of](np.repeat(column, n)) for column in parts.T]
-        total = made[0]
-        for one in made[1:]:
-            total = total + one
-        return total if most == 1 else (1 / most) * total
-
-    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
-        scores = np.asarray(acts["logits"], np.float64)
-        logarithms = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        own = np.take_along_axis(logarithms, parts[numbers], 1)
-        # Of k classes at once 1 where each has 1/k.
-        counts = np.array([len(set(one)) for one in sets])[numbers]
-        found: np.ndarray = np.minimum(counts * np.exp(own.mean(1)), 1)
-        return found
-
-    labels = model.labels or ()
-
-    def name(index: int) -> str:
-        return labels[index] if labels else str(index)
-
-    names = tuple("+".join(name(index) for index in one) for one in sets)
-    single = tuple(one[0] for one in sets) if most == 1 else None
-    return _Condition(model, "logits", names, objective, measure, "class", 0.5, single)
-
-
-def _of_unit(
-    model: Model, generator: Generator, unit: str, shape: tuple[int, int, int]
-) -> _Condition:
-    wanted = as_objective(unit, model)
-    layer, index = (getattr(wanted, name, None) for name in ("layer", "index"))
-    if not isinstance(layer, str) or index is None or np.ndim(index) != 0:
-        raise InputError(f"a unit is one of a layer, as conv2:5; got {unit!r}")
-    layers_of = model.layers(shape[:2])
-    wanted.check({k: np.zeros((1, *v), np.float32) for k, v in layers_of.items()}, (1, *shape))
-    free = latent(dataclasses.replace(_NOWHERE, generator=generator))
-    keys = jax.random.split(jax.random.key(0), _UNCONDITIONED)
-    images = jax.jit(jax.vmap(lambda key: free.decode(free.init(key))))(keys)
-
-    def responses(acts: Activations) -> np.ndarray:
-        some = next(iter(acts.values()))
-        return np.asarray(wanted(acts, np.zeros((len(some), *shape), np.float32)))
-
-    usual = np.sort(responses(model(np.asarray(images))))
-    spread = float(usual.std())
-    if not spread > 0:
-        raise InputError(
-            f"{unit} is dead: {_UNCONDITIONED} pictures of the generator leave it at {usual[0]:.3g}"
-        )
-
-    def objective(recipe: Recipe, n: int) -> Objective:
-        if recipe.of == "doubted_logit":
-            return DoubtedLogit(int(np.asarray(index)), layer)
-        return (1 / spread) * wanted
-
-    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
-        return np.searchsorted(usual, responses(acts)) / len(usual)
-
-    return _Condition(model, layer, (str(wanted),), objective, measure, "unit", 0.98)
-
-
-def _captioner(place: str) -> Captioner:
-    """A captioner by the place of a function that makes it.
-
-    Raises:
-        InputError: there is none, or it is something else.
-    """
-    made = loading.object_at(place, "a captioner")
-    if not isinstance(made, Captioner):
-        made = loading.call_factory(place, "a captioner", made, None)
-    if not isinstance(made, Captioner):
-        raise InputError(f"{place} must return a featvis.Captioner; got {type(made).__name__}")
-    return made
-
-
-def _of_words(captioner: Captioner, words: str) -> _Condition:
-    model = captioner.model(words)
-
-    def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
-        return sentence_probability(np.asarray(acts[WORDS], np.float64))
-
-    def objective(recipe: Recipe, n: int) -> Objective:
-        return Logit(0, SENTENCE)
-
-    return _Condition(model, SENTENCE, (words,), objective, measure, "words", 0.5)
-
-
-_NOWHERE = Setting((1, 1), 1, 1.0, 1.0, True, None)
+# ---- the hole
 
 
 def _hole(

@@ -66,6 +66,8 @@ class Generator(Component):
             if not callable(function) and not (name == "encoder" and function is None):
                 expected = "a function (params, code), one code to one image"
                 raise checks.error(self, name, expected, function)
+        if self.encoder is None and self.encoder_params is not None:
+            raise checks.error(self, "encoder_params", "None without an encoder", "weights")
         code = self.code if isinstance(self.code, (tuple, list)) else (self.code,)
         code = tuple(checks.integer(self, "code", side, 1) for side in code)
         if len(code) not in ((1,) if self.stride is not None else (1, 3)):

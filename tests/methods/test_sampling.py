@@ -147,6 +147,8 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
         ({"classes": [3, "3"]}, "class '?3'? is asked for twice"),
         ({"classes": 7, "preset": "ppgn_jont"}, "nearest: ppgn_joint"),
         ({"classes": 7, "keep": "first"}, "'last' or 'best'"),
+        ({"classes": 7, "n": 10**9}, "n is at most 65536; got 1000000000"),
+        ({"classes": [1, 2, 3], "n": 22_000}, "n is at most 21845 of each of 3 sets; got 22000"),
         ({"classes": 7, "accept": 2}, "accept is a number from 0 to 1, not 2"),
         ({"classes": 7, "seed": -1}, "seed is an integer of at least 0, not -1"),
         ({"classes": 7, "noise": np.inf}, "noise is a finite number of at least 0, not inf"),
@@ -170,9 +172,15 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(options, says):
-    options = {"generator": "mnist_ppgn", **options}
+    options = {"generator": "mnist_ppgn", "n": 2, **options}
     with pytest.raises((InputError, fv.UnknownModel, fv.ObjectiveError), match=says):
-        fv.sample(n=2, progress=False, **options)
+        fv.sample(progress=False, **options)
+
+
+def test_samples_that_do_not_fit_the_memory_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr("featvis.limits.available_on", lambda device: 2**20)
+    with pytest.raises(fv.TooLargeError, match=r"of the 2000 images would fit"):
+        fv.sample("mnist_ppgn", 2000, classes=7, progress=False)
 
 
 def test_weights_of_another_generator_and_codes_of_another_shape_are_refused(tmp_path):

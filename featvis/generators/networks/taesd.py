@@ -37,33 +37,28 @@ _REPOSITORY = "https://github.com/madebyollin/taesd/raw/5cccb12dc72074a4be35680c
 
 
 @dataclass(frozen=True)
-class TinyDecoder(Architecture):
-    """From codes (n, h, w, c) to images (n, 8 h, 8 w, 3) of about [0, 1].
+class _Tiny(Architecture):
+    """A half of an autoencoder.
 
     Attributes:
         channels: Of a code.
-        normalised: Whether the first blocks have a normalisation beside them.
+        normalised: Whether the blocks beside the code have a normalisation beside them.
     """
 
     channels: int
     normalised: bool = False
+
+
+class TinyDecoder(_Tiny):
+    """From codes (n, h, w, c) to images (n, 8 h, 8 w, 3) of about [0, 1]."""
 
     def build(self) -> nnx.Module:
         """The network as a module."""
         return _Decoder(self)
 
 
-@dataclass(frozen=True)
-class TinyEncoder(Architecture):
-    """From images (n, 8 h, 8 w, 3) in [0, 1] to codes (n, h, w, c).
-
-    Attributes:
-        channels: Of a code.
-        normalised: Whether the last blocks have a normalisation beside them.
-    """
-
-    channels: int
-    normalised: bool = False
+class TinyEncoder(_Tiny):
+    """From images (n, 8 h, 8 w, 3) in [0, 1] to codes (n, h, w, c)."""
 
     def build(self) -> nnx.Module:
         """The network as a module."""
