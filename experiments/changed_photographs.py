@@ -54,7 +54,7 @@ def main() -> None:
     """Makes the pictures, prints their figures and saves sheets of them, the photographs on top."""
     line = studies.CommandLine(
         __doc__, "changed_photographs", folder="natural images", required=True,
-        quick="two photographs, few steps",
+        quick="two photographs, one layer, few steps",
     )  # fmt: skip
     line.add_argument("--size", type=int, default=96, help="the side in pixels")
     line.add_argument("--steps", type=int, help="steps of a caricature; by default the preset's")
@@ -65,18 +65,26 @@ def main() -> None:
     count = 2 if options.quick else 8
     files = [files[place] for place in np.linspace(0, len(files) - 1, count).astype(int)]
     images = np.asarray(read_images(files, (options.size, options.size)))
-    steps = 40 if options.quick else options.steps
+    layers, strengths, weights, steps, draws = (
+        LAYERS,
+        STRENGTHS,
+        WEIGHTS,
+        options.steps,
+        options.draws,
+    )
+    if options.quick:
+        layers, strengths, weights, steps, draws = LAYERS[1:2], STRENGTHS[::2], WEIGHTS[::2], 20, 2
 
-    for layer in LAYERS:
+    for layer in layers:
         made = [
             fv.caricature(model, layer, images, strength=strength, steps=steps, progress=False)
-            for strength in STRENGTHS
+            for strength in strengths
         ]
         agreement, psnr = (
             np.array([one.evidence[name] for one in made]) for name in ("agreement", "psnr")
         )
         print(f"{layer}: strength, agreement (least, greatest), psnr, contrast, same class")
-        for strength, one, a, p in zip(STRENGTHS, made, agreement, psnr, strict=True):
+        for strength, one, a, p in zip(strengths, made, agreement, psnr, strict=True):
             ratio = contrast(one.images) / contrast(images)
             print(
                 f"{strength:5g}  {a.mean():.3f} ({a.min():.3f}, {a.max():.3f})  {p.mean():.1f} dB  "
@@ -91,13 +99,13 @@ def main() -> None:
     steps = 10 if options.quick else 60
     accentuated = [
         fv.accentuate(
-            model, UNIT, few, layer=KEPT, keep=weight, steps=steps, draws=options.draws,
+            model, UNIT, few, layer=KEPT, keep=weight, steps=steps, draws=draws,
             progress=False,
         )
-        for weight in WEIGHTS
+        for weight in weights
     ]  # fmt: skip
     print(f"{UNIT}, kept at {KEPT}: weight, score, distance, psnr of each photograph")
-    for weight, one in zip(WEIGHTS, accentuated, strict=True):
+    for weight, one in zip(weights, accentuated, strict=True):
         for name in ("score", "distance", "psnr"):
             print(f"{weight:8g}  {name:8}", *(f"{v:9.4g}" for v in one.evidence[name]), flush=True)
     sheet([few, *(one.images for one in accentuated)], options.out / "accentuated.png")

@@ -221,10 +221,10 @@ def main() -> None:
     judge = fv.load(options.judge) if options.judge else None
     side = 96 if options.quick else 160
     common: dict[str, Any] = {"seed": options.seed, "progress": False}
-    classes, methods = list(CLASSES), METHODS
+    classes, methods, strengths, weights = list(CLASSES), METHODS, STRENGTHS, WEIGHTS
     if options.quick:
-        classes = classes[-2:]
-        methods = {name: {**METHODS[name], "steps": 120} for name in ("score", "probability")}
+        classes, strengths, weights = classes[-2:], STRENGTHS[::2], WEIGHTS[::2]
+        methods = {name: {**METHODS[name], "steps": 60} for name in ("score", "probability")}
 
     report = Report(options.out, (__doc__ or "").partition("\n")[0])
     folder = options.folder
@@ -239,7 +239,7 @@ def main() -> None:
     report.heading(f"Caricatures of {CARICATURED}")
     caricatures = {
         strength: fv.caricature(model, CARICATURED, images, strength=strength, **common)
-        for strength in STRENGTHS
+        for strength in strengths
     }
     report_changes(report, "caricatures", "strength", names, images, caricatures)
 
@@ -247,7 +247,7 @@ def main() -> None:
     report.heading(f"Accentuation of the predicted class, kept at {KEPT}")
     accentuated = {
         weight: fv.accentuate(model, fv.Logit(tops), images, layer=KEPT, keep=weight, **common)
-        for weight in WEIGHTS
+        for weight in weights
     }
     report_changes(report, "accentuated", "weight", names, images, accentuated)
     page = report.write(arguments=options, seconds=time.perf_counter() - started)

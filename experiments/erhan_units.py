@@ -661,7 +661,7 @@ def study_network(
 def main() -> None:
     """Trains both networks, studies their units and writes the report."""
     line = studies.CommandLine(
-        __doc__, "erhan_units", folder="the files of MNIST", pictures=False,
+        __doc__, "erhan_units", folder="the files of MNIST", holds=["train-images-idx3-ubyte.gz"],
         bundled="scikit-learn", quick="small networks, few updates",
         seed="the networks and the pictures",
     )  # fmt: skip

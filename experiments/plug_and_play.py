@@ -169,7 +169,7 @@ def main() -> None:
         "plug_and_play",
         folder="MNIST's idx files",
         required=True,
-        pictures=False,
+        holds=["t10k-images-idx*"],
         quick="4 samples a class in place of 20",
         seed="all chains",
     )

@@ -46,7 +46,7 @@ class CommandLine(argparse.ArgumentParser):
         out: the folder that it writes, unless `-o` says another; None where it writes none.
         folder: what the one positional argument is a folder of; None for a study without.
         required: whether the folder must be given.
-        pictures: whether there must be pictures in it.
+        holds: patterns of files of which one must be in it, in place of pictures.
         needs: packages of `PACKAGES` that it needs.
         bundled: the package whose data it takes where no folder is given.
         quick: what `--quick` leaves.
@@ -60,7 +60,7 @@ class CommandLine(argparse.ArgumentParser):
         *,
         folder: str | None = None,
         required: bool = False,
-        pictures: bool = True,
+        holds: Sequence[str] = (),
         needs: Sequence[str] = (),
         bundled: str | None = None,
         quick: str,
@@ -74,7 +74,7 @@ class CommandLine(argparse.ArgumentParser):
             installed = f"It needs more than featvis{alone}: pip install {' '.join(needed)}"
         title = (doc or "").partition("\n")[0]
         super().__init__(description=title, epilog=installed, formatter_class=_Defaults)
-        self.folder, self.pictures = folder, pictures
+        self.folder, self.holds = folder, tuple(holds)
         self.needs, self.bundled = tuple(needs), bundled
         if folder is not None:
             told = f"a folder of {folder}" + ("" if required else f"; without it, {bundled}'s")
@@ -100,7 +100,10 @@ class CommandLine(argparse.ArgumentParser):
         folder = getattr(options, "folder", None)
         if folder is not None and not folder.is_dir():
             self._leave(f"there is no folder {folder}")
-        if folder is not None and self.pictures:
+        if folder is not None and self.holds:
+            if not any(any(folder.glob(one)) for one in self.holds):
+                self._leave(f"there is no {' or '.join(self.holds)} in {folder}")
+        elif folder is not None:
             try:
                 image_files(folder)
             except fv.FeatvisError as error:

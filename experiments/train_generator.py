@@ -376,7 +376,7 @@ def main() -> None:
         "generator",
         folder="idx files, or of a subfolder of images a class",
         required=True,
-        pictures=False,
+        holds=["train-images-idx*", "*/*"],
         needs=("orbax-checkpoint",),
         quick="a tenth of the steps",
         seed="the weights and the order of the images",

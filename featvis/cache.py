@@ -16,7 +16,7 @@ def cache_folder() -> Path:
 
 
 def enable_cache(folder: str | Path | None = None) -> Path:
-    """Keeps compiled programs on disk, for this process and those after it.
+    """Keep compiled programs on disk, for this process and those after it.
 
     The command line does so by itself. JAX checks the entries against its own version, the
     compiler's options and the device.

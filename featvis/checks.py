@@ -7,6 +7,7 @@ numpy scalars and lists are turned into Python numbers and tuples here.
 import dataclasses
 import math
 import numbers
+import re
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,21 @@ def image_size(owner: object, name: str, value: Any) -> tuple[int, int]:
             raise error(owner, name, f"(height, width) of at most {LONGEST_SIDE}", value)
         return int(value[0]), int(value[1])
     raise error(owner, name, "(height, width), two positive integers", value)
+
+
+def read_size(name: str, text: str) -> tuple[int, int]:
+    """Return the (height, width) that a text says, "160x224" or "160"; InputError otherwise."""
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
+    if match is None:
+        raise InputError(
+            f"{name} must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got "
+            f"{printable(repr(text), 80)}"
+        )
+    sides = [match[1], match[2] or match[1]]
+    # Python reads no integer of thousands of digits.
+    if any(len(side) > 9 or int(side) > LONGEST_SIDE for side in sides):
+        raise InputError(f"{name} is at most {LONGEST_SIDE} a side; got {printable(text, 40)}")
+    return int(sides[0]), int(sides[1])
 
 
 def set_fields(owner: object, **values: Any) -> None:

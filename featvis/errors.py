@@ -39,11 +39,11 @@ class InputError(FeatvisError, ValueError):
 
 
 class TooLargeError(InputError):
-    """More than the memory there is; the message says how much it takes and what would fit."""
+    """A run that takes more memory than there is; the message says how much, and what would fit."""
 
 
 class GradientError(InputError):
-    """What has no gradient and cannot be optimised; the message says what is in the way."""
+    """A score that has no gradient and cannot be optimised; the message says what is in the way."""
 
 
 class UnknownModel(FeatvisError, KeyError):
@@ -78,4 +78,4 @@ class NonFiniteError(FeatvisError, ArithmeticError):
 
 
 class NameTakenWarning(UserWarning):
-    """A file has another name than was asked for, as there was one of that name."""
+    """A file got another name than was asked for, because there was one of that name."""

@@ -31,13 +31,13 @@ Images = (
 
 
 class ConversionWarning(UserWarning):
-    """A picture file is not seen as it is: something was lost or made up on the way."""
+    """A picture file was converted: something was lost or made up on the way."""
 
 
 def read_image(
     path: str | Path, size: tuple[int, int] | None = None, *, channels: int = 3
 ) -> np.ndarray:
-    """Reads a picture file, upright, as (h, w, channels) float32 in [0, 1].
+    """Read a picture file, upright, as (h, w, channels) float32 in [0, 1].
 
     What loses nothing, and what was asked for, goes unsaid: the EXIF rotation is applied, palettes
     become RGB, 16 bits of grey become [0, 1] by their full range, one channel is the luma of
@@ -67,7 +67,7 @@ def read_image(
 def read_images(
     paths: Sequence[str | Path], size: tuple[int, int] | None = None, *, channels: int = 3
 ) -> np.ndarray:
-    """Reads several picture files as `read_image` does, (n, h, w, channels).
+    """Read several picture files as `read_image` does, (n, h, w, channels).
 
     Args:
         paths: at least one.

@@ -24,12 +24,12 @@ from featvis.zoo.entry import ModelEntry
 
 
 def available() -> list[ModelEntry]:
-    """All models that `load` knows by name, whether their weights are here or not."""
+    """Return all models that `load` knows by name, whether their weights are here or not."""
     return list(zoo.entries().values())
 
 
 def load(name: str, weights: str | Path | None = None) -> Model:
-    """Reads a model's weights; a second call for a name alone returns the same model.
+    """Load a model with its weights; a second call for a name alone returns the same model.
 
     Args:
         name: One of the names in `available()`, as `efficientnet_lite0`; several with `+` between,
@@ -178,7 +178,7 @@ def _load(name: str) -> Model:
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """Gets the weights of a model into the cache folder, where `load` finds them.
+    """Get the weights of a model into the cache folder, where `load` finds them.
 
     What is there already is checked and not downloaded again; a download that was broken off goes
     on where it stopped.

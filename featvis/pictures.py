@@ -45,7 +45,7 @@ def grid(
     *,
     columns: int | None = None,
 ) -> Image.Image:
-    """Pictures of one size side by side, with text under each.
+    """Put pictures of one size side by side, with text under each.
 
     A label has as many lines as it needs. What the font does not have is written as Python
     escapes it, so that different labels look different; of more than 255 characters the middle is
@@ -176,8 +176,13 @@ def _wrapped(label: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return ["".join(text for text, _ in line) for line in lines]
 
 
-def address_of(picture: Image.Image) -> str:
-    """A picture as an address that holds it, `data:image/png;base64,…`, for a notebook's page."""
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG without a manifest."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def address_of(picture: Image.Image) -> str:
+    """A picture as an address that holds it, `data:image/png;base64,…`, for a notebook's page."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode()}"

@@ -47,7 +47,7 @@ def replay(
     parameterization: Parameterization | None = None,
     progress: bool = True,
 ) -> Result:
-    """Makes a picture again: the same to the bit on the same machine with the same versions.
+    """Make a picture again: the same to the bit on the same machine with the same versions.
 
     Args:
         source: a PNG that featvis wrote, the JSON beside it, or a manifest; of results that were

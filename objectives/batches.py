@@ -132,7 +132,7 @@ def separable(objective: Objective) -> bool:
 
 
 def stack(objectives: Sequence[Objective]) -> Objective:
-    """Several objectives of one kind as one objective with an image for each.
+    """Stack objectives of one kind: one objective with an image for each.
 
     `stack([Channel("block8", 3), Channel("block8", 7)])` is `Channel("block8", [3, 7])`; an
     objective that has several images already keeps them.

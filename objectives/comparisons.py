@@ -154,7 +154,7 @@ class FeatureMatch(Comparison):
 
 
 class Caricature(Comparison):
-    """Exaggerates what a layer sees in an image: ⟨a, t⟩/‖t‖² · max(0.1, cos(a, t))^power.
+    """Exaggeration of what a layer sees in an image: ⟨a, t⟩/‖t‖² · max(0.1, cos(a, t))^power.
 
     The cosine is the true one and the product is per image, so that the score is 1 at the
     original and grows only along its direction (lucid's caricature, with both norms divided out).

@@ -87,7 +87,7 @@ def parse(
     /,
     **arrays: ArrayLike,
 ) -> Objective:
-    """The objective that a text describes; `parse(str(objective)) == objective`.
+    """Return the objective that a text describes; `parse(str(objective)) == objective`.
 
     A unit is `layer:index`, its neuron `layer:index@y,x`, `layer:index@center`, of tokens
     `layer:index@token`, and a class `logits:class`, by its number or, where the network is known,

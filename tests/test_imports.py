@@ -26,6 +26,7 @@ ROOMS = (
     *(
         "installed",
         "errors",
+        "told",
         "cache",
         "checks",
         "digests",

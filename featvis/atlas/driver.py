@@ -61,7 +61,7 @@ def atlas(
     progress: bool | Callable[[int, int], object] = True,
     **options: Any,
 ) -> Atlas:
-    """Makes pictures of every unit of some layers, into a store that one can stop and go on with.
+    """Make pictures of every unit of some layers, in a store that a later call goes on with.
 
     The seed of a picture comes from (seed, layer, unit, number) alone: the picture of unit 7 is
     the same whatever else is made, in any batch and order, by any engine, beyond rounding. Each
@@ -72,10 +72,10 @@ def atlas(
         model: the network, or the name of one.
         layers: whose units are shown.
         store: the folder of the atlas; or an address that fsspec knows, as s3://….
-        units: their numbers, in each layer, or a text as "0-63,70"; by default all.
-        objective: "channel", the mean of a unit's map; "neuron", the middle of it; or "both".
+        units: numbers of units of each layer, or a text as "0-63,70"; by default all.
+        objective: "channel", the mean of a unit's map; "neuron", its middle; or "both".
         seeds: pictures of each unit, from so many starts.
-        negative: the picture that lowers each unit the most, too.
+        negative: make the picture that lowers each unit the most, too.
         diverse: so many pictures of each unit that differ, too; 0 or at least 2.
         facets: so many facets of each unit, as `fv.facets` has them, too; they need an index.
         index: of natural images (`fv.index`), of the same network at the same size, or its folder:
@@ -83,7 +83,7 @@ def atlas(
             units, and where its picture is among the images.
         engine: "local", this process with all its devices; or "ray", the workers of a cluster.
         address: of the Ray cluster, as "auto"; by default one is started here.
-        workers: of Ray; by default one an accelerator, or one a `cores` cores.
+        workers: of Ray; by default one an accelerator, or one for each `cores` cores.
         cores: of each worker of Ray, where there are no accelerators.
         seed: of all pictures.
         size: (height, width) of the pictures; by default the network's own.

@@ -14,6 +14,7 @@ from featvis.atlas.store import OBJECTIVES, ROLES, Batch, Store
 from featvis.atlas.units import Natural, Picture, Unit
 from featvis.errors import InputError, OutputError, printable
 from featvis.natural import Index
+from featvis.told import Told
 from objectives import Activations
 
 #: Batches of pictures that an atlas keeps: a unit's are of several.
@@ -310,6 +311,27 @@ class Atlas:
         """
         found = [key[1] for pictures in self._of(layer).values() for key in pictures]
         return {role: found.count(role) for role in ROLES if role in found}
+
+    @property
+    def silent(self) -> int:
+        """How many units never gave a gradient, of all layers."""
+        return sum(int(self.table(layer)["silent"].sum()) for layer in self.layers)
+
+    def told(self) -> Told:
+        """What the command line says of the atlas, a line and a record a layer."""
+        records, lines = [], []
+        for layer, shape in self.layers.items():
+            table, pictures = self.table(layer), self.counts(layer)
+            lost = {name: int(table[name].sum()) for name in ("silent", "dead")}
+            record = {"layer": layer, "units": len(table["unit"]), "of": shape[-1]}
+            records.append(record | {"pictures": pictures, **lost})
+            counted = ", ".join(f"{count} {role}" for role, count in pictures.items())
+            more = "".join(f", {count} {name}" for name, count in lost.items() if count)
+            has = f"{record['units']} of {record['of']} units: {counted or 'nothing'}{more}"
+            lines.append(f"{printable(layer)}  {has}")
+        size = "x".join(map(str, self.settings["size"]))
+        said = f"{len(self)} units of {printable(self.settings['model']['name'])} at {size}"
+        return Told(records, [*lines, f"{said}  {self.store.place}"])
 
     def verify(self) -> list[str]:
         """Finds what is not as it was written, and strikes it out, to be made again.

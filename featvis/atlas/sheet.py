@@ -101,7 +101,7 @@ def sheet(
     store: str | Path | None = None,
     **options: Any,
 ) -> Sheet:
-    """All channels of a layer, or some of them, as one labelled sheet, in one line.
+    """Show all channels of a layer, or some of them, as one labelled sheet.
 
     `fv.sheet(model, "block5:*").save("block5.png")`. It is an atlas: the same call goes on after an
     interrupt or a kill, and one with more units makes only those.

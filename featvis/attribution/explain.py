@@ -47,7 +47,7 @@ def explain(
     faithfulness: bool = False,
     **options: Any,
 ) -> Explanation:
-    """Maps of what in each image made a unit's score what it is.
+    """Map which parts of each image made a unit's score what it is.
 
     Args:
         model: a network, or the name of one; or for a method that needs scores alone any function
@@ -59,9 +59,10 @@ def explain(
             scaled and cropped to the network's own size.
         method: the name of a method: `featvis.attribution.methods()` has all of them, with their
             options and where they are from.
-        seed: of all that a method draws, from 0 to 2^32 - 1. A map depends on it, on its image and
-            on the image's place alone.
-        faithfulness: also measure what the maps are worth, beside controls: `measured` says how.
+        seed: of all that the method draws, from 0 to 2^32 - 1. A map depends on it, on its image
+            and on the image's place alone.
+        faithfulness: measure deletion and insertion too, beside those of two controls: `measured`
+            says how.
         **options: of the method, its keyword-only arguments.
 
     Returns:

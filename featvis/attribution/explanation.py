@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from PIL import Image
 from featvis.attribution.options import plain
 from featvis.attribution.overlay import sheet
 from featvis.digests import digest_of
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.models import Model
 from featvis.models.leaky import leak_of
 from featvis.pictures import address_of
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of
+from featvis.told import Told
 from objectives import Objective, alone, separable
 
 #: The layout of an explanation's manifest.
@@ -162,6 +163,38 @@ class Explanation:
             "silent": list(self.silent),
             "seconds": round(self.seconds, 3),
         }
+
+    def told(self, unit: str, files: Sequence[str], picture: Path) -> Told:
+        """What the command line says of the maps.
+
+        Args:
+            unit: what is explained, as it was written.
+            files: of the images.
+            picture: where it was written.
+        """
+        known = self.summary()
+        records, lines = [], []
+        for place, file in enumerate(files):
+            figures = {name: values[place] for name, values in known["metrics"].items()}
+            record = {
+                "objective": unit,
+                "method": self.method,
+                "image": file,
+                "picture": str(picture),
+                "score": known["score"][place],
+                **figures,
+                "silent": known["silent"][place],
+                "seconds": round(self.seconds / len(files), 3),
+            }
+            records.append(record)
+            facts = [f"score {record['score']:.4g}"]
+            for name, value in figures.items():
+                shown = "not finite" if value is None else f"{value:.3g}"
+                facts.append(f"{name.replace('_', ' ')} {shown}")
+            facts += ["no gradient"] if record["silent"] is not None else []
+            lines.append(f"{printable(unit)}  {printable(file)}  {', '.join(facts)}")
+        lines.append(f"{self.method}, {self.seconds:.1f} s  {printable(picture)}")
+        return Told(records, lines)
 
     @property
     def _network(self) -> str:

@@ -151,6 +151,26 @@ class Method:
         """What it is: the first line of its docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
+    @property
+    def written(self) -> list[str]:
+        """The options that a text can say: all but arrays."""
+        return [name for name, one in self.options.items() if one.kind != "array"]
+
+    def read(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Read options from their texts, unchecked.
+
+        Args:
+            texts: by name.
+
+        Raises:
+            InputError: one that the method does not have, or no number where one is expected.
+        """
+        for name in texts:
+            if name not in self.options:
+                listed = ", ".join(f"--{one}" for one in self.written) or "none"
+                raise InputError(f"the method {self.name} has no option --{name}; it has: {listed}")
+        return {name: self.options[name].read(self.name, text) for name, text in texts.items()}
+
 
 _METHODS: dict[str, Method] = {}
 
@@ -182,7 +202,7 @@ def method(
 
 
 def methods() -> Mapping[str, Method]:
-    """All attribution methods by name, sorted."""
+    """Return all attribution methods by name, sorted."""
     package = importlib.import_module("featvis.attribution")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

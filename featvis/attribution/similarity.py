@@ -1,4 +1,4 @@
-"""Which regions of two images make a network's embeddings of them alike.
+"""Show which regions of two images make a network's embeddings of them alike.
 
 Stylianou, Souvenir & Pless 2019, "Visualizing Deep Similarity Networks": the cosine of two pooled
 maps is a sum over pairs of positions, so that each position of either image has a share of it, and
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -25,13 +25,14 @@ from featvis import checks, kernels, loading
 from featvis.attribution.explanation import FORMAT
 from featvis.attribution.overlay import sheet
 from featvis.digests import digest_of
-from featvis.errors import InputError, NonFiniteError
+from featvis.errors import InputError, NonFiniteError, printable
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.images import Images
 from featvis.models import Model
 from featvis.pictures import address_of
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of
+from featvis.told import Told
 from objectives import Activations
 
 Pooling = Literal["average", "max"]
@@ -198,6 +199,22 @@ class PairExplanation:
         beside = {".json": (json.dumps(record, indent=1) + "\n").encode()}
         return write_file(path, content, beside=beside, force=force)
 
+    def told(self, files: Sequence[str], picture: Path) -> Told:
+        """What the command line says of the maps.
+
+        Args:
+            files: of the two images.
+            picture: where it was written.
+        """
+        record = {
+            "images": list(files),
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "cosine": self.cosine,
+            "picture": str(picture),
+        }
+        return Told([record], [f"{self.layer}  cosine {self.cosine:.4g}  {printable(picture)}"])
+
     def __repr__(self) -> str:
         return f"PairExplanation({self.layer} of {self.model.name}, cosine {self.cosine:.3f})"
 
@@ -224,8 +241,8 @@ def explain_pair(
         model: a network, or the name of one.
         first: one image (h, w, c) in [0, 1] or of uint8, or a picture file.
         second: another, of the same size.
-        layer: a map (n, h, w, c), whose pooled maps are the embeddings. None: the last one with
-            more than one position.
+        layer: one with maps, (n, h, w, c), which pooled are the embeddings; by default the last
+            one with more than one position.
         pooling: of the layer: "average" or "max".
 
     Returns:

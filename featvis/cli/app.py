@@ -46,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except (FeatvisError, ObjectiveError) as error:
         message = str(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # Whoever can be gone on with says how.
+        print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         # What the machine refuses where nobody thought of it: a folder that is gone, a full table.

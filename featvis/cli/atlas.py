@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,41 +11,25 @@ import typer
 from featvis.atlas import Atlas
 from featvis.atlas import atlas as make_atlas
 from featvis.atlas.driver import LOOP
-from featvis.atlas.engine import ENGINES
-from featvis.cli.command import (
-    INTERRUPTED,
-    JSON,
-    NETWORK,
-    QUIET,
-    SIZE,
-    command,
-    option,
-    run_options,
-)
-from featvis.cli.network import network_of, size_of
-from featvis.cli.output import SILENT, use_cache
+from featvis.cli.command import JSON, NETWORK, QUIET, SIZE, command, option
+from featvis.cli.drivers import Driver
+from featvis.cli.network import network_of
+from featvis.cli.output import SILENT, tell, use_cache
 from featvis.errors import InputError, printable
 from featvis.pages.site import atlas_site
+from featvis.told import Told
 
-_RUN = {name: one for name, one in run_options(None).items() if name in ("seed", "param", *LOOP)}
-_ATLAS = {
+_ATLAS = Driver(make_atlas, runs=("seed", "param", *LOOP))
+_OPTIONS = {
+    **NETWORK,
+    **SIZE,
     **option("out", str, "The folder of the atlas; or an address, as s3://units/a.", "-o", "--out"),
-    **option("units", str, "Units of each layer, as 0-63,70.", shown="all"),
-    **option("objective", str, "channel, neuron (of the middle) or both.", default="channel"),
-    **option("seeds", int, "Pictures of each unit.", default=1),
-    **option("negative", bool, "The picture that lowers each unit the most, too.", "--negative"),
-    **option("diverse", int, "So many pictures of each unit that differ, too.", default=0),
-    **option("facets", int, "So many facets of each unit, too; they need an index.", default=0),
-    **option("index", str, "An index of natural images of the same size (see `featvis index`)."),
-    **option("batch", int, "Pictures of a batch.", shown="as many as fit, at most 8 on a CPU"),
+    **_ATLAS.options,
     **option("invariances", str, "Of export: folders of tables of `featvis invariance`, with "
              "commas between, to sort the sheets by."),
-    **option("engine", str, f"Who makes them: {' or '.join(ENGINES)}.", default="local"),
-    **option("address", str, "Of the Ray cluster, as auto.", shown="one that is started here"),
-    **option("workers", int, "Of Ray.", shown="one an accelerator, or one every so many cores"),
-    **option("cores", int, "Of each worker of Ray, without accelerators.", default=1),
+    **QUIET,
+    **JSON,
 }  # fmt: skip
-_OPTIONS = {**NETWORK, **SIZE, **_ATLAS, **_RUN, **QUIET, **JSON}
 #: What can be done with a store that is there, by the word: what it takes, and which options.
 ACTIONS = {
     "status": ("STORE", ("json", "quiet")),
@@ -89,18 +71,13 @@ def atlas(given: Namespace) -> None:
     network, layers = network_of(given)
     if given.out is None:
         raise InputError("atlas takes --out too: the folder of the atlas")
-    named = ("units", "objective", "seeds", "negative", "diverse", "facets", "index", "batch",
-             "engine", "address", "workers", "cores", "seed", *LOOP)  # fmt: skip
-    options = {name: v for name in named if (v := getattr(given, name)) is not None}
     try:
-        made = make_atlas(
-            network, layers, given.out, size=size_of(given.size, network),
-            parameterization=given.param, progress=not given.quiet, **options,
-        )  # fmt: skip
+        made = _ATLAS(given, network, layers, given.out)
     except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on with {printable(given.out)}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if _tell(made, given):
+        said = f"the same command goes on with {printable(given.out)}"
+        raise KeyboardInterrupt(said) from None
+    _tell(made, given)
+    if made.silent:
         raise typer.Exit(SILENT)
 
 
@@ -125,15 +102,11 @@ def _verify(store: str, given: Namespace) -> None:
     """Strikes out what is damaged; exit code 1 where something was."""
     found = Atlas.open(store)
     damaged = found.verify()
-    if given.json:
-        print(json.dumps({"atlas": store, "damaged": damaged}))
-    else:
-        for one in damaged:
-            print(f"damaged: {printable(one)}")
-        whole = len(found.store.batches)
-        print(f"{whole} batches are as they were written  {printable(store)}")
-        if damaged:
-            print("what is struck out, the command that made the atlas makes again")
+    lines = [f"damaged: {printable(one)}" for one in damaged]
+    lines.append(f"{len(found.store.batches)} batches are as they were written  {printable(store)}")
+    if damaged:
+        lines.append("what is struck out, the command that made the atlas makes again")
+    tell(Told([{"atlas": store, "damaged": damaged}], lines), given)
     if damaged:
         raise typer.Exit(1)
 
@@ -141,38 +114,11 @@ def _verify(store: str, given: Namespace) -> None:
 def _export(store: str, site: str, given: Namespace) -> None:
     tables = [one.strip() for one in (given.invariances or "").split(",") if one.strip()]
     page = atlas_site(store, site, invariances=tables, progress=not given.quiet)
-    if given.json:
-        print(json.dumps({"atlas": store, "site": str(page)}))
-    else:
-        print(f"site  {printable(page)}")
+    record = {"atlas": store, "site": str(page)}
+    tell(Told([record], [f"site  {printable(page)}"]), given)
 
 
-def _tell(made: Atlas, given: Namespace) -> int:
-    """What an atlas has, a line or a record a layer; and how many of its units are silent."""
-    silent = 0
-    for layer, shape in made.layers.items():
-        table = made.table(layer)
-        pictures = made.counts(layer)
-        silent += int(table["silent"].sum())
-        record = {
-            "layer": layer,
-            "units": len(table["unit"]),
-            "of": shape[-1],
-            "pictures": pictures,
-            "silent": int(table["silent"].sum()),
-            "dead": int(table["dead"].sum()),
-        }
-        if given.json:
-            print(json.dumps(record))
-            continue
-        counted = ", ".join(f"{count} {role}" for role, count in pictures.items())
-        more = "".join(f", {record[name]} {name}" for name in ("silent", "dead") if record[name])
-        has = f"{record['units']} of {record['of']} units: {counted or 'nothing'}{more}"
-        print(f"{printable(layer)}  {has}")
+def _tell(made: Atlas, given: Namespace) -> None:
+    tell(made.told(), given)
     if said := made.store.unread:
         warnings.warn(said, stacklevel=2)
-    if not given.json:
-        size = "x".join(map(str, made.settings["size"]))
-        said = f"{len(made)} units of {printable(made.settings['model']['name'])} at {size}"
-        print(f"{said}  {made.store.place}")
-    return silent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -49,6 +48,7 @@ WORDS = {
     "IMAGES": "An index (see `featvis index`), or a folder of images.",
     "INDEX": "The folder of an index (see `featvis index`).",
     "IMAGE...": "Picture files.",
+    "IMAGE": "A picture file.",
     "CLASS...": "Classes, by number or name.",
     "FILE": "A PNG that featvis wrote, or the JSON beside it.",
 }
@@ -64,7 +64,7 @@ class _Grouped(typer.core.TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = {}
         for one in self.get_params(ctx):
             if one.param_type_name == "argument":
-                listed = (one.metavar or "").split()
+                listed = dict.fromkeys((one.metavar or "").split())
                 groups["Arguments"] = [
                     (word, WORDS.get(word) or WORDS[word.removesuffix("...")]) for word in listed
                 ]
@@ -140,11 +140,12 @@ ONE_FILE = FILES | option(
 )
 
 
-def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
+def run_options(kind: str | None, *, animated: bool = False) -> dict[str, inspect.Parameter]:
     """Return the options of a run, as `Run` has them, with presets and an animation.
 
     Args:
         kind: of presets, as `featvis.methods.presets` has it; None for a method without.
+        animated: whether the way there can be kept.
     """
     found: dict[str, inspect.Parameter] = {}
     shown = "the method's own"
@@ -165,67 +166,7 @@ def run_options(kind: str | None) -> dict[str, inspect.Parameter]:
         if kind_of is not None:
             found |= option(name, kind_of, told, group=_RUN, **default)
     told = "Write the way there as an animation: a file.webp or file.gif, or a folder/."
-    return found | option("animate", str, told, group=_FILES)
-
-
-def preset_options(kind: str) -> dict[str, inspect.Parameter]:
-    """Return the options that presets of a kind have of their own, told in their docstrings."""
-    known = methods.presets(kind)
-    owners: dict[str, dict[str, inspect.Parameter]] = {}
-    for preset, rule in known.items():
-        for one in inspect.signature(rule, eval_str=True).parameters.values():
-            if one.kind is one.KEYWORD_ONLY:
-                owners.setdefault(one.name, {})[preset] = one
-    found: dict[str, inspect.Parameter] = {}
-    for name, those in owners.items():
-        first, one = next(iter(those.items()))
-        of_text = next((k for k in (int, float) if one.annotation in (k, k | None)), str)
-        defaults = {preset: own.default for preset, own in those.items()}
-        found |= option_of(defaults, name, of_text, _told(known[first], name))
-    return found
-
-
-def option_of(
-    defaults: Mapping[str, Any], name: str, kind: Any, told: str, **more: Any
-) -> dict[str, inspect.Parameter]:
-    """Make an option that some presets or methods have, told with whose default is what.
-
-    Args:
-        defaults: by the name of each that has it.
-        name: as for `option`.
-        kind: likewise.
-        told: what it is.
-        **more: as for `option`.
-    """
-    owners: dict[str, list[str]] = {}
-    for owner, default in defaults.items():
-        owners.setdefault("none" if default is None else str(default), []).append(owner)
-    said = "; ".join(f"{', '.join(names)}: {default}" for default, names in owners.items())
-    return option(name, kind, f"{told}  [{said}]", shown=False, **more)
-
-
-def driver_options(driver: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the options that a driver alone has: told in its docstring, typed in its signature."""
-    found: dict[str, inspect.Parameter] = {}
-    for one in inspect.signature(driver, eval_str=True).parameters.values():
-        kind = next((k for k in (str, float, int) if one.annotation in (k, k | None)), None)
-        if one.kind is one.KEYWORD_ONLY and kind is not None and one.name != "preset":
-            found |= option(one.name, kind, _told(driver, one.name), default=one.default)
-    return found
-
-
-def _told(function: Callable[..., Any], name: str) -> str:
-    """Return what a docstring says of an argument: its first sentence."""
-    # Of "et al. 2015" the sentence goes on.
-    end = r"\.(?=\s+[A-Z]|\s+\w+: |\s*\n\s*\n|\s*$)"
-    said = re.search(rf"\n +{name}: (.*?{end})", function.__doc__ or "", re.DOTALL)
-    told = " ".join(said[1].split()) if said else ""
-    return capitalised(told)
-
-
-def capitalised(told: str) -> str:
-    """Return a sentence with a capital first; a Greek letter is a symbol and stays."""
-    return told[:1].upper() + told[1:] if told[:1].isascii() else told
+    return found | (option("animate", str, told, group=_FILES) if animated else {})
 
 
 def command(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from argparse import Namespace
 from contextlib import redirect_stdout, suppress
 
 from featvis import limits, loading
-from featvis.checks import LONGEST_SIDE
-from featvis.errors import InputError, printable
+from featvis.checks import read_size
+from featvis.errors import InputError
 from featvis.models import Model
 
 
@@ -54,16 +53,6 @@ def size_of(text: str | None, network: Model) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text.strip())
-    if match is None:
-        raise InputError(
-            f"--size must be HEIGHTxWIDTH in pixels, as 160x224, or one number; got "
-            f"{printable(repr(text), 80)}"
-        )
-    sides = [match[1], match[2] or match[1]]
-    # Python reads no integer of thousands of digits.
-    if any(len(side) > 9 or int(side) > LONGEST_SIDE for side in sides):
-        raise InputError(f"--size is at most {LONGEST_SIDE} a side; got {printable(text, 40)}")
-    height, width = map(int, sides)
+    height, width = read_size("--size", text)
     network.check_image_shape(height, width, network.input.channels)
     return height, width

@@ -5,23 +5,25 @@ from __future__ import annotations
 from argparse import Namespace
 
 from featvis import methods
-from featvis import text as texts
-from featvis.cli.command import FILES, NETWORK, SIZE, command, option, run_options
-from featvis.cli.evidence import EVIDENCE, Measures
+from featvis.cli.command import FILES, NETWORK, SIZE, command, option
+from featvis.cli.drivers import Driver
+from featvis.cli.evidence import EVIDENCE, asked
 from featvis.cli.network import network_of
-from featvis.cli.output import deliver, label, options_of, plan, use_cache
+from featvis.cli.output import deliver, use_cache
 from featvis.errors import InputError
 from featvis.files import part_of_name
+from featvis.results.places import places_for
 from featvis.results.run import options_of_runs
-from featvis.synthesis import synthesize_many
+from featvis.results.telling import label
 from objectives import parse
 
-_BATCH = option("batch", int, options_of_runs()["batch"].metadata["help"])
+_VISUALIZE = Driver(methods.visualize, "steps", presets="visualization", animated=True)
+_VISUALIZE.options |= option("batch", int, options_of_runs()["batch"].metadata["help"])
 
 
 @command(
     "[MODEL] OBJECTIVE...",
-    *(NETWORK, SIZE, _BATCH, EVIDENCE, run_options("visualization"), FILES),
+    *(NETWORK, SIZE, EVIDENCE, _VISUALIZE.options, FILES),
     examples=(
         "efficientnet_lite0 block8:3",
         "efficientnet_lite0 block8:3@7,7 logits:285 'block4:0 - 0.1*tv' --size 160 -o units/",
@@ -33,31 +35,12 @@ _BATCH = option("batch", int, options_of_runs()["batch"].metadata["help"])
 def render(given: Namespace) -> None:
     """Synthesize what a unit looks for; several objectives give a picture each and a grid."""
     use_cache()
-    network, objectives = network_of(given)
-    parsed = [parse(text, network.layers, network.class_index) for text in objectives]
-    options = options_of(given, network)
-    size, way = options.pop("size"), options.pop("parameterization")
-    takes = network.input
-
-    def accepts(other: tuple[int, int]) -> bool:
-        try:
-            network.layers(other)
-        except (InputError, TypeError, ValueError):
-            return False
-        return True
-
-    seen = methods.Setting(
-        size or takes.size, takes.channels, 1.0, 1.0, True, options.pop("steps", None), accepts
-    )
-    (stage,) = methods.chosen("render", "visualization", given.preset, {})(seen).stages
-    if way is not None:
-        way = texts.parameterization(way, seen.size, takes.channels, fixed_size=size is not None)
-    options = {**stage.options, "batch": given.batch, **options, "steps": stage.steps}
-    found = synthesize_many(network, parsed, way or stage.parameterization, **options)
-    measures = Measures(given, network, parsed)
-    if given.animate is not None and len(parsed) > 1:
-        raise InputError(f"--animate takes one objective; got {len(parsed)}")
-
-    files = plan(given, network, objectives, [part_of_name(str(one)) for one in parsed])
-    files.labels = [label(one, network) for one in parsed]
-    deliver(found, given, files, measures)
+    network, texts = network_of(given)
+    units = [parse(text, network.layers, network.class_index) for text in texts]
+    found = _VISUALIZE(given, network, units)
+    measure = asked(given, network, units)
+    if given.animate is not None and len(units) > 1:
+        raise InputError(f"--animate takes one objective; got {len(units)}")
+    names = [part_of_name(str(one)) for one in units]
+    places = places_for(network.name, names, given.output, given.animate)
+    deliver(found, given, places, texts, [label(one, network) for one in units], measure)

@@ -13,7 +13,7 @@ import typer
 from featvis import limits, loading
 from featvis.cli.command import FILES, INTERRUPTED, NETWORK, command
 from featvis.cli.network import load_network, see_working_folder
-from featvis.cli.output import SILENT, report, save, use_cache
+from featvis.cli.output import leave, save, tell, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import name_limit, output_path, shorten_name
 from featvis.images import levels_of
@@ -21,6 +21,7 @@ from featvis.replay import VersionWarning, replay, version_differences
 from featvis.results.checks import check_manifest
 from featvis.results.format import last_run
 from featvis.results.reading import read_manifest
+from featvis.results.telling import told_of
 
 
 @command(
@@ -58,15 +59,14 @@ def replay_file(given: Namespace) -> None:
     path = save(result.save, path, given.force)
     interrupted = "interrupt" in result.stopped
     same = None if before is None or interrupted else np.array_equal(before, levels_of(path))
-    report(result, str(result.objective), path, run["seed"], given.json, identical=same)
-    if not given.json:
-        if same is not None:
-            print("identical to the original" if same else "differs from the original")
-        for line in version_differences(manifest):
-            print(f"other version: {line}")
+    told = told_of(result, str(result.objective), path, run["seed"], identical=same)
+    lines = [*told.lines, *(f"other version: {line}" for line in version_differences(manifest))]
+    if same is not None:
+        said = "identical to the original" if same else "differs from the original"
+        lines.insert(len(told.lines), said)
+    tell(told._replace(lines=lines), given)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if same is False:
         raise typer.Exit(1)
-    if any(result.silent):
-        raise typer.Exit(SILENT)
+    leave(result)

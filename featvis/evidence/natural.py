@@ -37,7 +37,7 @@ _BATCH = 8
 
 
 def compare_with_natural(result: Result, folder: str | Path | Images | Index) -> Result:
-    """Where each picture's clean score lies among natural images.
+    """Say where each picture's clean score lies among those of natural images.
 
     The images are scaled and cropped to the pictures' size. Image priors and comparisons among
     the pictures are left out on both sides: they are not about the unit.

@@ -31,7 +31,7 @@ def recognition(
     judges: Model | str | Sequence[Model | str],
     classes: int | str | Sequence[int | str] | None = None,
 ) -> Result:
-    """What other networks take the pictures for.
+    """Ask other networks what they take the pictures for.
 
     A judge sees each picture at its own size: scaled so that it covers that, and cut in the middle.
     Classes are matched by their names, any of several synonyms, or WordNet ids.

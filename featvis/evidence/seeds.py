@@ -13,7 +13,7 @@ from featvis.synthesis.run import again
 
 
 def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Result:
-    """Runs the synthesis again from other seeds: how much of the score is the start's luck.
+    """Run the synthesis again from other seeds, to see how much of the score is luck.
 
     Args:
         result: of `synthesize` or `replay`; not one that started from a given image.

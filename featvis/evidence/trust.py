@@ -69,7 +69,7 @@ def trust(
     starts: int = 3,
     progress: bool = True,
 ) -> Result:
-    """Whether each picture is processed as photographs are, and depends on where it began.
+    """Say whether each picture is processed as photographs are, and depends on where it began.
 
     Of the photographs those count that excite the unit most, `top` of them. The picture is made
     again from other seeds and from the best of these photographs. Image priors are left out of the

@@ -13,6 +13,7 @@ import numpy as np
 
 from featvis.errors import CheckpointError
 from featvis.parameterizations import Codes, Generator
+from featvis.told import Told
 from featvis.weights.finding import find_weights, first_found
 from featvis.weights.layouts import KeyLayout
 from featvis.weights.parts import WeightsFile
@@ -147,6 +148,14 @@ class GeneratorEntry:
             "licences": [source.licence for source in self.decoder.sources],
             "available": self.available,
         }
+
+    def told(self) -> Told:
+        """What a list of generators says of it."""
+        code = "x".join(map(str, (*(("h", "w") if self.stride else ()), *self.code)))
+        here = "here" if self.available else "not here"
+        source = self.decoder.sources[-1]
+        line = f"{self.name:12} {code:10} {here:9} {source} ({source.licence})  {self.summary}"
+        return Told([self.as_dict()], [line])
 
 
 def _within(weights: str | Path | None, part: Part, *, needed: bool = True) -> str | Path | None:

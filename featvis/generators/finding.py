@@ -25,7 +25,7 @@ def _entries() -> Mapping[str, GeneratorEntry]:
 
 
 def available() -> list[GeneratorEntry]:
-    """All generators that `load` knows by name, whether their weights are here or not."""
+    """Return all generators that `load` knows by name, whether their weights are here or not."""
     return list(_entries().values())
 
 
@@ -45,7 +45,7 @@ def entry(name: str) -> GeneratorEntry:
 def load(
     name: str, weights: str | Path | None = None, encoder: str | Path | None = None
 ) -> Generator:
-    """Reads the weights of a generator.
+    """Load a generator with its weights.
 
     Args:
         name: one of the names in `available()`, as "taef2"; or where a function is that makes one's
@@ -78,7 +78,7 @@ def load(
 
 
 def fetch(name: str, *, progress: bool = True) -> list[Path]:
-    """Gets the weights of a generator into the cache folder, where `load` finds them.
+    """Get the weights of a generator into the cache folder, where `load` finds them.
 
     Args:
         name: one of the names in `available()`.

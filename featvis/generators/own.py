@@ -36,7 +36,7 @@ def from_function(
     range: tuple[float, float] | None = None,
     batched: bool = False,
 ) -> Generator:
-    """Any pure function of JAX as a generator, written by hand or with any library.
+    """Make a generator of any pure function of JAX, written by hand or with any library.
 
     Args:
         decode: `(params, code) -> image`, of one code, or of a batch where it is `batched`.
@@ -74,7 +74,7 @@ def from_nnx(
     range: tuple[float, float] | None = None,
     batched: bool = True,
 ) -> Generator:
-    """A Flax NNX module as a generator, in inference mode; the module itself is not touched.
+    """Make a generator of a Flax NNX module, in inference mode; the module stays as it is.
 
     Args:
         decoder: called as `decoder(codes)`, which gives images (n, h, w, c).
@@ -113,7 +113,7 @@ def from_linen(
     range: tuple[float, float] | None = None,
     batched: bool = True,
 ) -> Generator:
-    """A Flax Linen module as a generator.
+    """Make a generator of a Flax Linen module.
 
     Args:
         decoder: called as `decoder.apply(variables, codes)`, which gives images (n, h, w, c).

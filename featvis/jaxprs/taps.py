@@ -63,7 +63,7 @@ _recording: contextvars.ContextVar[_Recording | None] = contextvars.ContextVar(
 
 
 def tap(x: jax.Array, name: str) -> jax.Array:
-    """Names a value inside a function, so that it is a layer of the model made of it.
+    """Name a value inside a function, so that it is a layer of the model made of it.
 
     Args:
         x: an array whose first axis is the images', or which has one such axis under `vmap`.

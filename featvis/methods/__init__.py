@@ -17,14 +17,7 @@ from featvis.methods.class_models import (
     simonyan2013,
     visualization,
 )
-from featvis.methods.diversity import (
-    TradeOff,
-    cadena2018,
-    constrained,
-    diverse,
-    gram_diversity,
-    trade_off,
-)
+from featvis.methods.diversity import cadena2018, constrained, diverse, gram_diversity
 from featvis.methods.facets import (
     Facets,
     FacetWarning,
@@ -48,7 +41,10 @@ from featvis.methods.recipe import (
     run_recipe,
     setting_of,
 )
-from featvis.methods.sampling import Samples, sample
+from featvis.methods.samples import Samples
+from featvis.methods.sampling import sample
+from featvis.methods.trade_off import TradeOff, trade_off
+from featvis.methods.visualizing import visualize
 
 __all__ = [
     "CLASS_OBJECTIVES",
@@ -104,4 +100,5 @@ __all__ = [
     "simonyan2013",
     "trade_off",
     "visualization",
+    "visualize",
 ]

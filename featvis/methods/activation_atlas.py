@@ -166,7 +166,7 @@ def activation_atlas(
     seed: int = 0,
     **options: Any,
 ) -> ActivationAtlas:
-    """What a layer sees, all over the space of its activations (Carter et al. 2019).
+    """Show what a layer sees, all over the space of its activations (Carter et al. 2019).
 
     The activations that the index has drawn, one position an image, are laid out in a plane, and
     of the mean of those in each cell a picture is made: the mean over positions of the whitened
@@ -230,7 +230,7 @@ def neuron_groups(
     seed: int = 0,
     **options: Any,
 ) -> ActivationAtlas:
-    """Groups of a layer's neurons that are active together, a picture each (Olah et al. 2018).
+    """Group a layer's neurons that are active together, a picture each (Olah et al. 2018).
 
     The activations that the index has drawn are written as sums of a few directions with weights
     that are not negative (`featvis.methods.layout.factors`). An image is in the group of which it

@@ -43,7 +43,6 @@ from objectives import (
     Activations,
     AtLeast,
     Diversity,
-    InGroups,
     MinDistance,
     Objective,
     check_number,
@@ -117,7 +116,7 @@ def diverse(
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Result:
-    """Different images that drive a unit: what it ignores is where they differ.
+    """Drive a unit with different images: what it ignores is where they differ.
 
     First the best image is looked for, from `n` starts; activations are then counted as shares of
     its own. A channel of a map is taken at the map's centre, and outside its receptive field images
@@ -132,8 +131,8 @@ def diverse(
             the paper's activation + `weight=0.1` · smallest distance; "gram", lucid's difference in
             style, with a `weight` too. The first two have a `contrast=0.125`, the root mean square
             of the offsets from grey in the receptive field.
-        layer: where the distance is taken, the unit's own or one before it; None: the pixels (for
-            "gram" the unit's own layer).
+        layer: where images are to differ, the unit's own layer or one before it; by default in
+            their pixels, and for the preset "gram" in the unit's own layer.
         seed: as for `synthesize`.
         size: (height, width); by default 96 pixels a side where the network takes that.
         **options: as for `invert`, and the preset's own.
@@ -159,96 +158,6 @@ def diverse(
     return with_measures(result, lambda: measures(aim, result.images))
 
 
-class TradeOff(NamedTuple):
-    """Activation against distance, as the weight of the distance grows.
-
-    Attributes:
-        weights: of the distance against the activation, (k,), growing.
-        activation: mean share of the best activation of each set, (k,).
-        distance: the smallest distance of each set, over the norm of the images, (k,).
-        knee: place of the weight at which the curve bends most: see `knee_of`.
-        result: all images, `images_of(i)` those of the weight i.
-    """
-
-    weights: np.ndarray
-    activation: np.ndarray
-    distance: np.ndarray
-    knee: int
-    result: Result
-
-    def images_of(self, place: int) -> np.ndarray:
-        """The images (n, h, w, c) of a weight."""
-        n = len(self.result) // len(self.weights)
-        return self.result.images[place * n : (place + 1) * n]
-
-
-def trade_off(
-    model: Model | str,
-    unit: Objective | str,
-    n: int = 6,
-    *,
-    weights: Sequence[float] = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
-    layer: str | None = None,
-    seed: int = 0,
-    size: tuple[int, int] | None = None,
-    **options: Any,
-) -> TradeOff:
-    """How much activation each distance costs: the sets of several weights, in one batch.
-
-    The objective is that of the preset "cadena2018": activation + weight · smallest distance.
-
-    Args:
-        model: as for `diverse`.
-        unit: as for `diverse`.
-        n: images of a weight.
-        weights: at least 3, each at least 0.
-        layer: as for `diverse`.
-        seed: as for `synthesize`.
-        size: as for `diverse`.
-        **options: as for `diverse`.
-
-    Raises:
-        InputError: as `diverse`; fewer than 3 weights.
-        ObjectiveError: a weight below 0.
-    """
-    check_several(n)
-    swept = sorted({float(weight) for weight in weights})
-    if len(swept) < 3:
-        raise InputError(f"a curve of weights has at least 3 of them; got {list(weights)!r}")
-    for weight in swept:
-        check_number("a weight", weight, at_least=0)
-    if "weight" in options:
-        raise InputError("trade_off goes over `weights`; one `weight` is an option of diverse")
-    rule = chosen("trade_off", "diversity", "cadena2018", options)
-    aim, recipe = prepared(model, unit, rule, n, layer, seed, size, options)
-    each = np.repeat(np.asarray(swept, np.float32), n)
-    wanted = aim.shared + each * InGroups(aim.distance(layer), n)
-    result = run_recipe(aim.model, wanted, recipe, aim.layer, seed=seed, batch=len(each), **options)
-    groups = np.split(result.images, len(swept))
-    measured = [measures(aim, images) for images in groups]
-    joined = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
-    result = with_measures(result, lambda: {"weight": each, **joined})
-    activation = joined["activation"].reshape(-1, n).mean(axis=1)
-    distance = joined["nearest"].reshape(-1, n).min(axis=1)
-    knee = knee_of(activation, distance)
-    return TradeOff(np.asarray(swept), activation, distance, knee, result)
-
-
-def knee_of(activation: np.ndarray, distance: np.ndarray) -> int:
-    """The place at which a curve of gains against costs bends most.
-
-    The point farthest from the straight line between the curve's ends, with both axes scaled to
-    [0, 1] (Satopaa et al. 2011, "Finding a kneedle in a haystack").
-
-    Args:
-        activation: (k,), falling: what is paid with.
-        distance: (k,), growing: what is gained.
-    """
-    lost, gained = activation[0] - activation, distance - distance[0]
-    scaled = [a / max(float(np.ptp(a)), 1e-12) for a in (lost, gained)]
-    return int(np.argmax(scaled[1] - scaled[0]))
-
-
 # ---- presets
 
 
@@ -261,6 +170,11 @@ def constrained(at: Setting, *, keep: float = 0.85, contrast: float = 0.125) -> 
     what the distance gains by breaking it, which for a linear unit is 1.6 · keep / √(1 − keep²).
     Images start beside the best ones, for from noise alone some end at maxima below the bound
     (2 of 6 at `block2:5` of EfficientNet-Lite0).
+
+    Args:
+        at: what it depends on.
+        keep: the share of the best activation that every image keeps.
+        contrast: the root mean square of the offsets from grey in the receptive field.
     """
     check_number("keep", keep, above=0, at_most=1)
     hold = hold_for(keep)
@@ -295,6 +209,11 @@ def cadena2018(at: Setting, *, weight: float = 0.1, contrast: float = 0.125) -> 
     2000 steps, fewer where the moving average of an image's score has not risen for 100. In the
     paper activation and distance have units of their own, and a weight (0.01 for VGG-19) is one
     network's; here both are relative, and `weight` is theirs times norm over best activation.
+
+    Args:
+        at: what it depends on.
+        weight: what a difference counts against the activation.
+        contrast: as for `constrained`.
     """
     check_number("weight", weight, at_least=0)
 
@@ -314,6 +233,10 @@ def gram_diversity(at: Setting, *, weight: float = 1.0) -> Recipe:
 
     activation − weight · mean cosine of the Gram matrices of a layer; lucid's weight of 100 is of
     a mean activation in the network's units and of a sum over the other images.
+
+    Args:
+        at: what it depends on.
+        weight: as for `cadena2018`.
     """
     check_number("weight", weight, at_least=0)
 

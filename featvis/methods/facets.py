@@ -8,7 +8,6 @@ starts from, so that it stays with that group.
 from __future__ import annotations
 
 import html
-import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from featvis import checks, loading
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.files import output_path, write_file
 from featvis.images import Images
 from featvis.methods.clusters import Silhouette, distances, groups_of, principal_components
@@ -31,8 +30,9 @@ from featvis.natural import Index
 from featvis.natural.index import measure
 from featvis.natural.store import is_index
 from featvis.parameterizations import BoundedPixels, Fourier, Upsampled
-from featvis.pictures import address_of, grid
+from featvis.pictures import address_of, grid, png_bytes
 from featvis.results import Result
+from featvis.told import Told
 from featvis.transforms import Compose, NormalCrop
 from objectives import (
     Activations,
@@ -53,7 +53,7 @@ _MOST_FACETS = 8
 
 
 class FacetWarning(UserWarning):
-    """Facets that are not apart, or groups that have no picture."""
+    """Some facets are not apart, or some groups have no picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +143,9 @@ class Facets:
             OutputError: it cannot be written.
         """
         path = output_path(path)
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
         text = json.dumps(self.summary(), indent=1) + "\n"
         beside = {".json": text.encode()}
-        written = write_file(path, buffer.getvalue(), beside=beside, force=force)
+        written = write_file(path, png_bytes(self.sheet()), beside=beside, force=force)
         pictures = written.with_name(f"{written.stem}-pictures.png")
         self.result.save(pictures, columns=len(self), force=force)
         return written
@@ -187,6 +185,26 @@ class Facets:
             ],
         }
 
+    def told(self, sheet: Path, report: Path | None = None) -> Told:
+        """What the command line says of the facets.
+
+        Args:
+            sheet: where it was written.
+            report: its page; None where there is none.
+        """
+        lines = [
+            f"facet {number}  {100 * share:.0f} % of the images, score {score:.4g} "
+            f"(images {natural:.4g}){'' if distinct else ', not apart from another'}"
+            for number, (share, score, natural, distinct) in enumerate(
+                zip(self.shares, self.scores, self.natural, self.distinct, strict=True)
+            )
+        ]
+        lines.append(f"sheet  {printable(sheet)}")
+        if report is not None:
+            lines.append(f"report  {printable(report)}")
+        page = report and str(report)
+        return Told([{"sheet": str(sheet), "report": page, **self.summary()}], lines)
+
     def __repr__(self) -> str:
         shares = ", ".join(f"{100 * share:.0f} %" for share in self.shares)
         return f"Facets({self.unit}, {len(self)}: {shares} of {len(self.excited)} images)"
@@ -206,7 +224,7 @@ def facets(
     size: tuple[int, int] | None = None,
     **options: Any,
 ) -> Facets:
-    """The facets of a unit: what different images excite it, and a picture for each kind.
+    """Find what different images excite a unit, and make a picture of each kind.
 
     Nguyen et al. 2016: codes of the images that excite the unit, 50 principal components, k-means,
     the mean of the images nearest each centroid, moved so that what excites the unit is in the
@@ -219,8 +237,8 @@ def facets(
             in the middle.
         images: an index of images with the unit's layer (`featvis.index`), or its folder; a folder
             of images; or images.
-        n_facets: their number. None: as many as there are groups that are clearly apart, at most
-            8; one, where there are none.
+        n_facets: their number; by default as many as there are groups that are clearly apart, at
+            most 8, and one where there are none.
         code: the layer whose codes are grouped; by default the last vector before the class scores.
         most: exciting images that are grouped, the most exciting ones.
         nearest: images that a start is the mean of.
@@ -368,6 +386,10 @@ def modern_facets(at: Setting, *, pull: float = 50.0) -> Recipe:
     templates, four random starts reach 2, 3, 4, 2 and 2 of them in five runs, with a weight of
     `MinDistance` of 1 2, 2, 4, 2 and 2, and of 3 1, 2, 4, 0 and 1 (cosine above 0.99); the four
     facets reach 4 in each.
+
+    Args:
+        at: what it depends on.
+        pull: what a cosine of 1 with the group's centroid is worth, in natural scores.
     """
     (steps,) = at.shares(128)
     return Recipe((Stage(Fourier(at.size, at.channels), steps),), pull=pull)

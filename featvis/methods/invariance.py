@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from featvis import loading
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.evidence.curvature import LINEAR_ANGLE, Walk, flattest
 from featvis.evidence.responses import receptive_field, responses
 from featvis.evidence.textures import Texture, shift_texture
@@ -34,6 +35,7 @@ from featvis.methods.diversity import (
 from featvis.methods.recipe import run_recipe, setting_of, with_measures
 from featvis.models import Model, unrectified
 from featvis.results import Result
+from featvis.told import Told
 from objectives import Objective, check_number
 
 #: Sides of a receptive field in pixels, below which nothing can be turned or moved in it.
@@ -104,6 +106,24 @@ class Invariance(NamedTuple):
     flat: int
     notes: tuple[str, ...]
 
+    def told(self, page: Path, seconds: float) -> Told:
+        """What the command line says of the unit.
+
+        Args:
+            page: where the report was written.
+            seconds: it took.
+        """
+        rows = {one.name: [one.value, one.chance] for one in self.indices}
+        record = {"unit": str(self.aim.unit), "page": str(page), "indices": rows}
+        lines = [
+            f"{one.name:12} {one.value:.2f} ± {one.spread:.2f}  chance {one.chance:.2f}"
+            for one in self.indices
+        ]
+        lines += [printable(note, 400) for note in self.notes]
+        return Told(
+            [record | {"seconds": seconds}], [*lines, f"{seconds:.1f} s  {printable(page)}"]
+        )
+
 
 def invariance(
     model: Model | str,
@@ -119,19 +139,19 @@ def invariance(
     size: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> Invariance:
-    """An invariance report of one unit: `featvis.pages.invariance_page` writes it.
+    """Measure what one unit ignores; `featvis.pages.invariance_page` writes it as a report.
 
     Args:
         model: a network, or the name of one.
         unit: one unit, or its text; a channel of a map is taken at the map's centre.
         n: images of the diverse set, and starts of the best image; at least 2.
-        keep: of the best activation, that the set keeps.
+        keep: the share of the best activation that the images keep.
         contrast: root mean square of the images' offsets from grey in the receptive field.
         steps: of each of the two runs; the texture has half as many.
         natural: images of the size, whose best crops are transformed too: arrays (k, h, w, c), or
             files; None: none.
         crops: how many of them.
-        seed: of all that is random.
+        seed: of everything random.
         size: (height, width); by default 96 pixels a side where the network takes that.
         progress: show a progress bar.
 

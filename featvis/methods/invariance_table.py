@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featvis import loading
-from featvis.errors import InputError, OutputError
+from featvis.errors import InputError, OutputError, printable
 from featvis.evidence.responses import Field, receptive_field
 from featvis.evidence.variations import FAMILIES
 from featvis.files import write_file
@@ -70,7 +70,7 @@ def invariance_table(
     at_a_time: int = 8,
     tell: Callable[[int, int], object] | None = None,
 ) -> list[Row]:
-    """The indices of all units of a layer, a row each.
+    """Tabulate what all units of a layer ignore, a row each.
 
     Every unit has `n` starts of its best image, whose tuning curves give the indices, and `n` most
     different images of `keep` of it. One compiled program serves the layer; `at_a_time` units are
@@ -132,7 +132,13 @@ def invariance_table(
         some = left[start : start + at_a_time]
         # The last part is filled up: another number of images is another program.
         filled = [*some, *[some[-1]] * (min(at_a_time, len(wanted)) - len(some))]
-        found = _of_units(model, layer, filled, field, recipe, n, keep, seed, size)
+        try:
+            found = list(_of_units(model, layer, filled, field, recipe, n, keep, seed, size))
+        except KeyboardInterrupt:
+            if place is None or not done + start:
+                raise
+            said = f"{done + start} of {len(wanted)} units are in {printable(place / TABLE)}"
+            raise KeyboardInterrupt(f"{said}; the same command goes on") from None
         rows |= dict(zip(some, found, strict=False))
         if place is not None:
             _write(place, settings, columns, rows)

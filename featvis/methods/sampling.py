@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 
 from featvis import checks, loading
 from featvis.errors import InputError, printable
-from featvis.evidence.similarity import Diversity, diversity
+from featvis.evidence.similarity import diversity
 from featvis.generators import finding, load
 from featvis.images import image_array, of_files
 from featvis.methods.conditions import Condition, captioner_of, condition_of
@@ -26,77 +25,13 @@ from featvis.methods.recipe import (
     run_recipe,
     setting_of,
 )
+from featvis.methods.samples import Samples
 from featvis.models import Captioner, Model
 from featvis.parameterizations import Generator, Region
 from featvis.results import Result
 from featvis.results.format import LARGEST
 from featvis.results.run import check_positive
 from featvis.synthesis import memory
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Samples of a generator under conditions, and what they are worth.
-
-    Attributes:
-        result: all of them; in its `evidence` are `probability`, how far each is what was asked,
-            `accepted`, and with a judge that has the same classes `judged`, whether it says so too.
-        names: what was asked, a name a set.
-        sets: the set of each sample, (n,).
-        diversity: of the accepted samples of each set, None where there are fewer than 2.
-    """
-
-    result: Result
-    names: tuple[str, ...]
-    sets: np.ndarray
-    diversity: tuple[Diversity | None, ...]
-
-    @property
-    def images(self) -> np.ndarray:
-        """The accepted samples, (k, h, w, c)."""
-        return self.result.images[self.accepted]
-
-    @property
-    def accepted(self) -> np.ndarray:
-        """Whether each sample is kept, (n,) bool."""
-        return np.asarray(self.result.evidence["accepted"], bool)
-
-    @property
-    def acceptance(self) -> float:
-        """The share of samples that is kept."""
-        return float(self.accepted.mean())
-
-    def of(self, name: str) -> np.ndarray:
-        """The accepted samples of a set, (k, h, w, c).
-
-        Args:
-            name: of the set, one of `names`.
-
-        Raises:
-            InputError: no set of that name.
-        """
-        if name not in self.names:
-            raise InputError(
-                f"there are samples of {', '.join(map(repr, self.names))}; got {name!r}"
-            )
-        return self.result.images[self.accepted & (self.sets == self.names.index(name))]
-
-    def summary(self) -> dict[str, Any]:
-        """The figures, plain data."""
-        found = {}
-        for number, name in enumerate(self.names):
-            own, apart = self.sets == number, self.diversity[number]
-            found[name] = {
-                "samples": int(own.sum()),
-                "acceptance": float(self.accepted[own].mean()),
-                "probability": float(np.mean(self.result.evidence["probability"][own])),
-            }
-            if "judged" in self.result.evidence:
-                found[name]["judged"] = float(np.mean(self.result.evidence["judged"][own]))
-            if apart is not None:
-                named = {"ms_ssim": apart.ms_ssim, "distance": apart.distance}
-                found[name] |= {k: v for k, v in named.items() if np.isfinite(v)}
-        return found
 
 
 def sample(

@@ -17,7 +17,7 @@ from objectives import Activations, Objective, parse
 
 
 def attributed(model: Model, score: Objective | str, layers: str | Sequence[str]) -> Model:
-    """The network with a score's gradient by some of its layers as layers of their own.
+    """Add a score's gradient by some layers of a network as layers of their own.
 
     Each is called as its layer with `/attribution` behind it, has its shape, and counts as a
     constant: what is maximised changes the layer, and not its gradient. `Facet` reads them. So

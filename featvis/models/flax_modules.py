@@ -37,7 +37,7 @@ def from_nnx(
     rngs: int | Mapping[str, Any] | None = None,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """A Flax NNX module as a model; the output of every submodule is a layer by its path.
+    """Make a model of a Flax NNX module; the output of every submodule is a layer by its path.
 
     That is every one that is called as such, outside branches and while loops, and whose output is
     a floating-point array with the images' axis first; `Model.left_out` says what else there is,
@@ -116,7 +116,7 @@ def from_linen(
     rngs: int | Mapping[str, Any] | None = None,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """A Flax Linen module as a model; the output of every submodule is a layer by its path.
+    """Make a model of a Flax Linen module; the output of every submodule is a layer by its path.
 
     As with `from_nnx`, so are other methods' outputs, what is sown (`attention/attention_weights`
     with `sow_weights=True`) and the input of a batch norm, `BatchNorm_0/input`.

@@ -28,7 +28,7 @@ def from_function(
     image: int | str = 1,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """Any pure function of JAX as a model, written by hand or with any library.
+    """Make a model of any pure function of JAX, written by hand or with any library.
 
     Its layers are what it returns, and the values that `featvis.tap(x, "name")` names in it.
 

@@ -16,7 +16,7 @@ from featvis.models.model import Apply, Model
 
 
 def join(models: Mapping[str, Model], name: str | None = None) -> Model:
-    """Several networks as one model: what all of them ask for is less one network's fault.
+    """Join several networks to one model: what all ask for is less one network's fault.
 
     Its layers are those of each behind its name, `a/block8`, and one more where all have scores of
     the same classes: `logits`, their mean. So `fv.class_model(fv.join({"a": m1, "b": m2}), 285)`

@@ -29,7 +29,7 @@ Leak = float | Sequence[float | str] | None
 
 
 def leaky(model: Model, layer: str, slope: float | None = None) -> Model:
-    """The same model, whose rectifiers pass `slope` of the gradient where they are closed.
+    """Return the model with rectifiers that pass `slope` of the gradient where they are closed.
 
     For inversions: a target may ask for units that are off everywhere, and the true gradient never
     turns them on. On EfficientNet-Lite0 at 160x160 (4 photographs, 400 steps) the relative error at

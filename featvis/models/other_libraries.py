@@ -46,7 +46,7 @@ def from_equinox(
     batched: bool = False,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """An Equinox module as a model; the output of every module in it is a layer by its path.
+    """Make a model of an Equinox module; the output of every module in it is a layer by its path.
 
     As with `from_nnx`: `blocks_3/conv` is `module.blocks[3].conv`. The module runs in inference
     mode, and is not touched.
@@ -105,7 +105,7 @@ def from_haiku(
     rngs: Any = 0,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """A function that Haiku has transformed; the output of every module is a layer by its name.
+    """Make a model of a function that Haiku has transformed; every module's output is a layer.
 
     That is the name of its parameters, as `res_net18/~/initial_conv`.
 
@@ -165,7 +165,7 @@ def from_keras(
     image: int | str = 0,
     channel_axes: Mapping[str, int] | None = None,
 ) -> Model:
-    """A Keras model on JAX; the output of every layer in it is a layer by its name.
+    """Make a model of a Keras model on JAX; the output of every layer is a layer by its name.
 
     That is the name of Keras, after those of the layers that it is in: `backbone/conv1`.
 

@@ -41,7 +41,7 @@ def target(
     *,
     size: tuple[int, int] | None = None,
 ) -> Target:
-    """A layer's activations for images, (n, ...), for `FeatureMatch` and `Caricature`.
+    """Return a layer's activations for images, (n, ...), for `FeatureMatch` and `Caricature`.
 
     Args:
         model: the network.
@@ -69,7 +69,7 @@ def sorted_activations(
     *,
     size: tuple[int, int] | None = None,
 ) -> NamedArray:
-    """A layer's activations for natural images, each channel sorted: the target of `SortMatch`.
+    """Return a layer's activations for natural images, each channel sorted, for `SortMatch`.
 
     The mean over the images of their sorted activations, which is the set of numbers whose summed
     distance to those of all images is the least.
@@ -96,7 +96,7 @@ def sorted_activations(
 def natural_statistics(
     model: Model, layer: str, images: Images, *, size: tuple[int, int] | None = None
 ) -> BatchStatistics:
-    """The statistics that natural images have at a layer, as an objective to be like them.
+    """Make an objective that asks for the statistics of natural images at a layer.
 
     What DeepInversion takes from batch norms (`batch_norm_prior`), of any layer of any network, as
     of one whose batch norms are folded into its convolutions.

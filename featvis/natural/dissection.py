@@ -26,6 +26,7 @@ from featvis import checks, kernels, loading
 from featvis.errors import InputError, printable
 from featvis.files import open_file
 from featvis.models import Model
+from featvis.told import Told
 from objectives import Activations
 
 #: Columns of `index.csv` that are no categories.
@@ -95,6 +96,20 @@ class Dissection:
         found = [one for one in self.best(layer) if one.iou > self.least]
         return sorted(found, key=lambda one: -one.iou)
 
+    def told(self) -> Told:
+        """What the command line says of the detectors."""
+        table = self.table()
+        units = {layer: [one._asdict() for one in self.detectors(layer)] for layer in table}
+        lines = []
+        for layer, counts in table.items():
+            best = ", ".join(
+                f"{one.unit} {one.concept} {one.iou:.2f}" for one in self.detectors(layer)[:4]
+            )
+            said = f"{counts['detectors']} of {counts['units']} units"
+            said = f"{layer}  {said}, {counts['concepts']} concepts"
+            lines.append(f"{said}: {best}" if best else said)
+        return Told([{"images": self.images, "layers": table, "detectors": units}], lines)
+
     def table(self) -> dict[str, dict[str, int]]:
         """By layer: how many `units`, `detectors`, and `concepts` that are detected."""
         found = {layer: self.detectors(layer) for layer in self.iou}
@@ -119,7 +134,7 @@ def dissect(
     batch: int = 16,
     progress: bool = True,
 ) -> Dissection:
-    """Finds the units that detect the concepts outlined in a folder.
+    """Find the units that detect the concepts outlined in a folder.
 
     The folder is as Broden's: `index.csv` with the columns image, ih, iw, sh, sw and one a category
     (object, part, color, …), and `images/` with all files that it names. A cell of a category
@@ -136,9 +151,9 @@ def dissect(
     Args:
         model: the network, or the name of one.
         folder: with `index.csv`, `label.csv` and `images/`.
-        layers: with maps (h, w, c); by default all of them whose names have no slash.
+        layers: names of layers with maps (h, w, c); by default all without a slash.
         quantile: the share of all places at which a unit is on.
-        least: the intersection over union above which it detects.
+        least: the intersection over union above which a unit is a detector.
         size: (height, width) that the network sees images at; by default its own.
         batch: images that go through the network together.
         progress: show a progress bar.

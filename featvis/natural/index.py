@@ -46,7 +46,7 @@ def index(
     seed: int = 0,
     progress: bool = True,
 ) -> Index:
-    """Indexes a folder of images: what each does to every unit of some layers.
+    """Index a folder of images: what each does to every unit of some layers.
 
     One pass, whose memory does not grow with the number of images. Of each image and unit the
     store keeps the largest activation of the map and its position, and the map's mean; of each
@@ -60,7 +60,7 @@ def index(
     Args:
         model: the network, or the name of one.
         folder: of pictures, in it and its subfolders. They are scaled and cropped to `size`.
-        layers: those whose units are indexed; by default all whose names have no slash.
+        layers: names of those whose units are indexed; by default all without a slash.
         out: the folder of the index.
         size: (height, width) that the network sees images at; by default its own.
         batch: images that go through the network together. A kill loses at most those that are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from featvis import checks
+from featvis.errors import printable
 from featvis.files import output_path, write_file
 from featvis.natural.units import Index, as_index
-from featvis.pictures import address_of, grid, to_picture
+from featvis.pictures import address_of, grid, png_bytes, to_picture
+from featvis.told import Told
 from objectives import Objective
 
 #: Pixels of a crop's longer side, on sheets.
@@ -35,6 +36,7 @@ class Top:
             image as the network saw it, (n, 4); all of the image where the mean is asked for.
         crops: those pixels, (h, w, c) in [0, 1] each.
         field: height and width of a receptive field that no frame cuts off.
+        by: "maximum" or "mean".
     """
 
     unit: str
@@ -45,6 +47,7 @@ class Top:
     boxes: np.ndarray
     crops: tuple[np.ndarray, ...]
     field: tuple[int, int]
+    by: str
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -98,9 +101,30 @@ class Top:
             InputError: another suffix.
             OutputError: it cannot be written.
         """
-        buffer = io.BytesIO()
-        self.sheet().save(buffer, "PNG")
-        return write_file(output_path(path), buffer.getvalue(), force=force)
+        return write_file(output_path(path), png_bytes(self.sheet()), force=force)
+
+    def told(self, sheet: Path) -> Told:
+        """What the command line says of the images.
+
+        Args:
+            sheet: where it was written.
+        """
+        rows = list(
+            zip(
+                self.files, self.scores.tolist(), self.positions.tolist(), self.boxes.tolist(),
+                strict=True,
+            )
+        )  # fmt: skip
+        images = [
+            {"image": str(file), "score": score, "position": at, "box": box}
+            for file, score, at, box in rows
+        ]
+        lines = []
+        for file, score, at, _ in rows:
+            where = f" at {','.join(map(str, at))}" if at and self.by == "maximum" else ""
+            lines.append(f"{score:.4g}{where}  {printable(file)}")
+        record = {"unit": self.unit, "by": self.by, "sheet": str(sheet), "images": images}
+        return Told([record], [*lines, f"sheet  {printable(sheet)}"])
 
     def _repr_html_(self) -> str:
         """Crops, scores and names, as a notebook shows them."""
@@ -124,15 +148,15 @@ def top(
     by: str = "maximum",
     lowest: bool = False,
 ) -> Top:
-    """The natural images of an index that drive a unit the most.
+    """Find the natural images of an index that drive a unit the most.
 
     Args:
         index: of `featvis.index`, or its folder.
         unit: a channel or a class, or its text, `"block8:3"`.
-        count: of images, at most all there are.
-        by: "maximum", the largest activation of the map, whose receptive field is cut out; or
+        count: how many images, at most all there are.
+        by: "maximum", the largest activation of the map, with what it sees of the image; or
             "mean", that of the map, with whole images.
-        lowest: those that drive it the least.
+        lowest: those that drive the unit the least.
 
     Raises:
         InputError: no index, not one unit, no such measure, or an image that is no longer there.
@@ -167,4 +191,5 @@ def top(
         boxes=np.array(boxes),
         crops=crops,
         field=index.size if by == "mean" else fields.sides,
+        by=by,
     )

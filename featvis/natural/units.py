@@ -16,6 +16,7 @@ from featvis.models import Model
 from featvis.natural.receptive import Fields
 from featvis.natural.responses import MEASURES, Responses
 from featvis.natural.store import Store
+from featvis.told import Told
 from objectives import Activations, Channel, Logit, Objective, ObjectiveError, parse
 
 #: Units whose correlations with all others are in the memory at a time.
@@ -65,6 +66,16 @@ class Index:
         """Files that could not be read, and why."""
         last = {entry.name: entry for entry in self.store.entries}
         return {name: str(one.left_out) for name, one in last.items() if one.row is None}
+
+    def told(self) -> Told:
+        """What the command line says of the index."""
+        layers, place = self.layers, str(self.store.path)
+        lost = f", {len(self.left_out)} left out" if self.left_out else ""
+        units = sum(shape[-1] for shape in layers.values())
+        line = f"{len(self)} images{lost}, {units} units of {len(layers)} layers"
+        record = {"index": place, "images": len(self), "left_out": self.left_out}
+        shapes = {name: list(shape) for name, shape in layers.items()}
+        return Told([record | {"layers": shapes}], [f"{line}  {printable(place)}"])
 
     def check_model(self, model: Model) -> None:
         """Checks that the index is of a network.

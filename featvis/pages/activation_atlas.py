@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.files import part_of_name, picture_name
 from featvis.methods import ActivationAtlas, Tile
 from featvis.pages.sheets import (
@@ -33,13 +33,14 @@ from featvis.pictures import to_picture
 from featvis.results.history import replay_command
 from featvis.results.manifest import versions
 from featvis.results.packing import png_of, record_of
+from featvis.told import Told
 
 #: Photographs and neurons of a tile's page.
 _PHOTOGRAPHS, _NEURONS = 12, 8
 
 
 def activation_site(made: Sequence[ActivationAtlas], folder: str | Path) -> Path:
-    """Writes activation atlases, and groups of neurons, as a site that any browser shows.
+    """Write activation atlases, and groups of neurons, as a site that any browser shows.
 
     Args:
         made: of `featvis.activation_atlas` and `featvis.neuron_groups`, of one network.
@@ -77,6 +78,29 @@ def activation_site(made: Sequence[ActivationAtlas], folder: str | Path) -> Path
         )
         write(draft / "index.html", page(title, body))
     return Path(folder) / "index.html"
+
+
+def told_site(made: Sequence[ActivationAtlas], page: Path) -> Told:
+    """What the command line says of a site.
+
+    Args:
+        made: as for `activation_site`, of one layer.
+        page: where it was written.
+    """
+    layer, lines = made[0].layer, []
+    tiles = {one.parted: [_record(one, tile) for tile in one.tiles] for one in made}
+    for one in made:
+        what = "groups of neurons" if one.parted == "groups" else f"cells by {one.parted}"
+        lines.append(f"{len(one)} {what} of {printable(layer)}")
+    record = {"site": str(page), "layer": layer, "tiles": tiles}
+    return Told([record], [*lines, f"site  {printable(page)}"])
+
+
+def _record(atlas: ActivationAtlas, tile: Tile) -> dict[str, object]:
+    classes = {atlas.class_name(one): value for one, value in tile.classes}
+    score = float(tile.result.clean_scores[0])
+    place = {"row": tile.row, "column": tile.column}
+    return {**place, "share": tile.share, "clean_score": score, "classes": classes}
 
 
 def _title(atlas: ActivationAtlas) -> str:

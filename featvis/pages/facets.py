@@ -9,7 +9,7 @@ from featvis.pages.report import Report
 
 
 def facet_report(facets: Facets, folder: str | Path) -> Path:
-    """Writes a page of the facets of a unit: each picture beside the images that it is of.
+    """Write a page of a unit's facets: each picture beside the images that it stands for.
 
     The pictures are in `pictures.png`, which holds their manifest: `replay` makes them again.
 

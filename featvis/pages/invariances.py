@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featvis.errors import InputError, printable
 from featvis.evidence.curvature import LINEAR_ANGLE
 from featvis.evidence.variations import FAMILIES
-from featvis.methods.invariance import Invariance
-from featvis.methods.invariance_table import Row
+from featvis.methods.invariance import Invariance, invariance
+from featvis.methods.invariance_table import Row, invariance_table
+from featvis.models import Model
+from featvis.own_pictures import natural_files
 from featvis.pages.report import Report
+from featvis.told import Told
+from objectives import Channel, Layer, Logit, parse
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +35,7 @@ _INDICES = (
 
 
 def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Path:
-    """Writes an invariance report: an HTML page, its pictures as PNG and the manifest.
+    """Write an invariance report: an HTML page, its pictures as PNG and the manifest.
 
     Plots need matplotlib; without it the page has the tables and the pictures.
 
@@ -165,6 +172,63 @@ def table_page(
         "units.csv has all columns.",
     )
     return report.write(layer=layer, model=model, **facts)
+
+
+def report_invariance(
+    model: Model,
+    unit: str,
+    folder: str | Path,
+    *,
+    n: int | None = None,
+    keep: float = 0.85,
+    steps: int | None = None,
+    natural: str | Path | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    progress: bool = True,
+) -> Told:
+    """Report what a unit ignores; or tabulate all units of a layer, which can be resumed.
+
+    Args:
+        model: the network.
+        unit: the text of a unit; or of a layer or several of its units, for a table.
+        folder: where the report goes.
+        n: images that differ, and starts; by default 4, of a table 3.
+        keep: the share of the best activation that the images keep.
+        steps: of each run; by default 250, of a table 80.
+        natural: a folder of photographs, for the best crops of a unit.
+        seed: of everything random.
+        size: (height, width); by default 96 pixels a side where the network takes that.
+        progress: show a progress bar, or of a table how many units are done.
+
+    Raises:
+        InputError: as `invariance` and `invariance_table`; natural images for a table.
+        OutputError: the report cannot be written.
+        KeyboardInterrupt: as `invariance_table`.
+    """
+    asked, began = parse(unit, model.layers, model.class_index), time.perf_counter()
+    options: dict[str, Any] = {"keep": keep, "seed": seed, "size": size}
+    options |= {name: v for name, v in (("n", n), ("steps", steps)) if v is not None}
+    if isinstance(asked, Layer) or (isinstance(asked, Channel | Logit) and np.ndim(asked.index)):
+        if natural is not None:
+            raise InputError("--natural is for one unit; a table has none")
+
+        def tell(done: int, count: int) -> None:
+            if progress:
+                print(f"{done} of {count} units", file=sys.stderr)
+
+        units = None if isinstance(asked, Layer) else np.asarray(asked.index).tolist()
+        rows = invariance_table(model, asked.layer, units, folder=folder, tell=tell, **options)
+        seconds = round(time.perf_counter() - began, 1)
+        page = table_page(rows, asked.layer, model.name, folder, seconds=seconds, **options)
+        dead = sum(not row["alive"] for row in rows)
+        line = f"{len(rows)} units, {dead} dead, {seconds:.1f} s  {printable(page)}"
+        return Told(rows, [line])
+    images = None if natural is None else natural_files(natural)
+    found = invariance(model, asked, natural=images, progress=progress, **options)
+    seconds = round(time.perf_counter() - began, 1)
+    page = invariance_page(found, folder, seed=seed, seconds=seconds)
+    return found.told(page, seconds)
 
 
 def plots() -> bool:

@@ -55,7 +55,7 @@ def atlas_site(
     invariances: Sequence[str | Path] | str | Path = (),
     progress: bool = True,
 ) -> Path:
-    """Writes an atlas as a site that any browser shows, from a disk or any web host.
+    """Write an atlas as a site that any browser shows, from a disk or any web host.
 
     A page a layer with a sheet of all its units, to be searched, sorted and zoomed; a page a unit
     with all that the atlas knows of it. The same atlas gives the same bytes.

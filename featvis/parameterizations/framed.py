@@ -11,7 +11,7 @@ from featvis.parameterizations.parameterization import Params
 
 
 class Framed(Around):
-    """As `of` has it; a run that goes on puts the picture before into the middle of new noise.
+    """An image as `of` has it; a run that goes on puts it into the middle of new noise.
 
     `Framed((84, 84), of=BoundedPixels((84, 84), noise="uniform", sd=0.2887), frame=(14, 14))` takes
     a picture of any size, resizes it bilinearly to 70 x 70, and has a frame of 7 pixels of noise on

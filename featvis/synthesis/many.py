@@ -44,7 +44,7 @@ def synthesize_many(
     batch_limit: int = 8,
     **options: Any,
 ) -> Iterator[tuple[tuple[int, ...], Result]]:
-    """Results for several objectives, those of one kind together in one batch.
+    """Synthesize several objectives, those of one kind together in one batch.
 
     Units of one layer are one compiled program and are run `batch_limit` at a time, or one at a
     time where the parameterization or the optimizer makes a batch's images depend on each other.

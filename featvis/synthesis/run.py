@@ -74,7 +74,7 @@ _CHUNK_SECONDS = 0.5
 
 @takes(Run)
 def synthesize(run: Run) -> Result:
-    """Synthesizes images that maximise an objective.
+    """Synthesize images that maximise an objective.
 
     Each image has its own key, derived from the seed and its place in the batch, which drives its
     first parameters and all its transforms: its neighbours do not change it, beyond rounding.

@@ -58,7 +58,7 @@ def read_file(
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a file of weights: see `read_file` for its formats, and for the `#`.
+    """Read the arrays of a file of weights: see `read_file` for its formats, and for the `#`.
 
     Of several parts it is the one under a usual key (state_dict, model and the like), averages
     (ema) and what belongs to an optimizer set aside. An archive that would unpack to more than

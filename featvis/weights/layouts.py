@@ -257,12 +257,12 @@ def describe_differences(wrong: Sequence[str]) -> str:
 
 
 def from_oihw(kernel: np.ndarray) -> np.ndarray:
-    """A convolution's `kernel` as PyTorch keeps it, (d, c, h, w), to (h, w, c, d)."""
+    """Turn a convolution's `kernel` as PyTorch keeps it, (d, c, h, w), into (h, w, c, d)."""
     return kernel.transpose(2, 3, 1, 0)
 
 
 def convert(path: str | Path, like: Any, rules: Sequence[Rule], *, ignore: str = r"(?!)") -> Any:
-    """Reads the weights of one's own network from a checkpoint that was trained elsewhere.
+    """Read the weights of one's own network from a checkpoint that was trained elsewhere.
 
     Args:
         path: A file that `read_file` reads, of PyTorch say; after a `#` its part, as in

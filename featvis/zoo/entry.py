@@ -17,6 +17,7 @@ from flax.core import FrozenDict
 
 from featvis.errors import CheckpointError
 from featvis.models import Input, Model, Prepared
+from featvis.told import Told
 from featvis.weights.finding import find_weights, first_found
 from featvis.weights.layouts import Fit, KeyLayout
 from featvis.weights.parts import WeightsFile
@@ -154,6 +155,19 @@ class ModelEntry:
             "licences": [source.licence for source in self.sources],
             "available": self.available,
         }
+
+    def told(self) -> Told:
+        """What a list of networks says of it."""
+        size = f"{self.input.size[0]}x{self.input.size[1]}"
+        here = "here" if self.available else "not here"
+        found = self.find()
+        source = found[0] if found else self.sources[0]
+        accuracy = "" if self.accuracy is None else f"top-1 {100 * self.accuracy:.1f}%"
+        line = (
+            f"{self.name:28} {self.parameters / 1e6:6.1f}M  {size:9} {accuracy:12} "
+            f"{here:9} {source} ({source.licence})"
+        )
+        return Told([self.as_dict()], [line])
 
 
 def model_entry(

@@ -259,4 +259,4 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert app.main(["explain", "logits:0", "0.png", *own, "--labels", "0.png"]) == 2
     assert "--labels" in capsys.readouterr().err
     assert app.main(["explain-pair", "0.png", *own]) == 2
-    assert "takes two images; got 1" in capsys.readouterr().err
+    assert "takes IMAGE IMAGE beside --model" in capsys.readouterr().err

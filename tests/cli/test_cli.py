@@ -13,7 +13,8 @@ from PIL import Image
 
 import featvis as fv
 from featvis import loading
-from featvis.cli import app, render
+from featvis.cli import app
+from featvis.methods import visualizing
 from featvis.results import result
 from featvis.results.format import last_run
 from featvis.results.reading import read_manifest
@@ -766,13 +767,13 @@ def test_no_number_or_name_is_too_long_for_one_line(
 
 
 def test_pictures_before_the_memory_ran_out_are_there(capsys, own, monkeypatch):
-    real = render.synthesize_many
+    real = visualizing.synthesize_many
 
     def running_out(*args, **options):
         yield next(iter(real(*args, **options)))
         raise fv.TooLargeError("the memory ran out")
 
-    monkeypatch.setattr(render, "synthesize_many", running_out)
+    monkeypatch.setattr(visualizing, "synthesize_many", running_out)
     arguments = ["map:1", "tokens:1", "-o", "all", "--steps", "1", "--transform", "none"]
     code, lines, errors = call(capsys, "render", own, *arguments, "--quiet", "--json")
     assert (code, errors) == (2, "error: the memory ran out\n")

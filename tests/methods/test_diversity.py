@@ -8,7 +8,8 @@ import stimuli
 from stimuli import DEAD, ENERGY, LINEAR
 
 import featvis as fv
-from featvis.methods.diversity import distances, knee_of
+from featvis.methods.diversity import distances
+from featvis.methods.trade_off import knee_of
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 N = 6
