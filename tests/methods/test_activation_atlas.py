@@ -235,9 +235,7 @@ def test_what_is_asked_wrongly_is_said(network, index, monkeypatch, lite0):
 
 
 def test_the_command_writes_the_site_of_an_atlas(index, network, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(
-        "featvis.cli.natural.network_of", lambda given: (network, given.words[1:])
-    )
+    monkeypatch.setattr("featvis.cli.natural.network_of", lambda given: (network, given.words[1:]))
     common = [
         "activation-atlas",
         "toy",
