@@ -27,6 +27,9 @@ _DOWN, _LEAST, _CUT = 1.5, 30, 99.0
 _MOST_THIRDS = 4
 
 Count = Annotated[int, Range(1)]
+#: The places on a path are a table, and Gauss's of one are found together.
+Steps = Annotated[int, Range(1, 100_000)]
+_MOST_OF_GAUSS = 1000
 Level = Annotated[float, Range(0)]
 Rule = Literal["cubic", "midpoint", "gauss_legendre"]
 
@@ -56,7 +59,7 @@ def integrated_gradients(
     given: Explained,
     *,
     baseline: Baseline = "black",
-    steps: Count = 50,
+    steps: Steps = 50,
     rule: Rule = "cubic",
     tolerance: Annotated[float, Range(0)] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -73,10 +76,19 @@ def integrated_gradients(
         steps: of each path, one gradient each.
         rule: where they are. "cubic": at t³ for the middles t of equal steps, close together near
             the baseline, where a network's score gains most of all that it gains. "midpoint": at
-            the middles of equal steps. "gauss_legendre": Gauss's, as of captum.
+            the middles of equal steps. "gauss_legendre": Gauss's, as of captum, at most 1,000.
         tolerance: the completeness error up to which steps are divided in three, at most four
-            times; those taken before are kept, but by Gauss's rule. None: whatever the steps give.
+            times; those taken before are kept, but by Gauss's rule, which then takes thirds of the
+            path one by one. None: whatever the steps give.
+
+    Raises:
+        InputError: too many steps for Gauss's rule.
     """
+    if rule == "gauss_legendre" and steps > _MOST_OF_GAUSS:
+        raise InputError(
+            f"integrated_gradients: steps is an integer from 1 to {_MOST_OF_GAUSS} for the rule "
+            f"gauss_legendre, not {steps}; cubic and midpoint take up to 100000"
+        )
     starts = baselines(given.images, given.keys, baseline)
     own = given.score(given.images)
     levels = [
@@ -131,8 +143,11 @@ def _nodes(rule: str, steps: int, level: int) -> tuple[np.ndarray, float]:
     """
     count = steps * 3**level
     if rule == "gauss_legendre":
-        places, weights = np.polynomial.legendre.leggauss(count)
-        return np.stack([(places + 1) / 2, weights / 2]), 0.0
+        places, weights = np.polynomial.legendre.leggauss(steps)
+        parts = 3**level
+        starts = np.repeat(np.arange(parts), steps)
+        return np.stack([(starts + np.tile((places + 1) / 2, parts)) / parts,
+                         np.tile(weights / 2, parts) / parts]), 0.0  # fmt: skip
     middles = (np.arange(count) + 0.5) / count
     if level:
         # The middle of every second third was that of the whole.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from featvis.attribution.baselines import Baseline
-from featvis.attribution.gradients import Count, integrated_gradients
+from featvis.attribution.gradients import Steps, integrated_gradients
 from featvis.attribution.method import Explained, method
 from featvis.attribution.options import Range
 from featvis.jaxprs.affine import AlphaBeta, Depths, Epsilon, Gamma, Rule
@@ -53,14 +53,14 @@ def guided_nonlinearity(given: Explained) -> jax.Array:
 
 @method("guided_nonlinearity_ig")
 def guided_nonlinearity_ig(
-    given: Explained, *, baseline: Baseline = "black", steps: Count = 50
+    given: Explained, *, baseline: Baseline = "black", steps: Steps = 50
 ) -> jax.Array:
     """Integrated gradients with the gradients of `guided_nonlinearity`; signed, not complete.
 
     Args:
         given: what is explained.
         baseline: as of `integrated_gradients`.
-        steps: of each path, at whose middles the gradient is taken.
+        steps: of each path, one gradient each.
     """
     changed = _Guided(**vars(given))
     return integrated_gradients(changed, baseline=baseline, steps=steps)[0]

@@ -76,10 +76,14 @@ def test_steps_are_divided_until_the_maps_sum_to_the_score():
     error, steps = errors(steps=1, rule="midpoint", tolerance=0.01)
     np.testing.assert_allclose(error, 1 / 162, rtol=1e-2)
     assert (steps == 9).all()
-    # n nodes of Gauss are exact up to the power of 2 n - 1, which the gradient's 3 is of 2.
-    error, steps = errors(steps=1, rule="gauss_legendre", tolerance=1e-4)
+    # n nodes of Gauss are exact up to the power of 2 n - 1; one in each third is its middle.
+    error, steps = errors(steps=2, rule="gauss_legendre")
     assert (error < 1e-5).all()
+    error, steps = errors(steps=1, rule="gauss_legendre", tolerance=0.1)
+    np.testing.assert_allclose(error, 1 / 18, rtol=1e-3)
     assert (steps == 3).all()
+    with pytest.raises(fv.InputError, match="1 to 1000 for the rule gauss_legendre, not 1001"):
+        errors(steps=1001, rule="gauss_legendre")
     # Of x³ and the middles t of n steps: Σ 9 t⁸ / Σ 3 t².
     middles = (np.arange(9) + 0.5) / 9
     truth = np.abs(3 * (middles**8).sum() / (middles**2).sum() - 1)
