@@ -85,6 +85,9 @@ SIZE = 128
 START_STEPS = 64
 LAYER_STEPS = 16
 LAYER_BATCH = 8
+#: Of a unit of an atlas.
+ATLAS_STEPS = 128
+ATLAS_TARGET = 4.0
 #: Lucent's default, after which its picture is what ours is to match.
 QUALITY_STEPS = 512
 EVERY = 16
@@ -354,6 +357,7 @@ class Plan:
         transforms: Of ours there: lucid's, and others in the first round.
         peer_steps: How long the peer may take to reach ours, in the first round.
         units: Of a whole layer; 0 for no such measurement.
+        atlas: Units of an atlas, and how many of them the peer makes one by one; or nothing.
         heavy: (network, place, batch, size) of which the memory is measured too, once, or None.
         maco: Places of which a step of MaCo is timed.
     """
@@ -366,6 +370,7 @@ class Plan:
     transforms: tuple[str, ...] = ("standard",)
     peer_steps: int = QUALITY_STEPS
     units: int = 0
+    atlas: tuple[int, int] | None = None
     heavy: tuple[str, str, int, int] | None = None
     maco: tuple[str, ...] = ()
 
@@ -375,6 +380,7 @@ QUICK = Plan(
     repeats=3,
     steps=((LITE, "middle", 1, SIZE), *((LITE, place, 4, SIZE) for place in PLACES)),
     quality=("middle",),
+    atlas=(16, 4),
 )
 FULL = Plan(
     rounds=3,
@@ -384,6 +390,7 @@ FULL = Plan(
     quality=PLACES,
     transforms=("standard", "affine"),
     units=80,
+    atlas=(48, 8),
     heavy=(LITE, "logits", 16, 224),
     maco=("middle", "logits"),
 )
@@ -598,10 +605,44 @@ def layer(bench: Bench, plan: Plan) -> list[Row]:
     ]
 
 
+def atlas(bench: Bench, plan: Plan) -> list[Row]:
+    """Units a second of an atlas, against a loop over the peer's `render_vis`."""
+    if plan.atlas is None:
+        return []
+    about = {"network": LITE, "layer": "middle", "size": SIZE, "steps": ATLAS_STEPS}
+    ours, theirs = plan.atlas
+    tasks = {
+        "ours": {"kind": "atlas", "units": ours, "batch": LAYER_BATCH, **about},
+        "lucent": {"kind": "layer", "units": theirs, "batch": 1, **about},
+    }
+    works: dict[str, list[Work]] = {who: [] for who in tasks}
+    for number, order in alternating(plan.rounds, "lucent"):
+        for who in order:
+            say(f"an atlas, round {number + 1} of {plan.rounds}, {who}")
+            works[who].append(bench.work(who, [tasks[who]]))
+
+    def rates(who: str, units: int) -> list[float | None]:
+        taken = values(works[who], 0, "seconds")
+        return [None if seconds is None else units / seconds for seconds in taken]
+
+    name = f"atlas of {ours} units at {SIZE} x {SIZE}"
+    return [
+        Row(
+            f"{name}, {ATLAS_STEPS} steps, against a loop over {theirs}",
+            "units/s",
+            rates("ours", ours),
+            rates("lucent", theirs),
+            target=ATLAS_TARGET,
+            more_is_better=True,
+        ),
+        Row(f"{name}: compilations of the loop", "", values(works["ours"], 0, "loops"), limit=1),
+    ]
+
+
 def start(bench: Bench, plan: Plan) -> list[Row]:
     """Seconds to a first picture from the command line, and the memory of its process."""
     ended: dict[str, list[Ended | None]] = {"cold": [], "warm": [], "lucent": []}
-    render = ["-m", "featvis.cli", "render", LITE, "block8:3", "--transform", "standard"]
+    render = ["-m", "featvis_command", "render", LITE, "block8:3", "--transform", "standard"]
     render += ["--size", str(SIZE), "--steps", str(START_STEPS), "--quiet", "--force"]
     about = {"kind": "picture", "network": LITE, "layer": "middle", "size": SIZE}
     for number in range(plan.rounds):
@@ -646,7 +687,7 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
 
 #: What can be measured in a run of its own, in order.
 PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
-    one.__name__: one for one in (steps, dense, quality, start, memory, layer, maco)
+    one.__name__: one for one in (steps, dense, quality, start, memory, layer, atlas, maco)
 }
 
 

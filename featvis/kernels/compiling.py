@@ -26,7 +26,9 @@ OPTIONS: dict[str, Option] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 #: Where `experiments/compiler_sweep.py` found the options right: jaxlib's version and `processor`.
 SWEPT = {
+    ("0.10.2", "x86_64 avx2"),
     ("0.10.2", "x86_64 avx512"),
+    ("0.12.0.1", "x86_64 avx2"),
     ("0.12.0.1", "x86_64 avx512"),
 }
 

@@ -169,6 +169,7 @@ FOUND = {
     "picture": {},
     "template": {},
     "layer": {"seconds": 8.0, "loops": 1, "later": 0},
+    "atlas": {"seconds": 8.0, "loops": 1},
     "machine": {"flops": 1e9, "bytes": 1e9},
     "parts": {
         "decode": 1.0,
@@ -228,7 +229,7 @@ def test_every_claim_has_its_row(benchmark, plan):
     assert len({row.name for row in rows}) == len(rows)
     judged = {row.name: row for row in rows if row.verdict}
     for name, row in judged.items():
-        if name.startswith(("step", "80 units", "peak", "first")):
+        if name.startswith(("step", "80 units", "peak", "first")) or "compilations" in name:
             assert row.verdict == "PASS", name
         if "to lucent's score" in name:
             assert row.ratios == [TIMES_SLOWER] * len(plan.quality) * plan.rounds
@@ -247,9 +248,18 @@ def test_every_claim_has_its_row(benchmark, plan):
     if plan is benchmark.FULL:
         assert any("compilations of the loop" in name for name in judged)
         assert any("MaCo" in name for name in judged)
-        (rate,) = (row for row in rows if row.unit == "units/s")
+        (rate,) = (row for row in rows if row.name.startswith("80 units") and row.unit == "units/s")
         assert rate.ours == [10] * plan.rounds
         assert rate.ratios == pytest.approx([TIMES_SLOWER] * plan.rounds)
+
+
+def test_an_atlas_is_compared_in_units_a_second(benchmark):
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ["atlas"])
+    rate, loops = rows
+    # 16 units in 8 s, against 4 in as many times a factor.
+    assert rate.ours == [2]
+    assert rate.ratios == pytest.approx([4 * TIMES_SLOWER])
+    assert (rate.target, loops.limit) == (4, 1)
 
 
 def test_both_take_turns_in_coming_first(benchmark):
@@ -263,7 +273,8 @@ def test_without_the_peers_our_own_figures_are_there(benchmark):
     assert not any(row.peer or row.ratios for row in rows)
     assert all(row.ours == [1] for row in rows if row.name.startswith("step"))
     for row in rows:
-        assert row.verdict in ("", "not measured") or "cold" in row.name
+        alone = "cold" in row.name or "compilations" in row.name
+        assert row.verdict in ("", "not measured") or alone
 
 
 def test_the_parts_of_a_step(benchmark, capsys):
@@ -304,9 +315,10 @@ def test_our_own_worker(benchmark, tmp_path):
         {**quality, "images": "peer.npz"},
         {**quality, "images": "none.npz"},
         {"kind": "layer", **about, "units": 4, "batch": 2, "steps": 2},
+        {"kind": "atlas", **about, "units": 3, "batch": 3, "steps": 2},
     ]
     work = bench.work("ours", [{**task, "network": LITE} for task in tasks])
-    step, nothing, raced, alone, layer = work.found
+    step, nothing, raced, alone, layer, atlas = work.found
     # The difference of two times, which other work on the machine may turn round.
     assert np.isfinite(step["ms"])
     # What fails is said, and the rest is done.
@@ -322,6 +334,8 @@ def test_our_own_worker(benchmark, tmp_path):
     assert "peer" not in alone
     # Two batches, one compilation.
     assert (layer["loops"], layer["later"]) == (1, 0)
+    assert atlas["loops"] == 1
+    assert atlas["seconds"] > 0
     assert 0 < work.ready < work.ended.seconds
     assert 50 < work.ended.peak < 10_000
     assert not bench.missing
