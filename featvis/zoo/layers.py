@@ -149,8 +149,7 @@ def max_pool(
 ) -> jax.Array:
     """Maximum over windows, the padding never being it.
 
-    As a chain of maxima of shifted images: the gradient of `lax.reduce_window` is a
-    select-and-scatter, serial on a CPU. Where two are the maximum each gets half of the gradient.
+    The first place of a window that has its maximum has its gradient, as in PyTorch.
 
     Args:
         x: (n, h, w, c).
@@ -164,20 +163,9 @@ def max_pool(
         pads = tuple(  # type: ignore[assignment]
             _reach(size, one, window, stride) for size, one in zip(x.shape[1:3], pads, strict=True)
         )
-    # The lowest number rather than an infinity, which JAX may have been asked to look for.
-    low = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
-    padded = lax.pad(x, low, ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
-    height, width = ((padded.shape[axis] - window) // stride + 1 for axis in (1, 2))
-    shifted = [
-        padded[
-            :,
-            i : i + (height - 1) * stride + 1 : stride,
-            j : j + (width - 1) * stride + 1 : stride,
-        ]
-        for i in range(window)
-        for j in range(window)
-    ]
-    return functools.reduce(jnp.maximum, shifted)
+    lowest = np.asarray(-np.inf, x.dtype)
+    sides, steps = (1, window, window, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, lowest, lax.max, sides, steps, ((0, 0), *pads, (0, 0)))
 
 
 def _reach(size: int, pads: tuple[int, int], window: int, stride: int) -> tuple[int, int]:
