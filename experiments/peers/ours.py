@@ -16,7 +16,7 @@ import featvis as fv
 from featvis.models import Model
 from featvis.results.run import as_objective
 from featvis.transforms import Compose, Noise, RandomAffine, RandomResizedCrop
-from peers.networks import LAYERS, UNIT, resnet18_weights
+from peers.networks import LAYERS, UNIT, random_weights
 from peers.timing import milliseconds
 
 Found = dict[str, Any]
@@ -33,7 +33,7 @@ def load(network: str) -> Model:
     if network == "efficientnet_lite0":
         return fv.load(network)
     path = Path(f"{network}-ours.safetensors")
-    save_file(resnet18_weights(), path)
+    save_file(random_weights(network), path)
     return fv.load(network, weights=path)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_a_limit_is_for_all_rounds(benchmark, ours, verdict):
     assert benchmark.Row("a", "s", ours, [1.0], limit=20).verdict == verdict
 
 
+def test_no_verdict_on_a_busy_machine(benchmark):
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ["steps"], lambda: 0.6)
+    assert {row.verdict for row in rows} == {"busy"}
+    assert all(row.name.startswith("step") for row in rows)
+    assert benchmark.Row("a", "ms", [1.0], [2.0], load=0.6).verdict == ""
+    assert 0 <= benchmark.load(0.05) <= os.cpu_count() + 0.1
+
+
 def test_the_table(benchmark):
     rows = [
         benchmark.Row("step", "ms", [2.0, 4.0, 5.0], [6.0, 4.0, 20.0], target=3.0),
@@ -99,6 +108,11 @@ def test_figures_are_read_as_they_were_written(benchmark, tmp_path):
     facts = {"cores": 2, "troubles": ["x"]}
     benchmark.write_figures(tmp_path / "figures.json", rows, facts)
     assert benchmark.read_figures(tmp_path / "figures.json") == (rows, facts)
+    more = {"cores": 2, "troubles": ["y"]}
+    benchmark.write_figures(tmp_path / "more.json", rows[:1], more)
+    together = {"cores": 2, "troubles": ["x", "y"]}
+    both = benchmark.read_figures(tmp_path / "figures.json", tmp_path / "more.json")
+    assert both == (rows + rows[:1], together)
 
 
 def race(benchmark, scores, **ours):
@@ -211,7 +225,7 @@ def stand_in(benchmark, missing=()):
 @pytest.mark.parametrize("plan", ["QUICK", "FULL"])
 def test_every_claim_has_its_row(benchmark, plan):
     plan = getattr(benchmark, plan)
-    rows = benchmark.measure(stand_in(benchmark), plan)
+    rows = benchmark.measure(stand_in(benchmark), plan, ask=lambda: 0.0)
     assert len({row.name for row in rows}) == len(rows)
     judged = {row.name: row for row in rows if row.verdict}
     for name, row in judged.items():
@@ -240,7 +254,7 @@ def test_every_claim_has_its_row(benchmark, plan):
 
 
 def test_an_atlas_is_compared_in_units_a_second(benchmark):
-    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, "atlas")
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ["atlas"])
     rate, loops = rows
     # 16 units in 8 s, against 4 in as many times a factor.
     assert rate.ours == [2]
@@ -255,7 +269,7 @@ def test_both_take_turns_in_coming_first(benchmark):
 
 
 def test_without_the_peers_our_own_figures_are_there(benchmark):
-    rows = benchmark.measure(stand_in(benchmark, benchmark.PEERS), benchmark.QUICK)
+    rows = benchmark.measure(stand_in(benchmark, benchmark.PEERS), benchmark.QUICK, ask=lambda: 0.0)
     assert not any(row.peer or row.ratios for row in rows)
     assert all(row.ours == [1] for row in rows if row.name.startswith("step"))
     for row in rows:
@@ -278,7 +292,7 @@ def test_the_plot_has_a_line_for_each_ratio(benchmark):
     pytest.importorskip("matplotlib")
     import matplotlib.pyplot as plt
 
-    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK)
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ask=lambda: 0.0)
     figure = benchmark.plot(rows)
     (axes,) = figure.axes
     assert len(axes.get_yticks()) == sum(bool(row.ratios) for row in rows)
@@ -343,10 +357,18 @@ def test_a_peer_that_dies_is_told_by_its_last_line(benchmark, tmp_path):
     assert trouble == "ours stopped with status 1: KeyError: 'network'"
 
 
-def test_random_weights_are_those_of_resnet18(peers):
-    weights = peers("networks").resnet18_weights()
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("googlenet", 6_624_904),
+        pytest.param("vgg16", 138_357_544, marks=pytest.mark.thorough),
+    ],
+)
+def test_random_weights_are_those_of_the_network(peers, network, parameters):
+    weights = peers("networks").random_weights(network)
     learnt = [a.size for name, a in weights.items() if "running" not in name]
-    assert sum(learnt) == 11_689_512
+    assert sum(learnt) == parameters
 
 
 # ---- PyTorch -------------------------------------------------------------------------------
