@@ -158,20 +158,22 @@ def kills(out: Path, count: int, seeds: int, seed: int = 0) -> Survived:
     command += ["--diverse", "2", "--steps", "16", "--batch", "8", "--param", "pixels"]
     command += ["--transform", "none", "--quiet", "--seeds", str(seeds), "--units"]
     done = damaged = lost = 0
-    units, took, kept = 0, 0.5, dict[str, bytes]()
+    units, took, kept = 0, 3.0, dict[str, bytes]()
     while done < count and units < UNITS:
         units += 2
         child = subprocess.Popen(
             [*command, f"0-{units - 1}"], env=environment, stdout=subprocess.DEVNULL
         )
-        # Before it has its first batch it has written nothing but, once, the settings.
-        while child.poll() is None and not (path.exists() if not kept else _records(path) != kept):
+        # Before its first batch it writes nothing but, the first time, the settings.
+        while child.poll() is None and not (
+            path.exists() if units == 2 else _records(path) != kept
+        ):
             time.sleep(0.001)
         begun, wait = time.monotonic(), draw.uniform(0, took)
         while child.poll() is None and time.monotonic() < begun + wait:
             time.sleep(0.001)
         if child.poll() is not None:
-            took = 0.9 * (time.monotonic() - begun)  # it was done so soon
+            took = 0.9 * (time.monotonic() - begun)  # so soon it was done
             kept = _records(path)
             continue
         child.send_signal(signal.SIGKILL)
@@ -182,7 +184,8 @@ def kills(out: Path, count: int, seeds: int, seed: int = 0) -> Survived:
         damaged += len(list(fv.Atlas.open(path).store.damaged()))
         lost += len(kept.items() - _records(path).items())
         kept = _records(path)
-        print(f"kill {done}, {wait:.2f} s after its first batch: {len(kept)} are in", flush=True)
+        what = "its folder" if units == 2 else "its first batch"
+        print(f"kill {done}, {wait:.2f} s after {what}: {len(kept)} batches are in", flush=True)
     whole = {"negative": True, "diverse": 2, "index": index}
     there, other = (fill(one, seeds, **whole) for one in (path, out / "whole.atlas"))
     lost += len(kept.items() - _records(path).items())
