@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +54,7 @@ def index(
     place among the others (a sample as activation atlases take, Carter et al. 2019). The images
     stay where they are. A file that cannot be read is left out, and listed.
 
-    Called again, it goes on: after an interrupt or a kill with the batch that was under way, and
+    Called again, it goes on: after an interrupt or a kill with the images that were under way, and
     with images that are new in the folder. Index and folder must agree otherwise.
 
     Args:
@@ -63,7 +63,8 @@ def index(
         layers: those whose units are indexed; by default all whose names have no slash.
         out: the folder of the index.
         size: (height, width) that the network sees images at; by default its own.
-        batch: images that go through the network together, and that a kill loses at most.
+        batch: images that go through the network together. A kill loses at most those that are
+            being written and those that are in the network.
         seed: of the positions that are drawn.
         progress: show a progress bar.
 
@@ -225,6 +226,17 @@ def _add(store: Store, model: Model, folder: Path, files: list[Path], progress: 
     left_out: list[str] = []
     bar = tqdm(total=len(files), unit="image", disable=None if progress else True, leave=False)
     row = store.next_row()
+
+    def keep(entries: list[Entry], measured: Mapping[str, jax.Array]) -> None:
+        nonlocal row
+        found = {name: np.asarray(values) for name, values in measured.items()}
+        placed = _placed(entries, found, row)
+        store.append(placed, found, row)
+        left_out.extend(str(entry.left_out) for entry in placed if entry.row is None)
+        row += batch if any(entry.row is not None for entry in placed) else 0
+        bar.update(len(entries))
+
+    under_way: tuple[list[Entry], Mapping[str, jax.Array]] | None = None
     with bar:
         for read in _read_ahead(files, folder, size, model.input.channels, batch):
             images = np.zeros(shape, np.float32)
@@ -238,12 +250,13 @@ def _add(store: Store, model: Model, folder: Path, files: list[Path], progress: 
                     taken += 1
                 entries.append(entry)
                 changes += changed
-            found = measure(model, tuple(layers), images, places) if taken else {}
-            placed = _placed(entries, found, row)
-            store.append(placed, found, row)
-            left_out += [str(entry.left_out) for entry in placed if entry.row is None]
-            row += batch if any(entry.row is not None for entry in placed) else 0
-            bar.update(len(entries))
+            before = under_way
+            # The network sees the next batch while the one before is written.
+            under_way = entries, _measuring(model, tuple(layers), images, places) if taken else {}
+            if before is not None:
+                keep(*before)
+        if under_way is not None:
+            keep(*under_way)
     if left_out:
         more = f"; and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         warnings.warn(f"left out: {left_out[0]}{more}", stacklevel=3)
@@ -320,8 +333,16 @@ def measure(
         `maximum`, `mean`, `position` of the maximum (the first of equal ones) and `vector`, the
         activations at the given positions, each (n, units); and `place`, the positions.
     """
+    found = _measuring(model, layers, images, places)
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def _measuring(
+    model: Model, layers: tuple[str, ...], images: np.ndarray, places: np.ndarray
+) -> dict[str, Any]:
+    """As `measure`; arrays that the device is still computing."""
     found = _measured(model.apply, layers, model.params, images, places.astype(np.int32))
-    return {**{name: np.asarray(values) for name, values in found.items()}, "place": places}
+    return {**found, "place": places}
 
 
 @functools.partial(kernels.compiled, static=("apply", "layers"))

@@ -168,6 +168,7 @@ def _support(apply: Any, params: Any, images: jax.Array, weights: Any) -> jax.Ar
 
     def score(images: jax.Array) -> jax.Array:
         acts = Activations(apply(params, images))
-        return sum((jnp.sum(acts[layer] * w) for layer, w in weights.items()), jnp.float32(0))
+        given = {layer: jnp.broadcast_to(w, acts[layer].shape) for layer, w in weights.items()}
+        return sum((jnp.sum(acts[layer] * w) for layer, w in given.items()), jnp.float32(0))
 
     return jnp.any(jax.grad(score)(images) != 0, axis=(0, 3))
