@@ -127,14 +127,28 @@ def quality(
     return {"first": first, "seconds": {s: begun[s] - started for s in thresholds}}
 
 
+def _units(network: str, layer: str, units: Sequence[int], size: int, steps: int) -> np.ndarray:
+    """Pictures of several units in one run, (n, h, w, c) in [0, 1]."""
+    name = LAYERS[network][layer][1]
+    terms = [objectives.channel(name, unit, batch=i) for i, unit in enumerate(units)]
+    joint = objectives.Objective.sum(terms)
+    (images,) = _render(network, layer, len(units), size, steps, objective=joint)
+    return images
+
+
+def pictures(
+    network: str, layer: str, units: Sequence[int], size: int, steps: int, seed: int
+) -> np.ndarray:
+    """Pictures of several units from a seed, (n, h, w, c) in [0, 1]; a step's draw is for all."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, that is what lucent draws its transforms from
+    return np.asarray(_units(network, layer, units, size, steps), np.float32)
+
+
 def layer(network: str, layer: str, units: int, batch: int, size: int, steps: int) -> Found:
     """Seconds for a whole layer's units, a batch of them in a run."""
-    name = LAYERS[network][layer][1]
     _render(network, layer, batch, size, 1)
     started = time.perf_counter()
     for start in range(0, units, batch):
-        some = range(start, min(start + batch, units))
-        terms = [objectives.channel(name, unit, batch=i) for i, unit in enumerate(some)]
-        joint = objectives.Objective.sum(terms)
-        _render(network, layer, len(some), size, steps, objective=joint)
+        _units(network, layer, range(start, min(start + batch, units)), size, steps)
     return {"seconds": time.perf_counter() - started}

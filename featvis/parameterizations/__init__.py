@@ -9,6 +9,7 @@ from featvis.parameterizations.code_priors import (
 from featvis.parameterizations.codes import Codes
 from featvis.parameterizations.component import Component
 from featvis.parameterizations.cppn import CPPN
+from featvis.parameterizations.figure import Figure
 from featvis.parameterizations.fourier import Fourier
 from featvis.parameterizations.framed import Framed
 from featvis.parameterizations.frozen import FrozenChannels
@@ -33,6 +34,7 @@ __all__ = [
     "Codes",
     "Component",
     "Consistency",
+    "Figure",
     "FixedNorm",
     "Fourier",
     "Framed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ class Parameterization(Component):
             channels=checks.integer(self, "channels", self.channels, 1, 2**16),
         )
         super().__post_init__()
+        self._check_that_draws_are_kept()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,6 +73,18 @@ class Parameterization(Component):
     @abstractmethod
     def decode(self, params: Params) -> jax.Array:
         """Turn `params` into one image, (h, w, c) float32 in [0, 1]."""
+
+    def shown(self, key: jax.Array, params: Params) -> jax.Array:
+        """Return the image that the network sees at a step, (h, w, c) float32 in [0, 1].
+
+        By default what `decode` gives; a class that draws some of it, as a background, does so from
+        `key`.
+        """
+        return self.decode(params)
+
+    def with_opacity(self, params: Params) -> jax.Array | None:
+        """Return colours and their opacity, (h, w, c + 1) in [0, 1]; None: all is opaque."""
+        return None
 
     def encode(self, image: jax.Array) -> Params:
         """Return parameters that decode to `image`, (h, w, c) in [0, 1].
@@ -103,6 +117,18 @@ class Parameterization(Component):
         has no part in any score; nothing by default.
         """
         return {}
+
+    def _check_that_draws_are_kept(self) -> None:
+        """Refuses a part that draws at each step, which is asked for its `decode` alone."""
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            if (
+                isinstance(part, Parameterization)
+                and type(part).shown is not Parameterization.shown
+            ):
+                name = type(part).__name__
+                expected = f"one that draws nothing at a step: {name} stands around others"
+                raise checks.error(self, field.name, expected, part)
 
     def _check_image(self, image: jax.Array) -> jax.Array:
         """Return `image` as float32, or raise InputError if its shape is not `self.shape`."""

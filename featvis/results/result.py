@@ -220,8 +220,9 @@ class Result:
 
         Args:
             index: of the image.
-            transparent: let pixels fade that the objective hardly depended on: opacity is the
-                sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
+            transparent: with the opacity that the parameterization gives it (`Figure`); of one
+                that gives none, let pixels fade that the objective hardly depended on: opacity is
+                the sensitivity over its 80th percentile, at most 1 (Fel et al. 2023, section 3.2).
 
         Raises:
             InputError: a result that was loaded, which has no sensitivity.
@@ -232,12 +233,24 @@ class Result:
                 raise InputError(
                     "a result that was loaded has no sensitivity: replay makes it again"
                 )
+            if (layers := self._layers(index)) is not None:
+                picture = to_picture(layers[..., :-1])
+                picture.putalpha(to_picture(layers[..., -1:]))
+                return picture
             sensitivity = self.sensitivity[index]
             full = np.percentile(sensitivity, 80)
             opacity = sensitivity / full if full > 0 else np.ones_like(sensitivity)
             panels = picture.width // opacity.shape[1]
             picture.putalpha(to_picture(np.tile(opacity, (1, panels))[..., None]))
         return picture
+
+    def _layers(self, index: int) -> np.ndarray | None:
+        """Colours and opacity of an image (h, w, c + 1), where its parameterization has both."""
+        if self.joined:
+            return self._of([index % len(self)])._layers(0)
+        params = jax.tree.map(lambda values: values[index], self.params)
+        layers = self.run.parts.parameterization.with_opacity(params)
+        return None if layers is None else np.asarray(layers)
 
     def grid(self, labels: Sequence[str] = (), *, columns: int | None = None) -> Image.Image:
         """All images in one picture.

@@ -30,6 +30,8 @@ REDIRECTED_STEPS = 16
 #: Folded into the key of an image and a step for what its optimizer draws: beyond what a transform
 #: splits that key into.
 _OPTIMIZERS = 2**31 - 1
+#: Likewise, for what its parameterization draws at a step.
+_PARAMETERIZATIONS = 2**31 - 2
 #: More steps than there are.
 FOREVER = np.iinfo(np.int32).max
 
@@ -223,13 +225,24 @@ def _gradients(
     return _mean_of_draws(of_draw, keys, program.draws)
 
 
+def _shown(
+    parameterization: Parameterization, keys: jax.Array, params: Any
+) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+    """Images (n, h, w, c) as they are at a step, of its keys, and their gradient's way back."""
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, _PARAMETERIZATIONS)
+    found: tuple[jax.Array, Callable[[jax.Array], Any]] = jax.vjp(
+        lambda params: jax.vmap(parameterization.shown)(own, params), params
+    )
+    return found
+
+
 @kernels.compiled
 def program_gradient_sizes(
     program: Program, weights: Any, objective: Objective, keys: jax.Array, params: Any
 ) -> jax.Array:
     """Σ|∇| of each image's score by its parameters, (n,), under the draws of the first step."""
     first = jax.vmap(lambda key: jax.random.fold_in(purpose_key(key, 1), 0))(keys)
-    image, decode_vjp = jax.vjp(jax.vmap(program.parameterization.decode), params)
+    image, decode_vjp = _shown(program.parameterization, first, params)
     dead = jnp.full(len(keys), program.redirect)
     (by_network, by_prior), _ = _gradients(
         program, weights, objective, first, jnp.int32(0), dead, image
@@ -275,7 +288,7 @@ def take_steps(
     def step(carry: tuple[State, jax.Array, jax.Array]) -> tuple[State, jax.Array, jax.Array]:
         now, rows, alive = carry
         drawn = jax.vmap(jax.random.fold_in, (0, None))(step_keys, now.step)
-        image, decode_vjp = jax.vjp(jax.vmap(parameterization.decode), now.params)
+        image, decode_vjp = _shown(parameterization, drawn, now.params)
 
         (by_network, by_prior), scores = _gradients(
             program, weights, objective, drawn, now.step, dead, image

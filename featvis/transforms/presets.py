@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from featvis.transforms.appearance import Noise
-from featvis.transforms.geometry import NormalCrop, RandomAffine
+from featvis.transforms.geometry import NormalCrop, RandomAffine, RandomResizedCrop, Rotate
 from featvis.transforms.schedules import LinearSchedule
 from featvis.transforms.transform import Compose, Transform
 
@@ -38,6 +38,23 @@ def views(size: tuple[int, int], largest: float = 3.3) -> Transform:
         _in_proportion(8, size),
         spread=1.0,
     )
+
+
+def small_views(
+    size: tuple[int, int], seen: tuple[int, int] | None, largest: float = 4.0
+) -> Transform:
+    """Parts of a picture as in `views`, in fewer pixels: several cost what a whole one does.
+
+    Sides of parts are uniform where those of `views` are in their logarithm, so more of them show
+    much; in fewer pixels, what they show is smaller, too.
+
+    Args:
+        size: (height, width) of the pictures in pixels.
+        seen: of the parts, as the network sees them; None for that of the pictures.
+        largest: the sides of the picture over those of the smallest part, at a side of 160 or more.
+    """
+    smallest = 1 / (1 + _in_proportion(largest - 1, size))
+    return Compose((Rotate(-20.0, 20.0), RandomResizedCrop(smallest, 1.0, sd=None, size=seen)))
 
 
 def _maco(size: tuple[int, int]) -> Transform:
