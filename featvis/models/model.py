@@ -130,7 +130,7 @@ class Model:
                 )
             check_numbers(image)
             self.check_image_shape(*image.shape[1:])
-            seen = image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
+            seen: Any = image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
         else:
             seen = self.as_images(image)
         count, height, width, channels = seen.shape
