@@ -30,6 +30,8 @@ from featvis.files import output_path, part_of_name, picture_name
 from featvis.methods.diversity import TradeOff
 from featvis.methods.invariance_table import TABLE
 from featvis.models import Model
+from featvis.natural import Index
+from featvis.natural.store import is_index
 from featvis.own_pictures import natural_files
 from featvis.pages import Report, invariance_page, table_page
 from featvis.pages.invariances import plots
@@ -49,7 +51,12 @@ _INVARIANCE = {
     ),
     **option("keep", float, "Of the best activation, what they keep.", default=0.85),
     **option("steps", int, "Of each run.", shown="250; of a table 80"),
-    **option("natural", str, "A folder of photographs, for the best crops of a unit."),
+    **option(
+        "natural",
+        str,
+        "Photographs, for the best crops of a unit: an index (see `featvis index`) "
+        "or, of one unit, a folder.",
+    ),
     **option("seed", int, "Drives everything random.", default=0),
     **option("output", str, "The folder of the report.", "-o", "--output"),
 }
@@ -97,7 +104,7 @@ def diverse(given: Namespace) -> None:
     examples=(
         "efficientnet_lite0 block4:3",
         "efficientnet_lite0 block4:3 --size 96 --natural photographs/ -o report/",
-        "efficientnet_lite0 block4:0-31 --size 64 -o table/",
+        "efficientnet_lite0 block4:0-31 --size 64 --natural photographs.index -o table/",
     ),
 )
 def invariance(given: Namespace) -> None:
@@ -112,11 +119,12 @@ def invariance(given: Namespace) -> None:
     use_cache()
     started = time.perf_counter()
     if _is_table(unit):
-        if given.natural is not None:
-            raise InputError("--natural is for one unit; a table has none")
         _table(network, unit, folder, options, given, started)
         return
-    natural = None if given.natural is None else natural_files(given.natural)
+    natural: Any = None
+    if given.natural is not None:
+        indexed = is_index(given.natural)
+        natural = Index(given.natural) if indexed else natural_files(given.natural)
     found = methods.invariance(network, unit, natural=natural, progress=not given.quiet, **options)
     seconds = round(time.perf_counter() - started, 1)
     page = invariance_page(found, folder, seed=given.seed, seconds=seconds)
@@ -156,7 +164,7 @@ def _table(
     units = None if isinstance(unit, Layer) else np.asarray(unit.index).tolist()
     try:
         rows = methods.invariance_table(
-            network, unit.layer, units, folder=folder, tell=tell, **options
+            network, unit.layer, units, folder=folder, natural=given.natural, tell=tell, **options
         )
     except KeyboardInterrupt:
         if reached[0]:

@@ -13,7 +13,7 @@ import numpy as np
 from featvis.evidence.curvature import LINEAR_ANGLE
 from featvis.evidence.variations import FAMILIES
 from featvis.methods.invariance import Invariance
-from featvis.methods.invariance_table import Row
+from featvis.methods.invariance_table import TABLE, Row, read_table
 from featvis.pages.report import Report
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Pa
     natural = any(not math.isnan(one.natural) for one in made.indices)
     rows = [
         [one.name, one.value, one.spread, one.chance, "more" if one.beyond_chance else "no more",
-         f"{one.width:.3g} {one.unit}".strip(), *([one.natural] if natural else [])]
+         f"{one.width:.3g} {one.unit}".strip(),
+         *([one.natural, one.natural_spread] if natural else [])]
         for one in made.indices
     ]  # fmt: skip
     header = ["transformation", "index", "± over starts", "chance", "than chance", "width"]
-    report.table(header + (["natural crops"] if natural else []), rows, _INDICES)
+    report.table(header + (["natural crops", "± over crops"] if natural else []), rows, _INDICES)
     if plots():
         report.figure(
             "curves",
@@ -141,30 +142,49 @@ def table_page(
     alive = [row for row in rows if row["alive"]]
     dead = len(rows) - len(alive)
     said = f"{len(rows)} units, of which {dead} are dead." if dead else f"{len(rows)} units."
-    report = Report(folder, f"What the units of {layer} of {model} ignore", said)
+    report = Report(
+        folder, f"What the units of {layer} of {model} ignore", said + _of_field(folder)
+    )
     summary = []
+    with_crops = any(name.endswith("_natural") for row in alive for name in row)
     for name in FAMILIES:
         key = name.replace(" ", "_")
-        values = np.array([row[key] for row in alive if row.get(key) is not None], float)
-        chance = np.array(
-            [row[f"{key}_chance"] for row in alive if row.get(key) is not None], float
-        )
-        if len(values):
-            mean, half = float(values.mean()), 1.96 * float(values.std() / math.sqrt(len(values)))
-            summary.append(
-                [name, mean, half, float(chance.mean()), float((values - chance).mean())]
-            )
+        ends = ("", "_chance", *(["_natural"] * with_crops))
+        own, chance, *crops = (_values(alive, key + end) for end in ends)
+        if len(own):
+            mean, half = float(own.mean()), 1.96 * float(own.std() / math.sqrt(len(own)))
+            beyond = float((own - chance).mean())
+            more = [float(values.mean()) if len(values) else "none" for values in crops]
+            summary.append([name, mean, half, float(chance.mean()), beyond, *more])
     header = ["transformation", "index", "± 1.96 standard errors", "chance", "beyond chance"]
+    header += ["natural crops"] * with_crops
     report.table(header, summary, _INDICES)
     if plots() and alive:
         report.figure("indices", _histograms(alive), "The units' indices, and chance, dotted.")
-    shown = ["unit", "best", "nearest", *(n for n in FAMILIES if n.replace(" ", "_") in rows[0])]
+    known = alive[0] if alive else {}
+    shown = ["unit", "best", "nearest", *(n for n in FAMILIES if n.replace(" ", "_") in known)]
     report.table(
         shown,
         [[_shown(row.get(name.replace(" ", "_"))) for name in shown] for row in rows],
         "units.csv has all columns.",
     )
     return report.write(layer=layer, model=model, **facts)
+
+
+def _of_field(folder: str | Path) -> str:
+    """What the table in a folder says of a receptive field that is cut off; nothing of others."""
+    settings = read_table(folder)[0] if (Path(folder) / TABLE).exists() else {}
+    if not settings.get("cut"):
+        return ""
+    height, width = settings["size"]
+    return (
+        f" Their receptive field reaches the border of the {height} x {width} pixels: they may "
+        "look further than the image goes, and shifts move their stimulus out."
+    )
+
+
+def _values(rows: Sequence[Row], column: str) -> np.ndarray:
+    return np.array([row[column] for row in rows if row.get(column) is not None], float)
 
 
 def plots() -> bool:
@@ -198,8 +218,10 @@ def _curves(made: Invariance) -> Figure:
         linear = np.mean([one[place].linear for one in made.curves], axis=0)
         axis.plot(first.amounts, linear, ":", color="gray")
         if made.natural:
-            crops = np.mean([one[place].responses for one in made.natural], axis=0)
-            axis.plot(first.amounts, crops, "--")
+            crops = np.stack([one[place].responses for one in made.natural])
+            mean, spread = crops.mean(axis=0), crops.std(axis=0)
+            axis.fill_between(first.amounts, mean - spread, mean + spread, color="C1", alpha=0.15)
+            axis.plot(first.amounts, mean, "--", color="C1")
         axis.axhline(0, color="lightgray", linewidth=0.8)
         axis.set_title(f"{first.name} {made.indices[place].value:.2f}", fontsize=10)
         axis.set_xlabel(first.unit)
