@@ -16,8 +16,8 @@ own, so that a crash is a finding too.
 
 Needs no extras. Runtime: 8 minutes on two busy cores. Where it says "right", its last line goes
 into `featvis.kernels.SWEPT`. What it showed: our option is right in all of 556 cases with jaxlib
-0.10.2, and in all with 0.12.0.1, on an x86-64 with AVX-512; 512-bit vectors are wrong there with
-0.10.2 (`arctan` by 0.8 of 1 + the value).
+0.10.2, and in all of 562 with 0.12.0.1, on an x86-64 with AVX-512 and on one with AVX2; 512-bit
+vectors are wrong with 0.10.2 (`arctan` by 0.8 of 1 + the value).
 """
 
 from __future__ import annotations

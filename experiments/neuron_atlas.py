@@ -2,7 +2,7 @@
 
 Paper: none; OpenAI Microscope was such an atlas.
 Command: pip install ".[index]" && python experiments/neuron_atlas.py PHOTOGRAPHS -o OUT
-    (--quick for 4 units and 2 kills; --only kills, memory or queue for one part)
+    (--quick for 4 units and 2 kills; --only kills, memory, cluster or queue for one part)
 Runtime: 25 minutes on two cores with seven other programs beside.
 What it showed: of 16 channels of block8 of EfficientNet-Lite0, at 128 x 128 and 128 steps, two
     seeds show the same texture, the one that lowers a unit shows another (scales against feathers,
@@ -26,6 +26,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,9 @@ from PIL import Image
 import featvis as fv
 
 LAYER, SIZE = "block8", (128, 128)
-PARTS = ("atlas", "kills", "memory", "queue")
+PARTS = ("atlas", "kills", "memory", "cluster", "queue")
+#: Of the small network.
+UNITS = 80
 
 
 # ---- what it shows
@@ -84,7 +87,7 @@ def shown(folder: Path, out: Path, units: int, steps: int, seed: int) -> Path:
 
 def small() -> fv.Model:
     """A network of one convolution, for images of 16 x 16."""
-    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 24)).astype(np.float32)
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, UNITS)).astype(np.float32)
     return fv.from_function(
         _small, jnp.asarray(kernel), input=fv.Input(size=(16, 16)), name="small"
     )
@@ -97,50 +100,160 @@ def _small(params: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
     return {"conv": found}
 
 
-def fill(path: str, seeds: int) -> fv.Atlas:
-    """An atlas of the small network, of 24 units with so many seeds each."""
+def fill(path: Path | str, seeds: int, **options: Any) -> fv.Atlas:
+    """An atlas of all units of the small network, with so many seeds each."""
     return fv.atlas(
         small(), "conv", path, seeds=seeds, steps=16, batch=8, parameterization="pixels",
-        transform="none", progress=False,
+        transform="none", progress=False, **options,
     )  # fmt: skip
 
 
-def kills(out: Path, count: int, seeds: int) -> None:
-    """Prints what so many kills at random moments leave, against an undisturbed store."""
-    draw = random.Random(0)
-    path = out / "killed.atlas"
-    program = f"import neuron_atlas; neuron_atlas.fill({str(path)!r}, {seeds})"
+@dataclass(frozen=True)
+class Survived:
+    """What is left of an atlas whose process was killed again and again, and then completed.
+
+    Attributes:
+        kills: how often.
+        damaged: batches and descriptions that a kill left as they were not written.
+        lost: batches that were in, and are no more or are others.
+        twice: pictures that are in two batches.
+        differ: pictures whose levels or figures differ from an undisturbed store's, one that is
+            missing among them.
+        pictures: of the undisturbed store.
+        arrays: of what natural images do to the layer, which differ.
+    """
+
+    kills: int
+    damaged: int
+    lost: int
+    twice: int
+    differ: int
+    pictures: int
+    arrays: int
+
+
+def kills(out: Path, count: int, seeds: int, seed: int = 0) -> Survived:
+    """Kills `featvis atlas` at random moments, then completes its store.
+
+    Each time it is asked for two more units, of which it makes all pictures, and describes all by
+    natural images again: a kill is anywhere in that. One that comes too late is none.
+
+    Args:
+        out: the folder of the stores.
+        count: of kills.
+        seeds: pictures a unit.
+        seed: of the moments.
+    """
+    draw = random.Random(seed)
+    photographs, path = out / "noise", out / "killed.atlas"
+    photographs.mkdir(parents=True, exist_ok=True)
+    for number in range(12):
+        levels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(levels).save(photographs / f"{number:02}.png")
+    index = fv.index(small(), photographs, layers=["conv"], out=out / "index", progress=False)
     folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
-    killed = lost = 0
-    while killed < count:
-        child = subprocess.Popen([sys.executable, "-c", program], env=environment)
-        before = len(list(path.glob("batches/*.json")))
-        # From the first batch on: before it, there is nothing to lose.
-        while child.poll() is None and len(list(path.glob("batches/*.json"))) == before:
+    command = [sys.executable, "-m", "featvis_command", "atlas", "--model", "neuron_atlas:small"]
+    command += ["conv", "--out", str(path), "--index", str(index.store.path), "--negative"]
+    command += ["--diverse", "2", "--steps", "16", "--batch", "8", "--param", "pixels"]
+    command += ["--transform", "none", "--quiet", "--seeds", str(seeds), "--units"]
+    done = damaged = lost = 0
+    units, took, kept = 0, 0.5, dict[str, bytes]()
+    while done < count and units < UNITS:
+        units += 2
+        child = subprocess.Popen(
+            [*command, f"0-{units - 1}"], env=environment, stdout=subprocess.DEVNULL
+        )
+        # Before it has its first batch it has written nothing but, once, the settings.
+        while child.poll() is None and not (path.exists() if not kept else _records(path) != kept):
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.3))
+        begun, wait = time.monotonic(), draw.uniform(0, took)
+        while child.poll() is None and time.monotonic() < begun + wait:
+            time.sleep(0.001)
         if child.poll() is not None:
-            break
+            took = 0.9 * (time.monotonic() - begun)  # it was done so soon
+            kept = _records(path)
+            continue
         child.send_signal(signal.SIGKILL)
         child.wait()
-        killed += 1
-        kept = fv.Atlas.open(path)
-        lost += len(list(kept.store.damaged()))
-        print(f"kill {killed}: {len(kept.store.batches)} batches are in", flush=True)
-    there = fill(str(path), seeds)
-    whole = fill(str(out / "whole.atlas"), seeds)
-    rows = [batch.row for batch in there.store.batches]
-    once = len(set(rows)) == len(rows) == len(whole.store.batches)
-    pairs = [
-        (a, b) for one, other in zip(there, whole, strict=True)
-        for a, b in zip(one.pictures, other.pictures, strict=True)
-    ]  # fmt: skip
-    differ = sum(not np.array_equal(a.image, b.image) for a, b in pairs)
+        done += 1
+        if fv.Atlas.open(path).store.torn:
+            damaged += 1
+        damaged += len(list(fv.Atlas.open(path).store.damaged()))
+        lost += len(kept.items() - _records(path).items())
+        kept = _records(path)
+        print(f"kill {done}, {wait:.2f} s after its first batch: {len(kept)} are in", flush=True)
+    whole = {"negative": True, "diverse": 2, "index": index}
+    there, other = (fill(one, seeds, **whole) for one in (path, out / "whole.atlas"))
+    lost += len(kept.items() - _records(path).items())
+    had, wanted = _figures(there), _figures(other)
+    arrays, undisturbed = (one.store.natural("conv")["arrays"] for one in (there, other))
+    found = Survived(
+        done, damaged, lost,
+        sum(len(batch) for batch in there.store.batches) - len(had),
+        sum(had.get(key) != figures for key, figures in wanted.items()) + len(had.keys() - wanted),
+        len(wanted),
+        sum(not np.array_equal(arrays[name], undisturbed[name], equal_nan=True) for name in arrays),
+    )  # fmt: skip
     print(
-        f"{killed} kills: {lost} batches damaged, each batch once: {once}, {differ} of "
-        f"{len(pairs)} pictures differ from an undisturbed store's"
+        f"{found.kills} kills: {found.damaged} batches damaged, {found.lost} lost, {found.twice} "
+        f"pictures twice, {found.differ} of {found.pictures} differ from an undisturbed store's, "
+        f"and {found.arrays} of the {len(arrays)} arrays of natural images"
     )
+    return found
+
+
+def _records(path: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in path.glob("batches/*.json")}
+
+
+def _figures(atlas: fv.Atlas) -> dict[tuple[str, str, int], tuple[Any, ...]]:
+    """All that there is of each picture, by its unit, role and place."""
+    return {
+        (one.unit, one.role, one.place): (
+            one.image.tobytes(), one.clean_score, one.transformed_score, one.steps, one.silent,
+            one.failed,
+        )
+        for unit in atlas for one in unit.pictures
+    }  # fmt: skip
+
+
+# ---- a cluster of one machine
+
+
+def cluster(out: Path, batches: int = 20, rows: int = 4, steps: int = 32) -> dict[str, float]:
+    """Units a second of `block8` by this process and by Ray's workers, once each has begun.
+
+    From the second of its batches for each worker on, so that starting and compiling count nothing.
+    Two workers of a core each are compared with one of a core; one that has all cores with this
+    process, which has them too.
+    """
+    cores = os.cpu_count() or 1
+    ways = {
+        "this process": {},
+        f"1 worker of {cores} cores": {"engine": "ray", "workers": 1, "cores": cores},
+        "1 worker of 1 core": {"engine": "ray", "workers": 1},
+        "2 workers of 1 core": {"engine": "ray", "workers": 2},
+    }
+    rates, ended = {}, list[float]()
+    for number, (name, engine) in enumerate(ways.items()):
+        ended.clear()
+        begun = time.perf_counter()
+        fv.atlas(
+            "efficientnet_lite0", LAYER, out / f"way{number}.atlas", units=range(batches * rows),
+            size=SIZE, steps=steps, batch=rows,
+            progress=lambda *_: ended.append(time.perf_counter()), **engine,
+        )  # fmt: skip
+        first = 2 * int(engine.get("workers", 1)) - 1
+        rates[name] = rows * (len(ended) - 1 - first) / (ended[-1] - ended[first])
+        print(f"{name}: {rates[name]:.2f} units a second, the first batch after "
+              f"{ended[0] - begun:.1f} s", flush=True)  # fmt: skip
+    alone, one, single, double = rates.values()
+    print(
+        f"Ray's overhead {100 * (alone / one - 1):.1f} %; two workers {double / single:.2f} times "
+        "one"
+    )
+    return rates
 
 
 # ---- memory
@@ -158,7 +271,7 @@ def memory(out: Path, counts: tuple[int, ...]) -> None:
         receiver, sender = context.Pipe(False)
         process = context.Process(target=_peak, args=(str(out / f"{seeds}.atlas"), seeds, sender))
         process.start()
-        print(f"peak memory with {24 * seeds} pictures: {receiver.recv():.0f} MB", flush=True)
+        print(f"peak memory with {UNITS * seeds} pictures: {receiver.recv():.0f} MB", flush=True)
         process.join()
 
 
@@ -258,23 +371,30 @@ def estimate(units: int = 100_000, pictures: int = 3, rows: int = 64) -> None:
 def main() -> None:
     """Makes the atlas, kills another one, and estimates a third."""
     parser = studies.CommandLine(
-        __doc__, "neuron_atlas", folder="photographs", required=True, needs=["zarr"],
-        quick="4 units, 16 steps, 2 kills", seed="the pictures",
+        __doc__, "neuron_atlas", needs=["zarr"], quick="4 units, 16 steps, 2 kills",
+        seed="the pictures",
     )  # fmt: skip
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="a folder of photographs, which the atlas needs"
+    )
     parser.add_argument("--units", type=int, default=16, help="how many of block8")
     parser.add_argument("--kills", type=int, default=20, help="how often an atlas is killed")
     parser.add_argument("--only", choices=PARTS, help="one part alone")
     options = parser.read()
     started = time.perf_counter()
     parts = [options.only] if options.only else PARTS
+    if "atlas" in parts and options.folder is None:
+        parser.error("the atlas needs a folder of photographs; --only has parts that need none")
     place = options.out
     if "atlas" in parts:
         units, steps = (4, 16) if options.quick else (options.units, 128)
         place = shown(options.folder, options.out, units, steps, options.seed)
     if "kills" in parts:
-        kills(options.out, 2 if options.quick else options.kills, 40 if options.quick else 400)
+        kills(options.out, 2 if options.quick else options.kills, 8)
     if "memory" in parts:
-        memory(options.out, (10, 40) if options.quick else (10, 100, 1000))
+        memory(options.out, (3, 12) if options.quick else (3, 30, 300))
+    if "cluster" in parts:
+        cluster(options.out, *((4, 4, 2) if options.quick else ()))
     if "queue" in parts:
         estimate()
     studies.finish(started, place)

@@ -7,8 +7,10 @@ Peers: lucent 0.1.8 (PyPI `torch-lucent`), at its best: the network's own prepro
     that above 1 is ours faster, and min, median, max are over the rounds.
     Networks: EfficientNet-Lite0, and ResNet-18 (dense convolutions) with random weights.
 Command: pip install -e ".[benchmark]" && python experiments/peer_benchmark.py --quick
-    (without --quick: all of it; --profile: where a step of ours spends its time; --show FILE: the
-    table and the plot of figures measured before; without the peers: our own figures)
+    (without --quick: all of it, or with --part steps, and so on, a part; --show FILE…: the table
+    and the plot of figures measured before, of several parts too; --profile: where a step of ours
+    spends its time; without the peers: our own figures). Where others keep more than half a
+    processor busy when a part begins, its rows say "busy" and not PASS or FAIL.
 Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 26 min with
     three repeats of a difference (it takes two since), of which compiling ours is 3 min;
     --profile 1 min 45 s.
@@ -51,13 +53,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 LITE = "efficientnet_lite0"
-DENSE = "resnet18"
+#: Networks of dense convolutions, with random weights.
+DENSE = ("resnet18", "vgg16", "googlenet")
 PLACES = ("early", "middle", "logits")
 PEERS = ("lucent", "horama")
 INSTALL = 'pip install -e ".[benchmark]"'
@@ -65,6 +68,14 @@ INSTALL = 'pip install -e ".[benchmark]"'
 #: Ratios to reach in a step, by place, for batches; and for single images.
 BATCH_TARGETS = {"early": 6.0, "middle": 5.0, "logits": 3.0}
 SINGLE_TARGET = 6.0
+DENSE_TARGETS = {
+    "resnet18": {"early": 3.0, "middle": 2.0, "logits": 1.3},
+    "vgg16": dict.fromkeys(PLACES, 1.3),
+    "googlenet": dict.fromkeys(PLACES, 1.3),
+}
+#: Processors that others may keep busy where there are verdicts: PyTorch's threads wait for each
+#: other, so that ratios on a busy machine are too high.
+MOST_LOAD = 0.5
 QUALITY_TARGET = 8.0
 MACO_TARGET = 4.0
 COLD_SECONDS = 20.0
@@ -74,6 +85,9 @@ SIZE = 128
 START_STEPS = 64
 LAYER_STEPS = 16
 LAYER_BATCH = 8
+#: Of a unit of an atlas.
+ATLAS_STEPS = 128
+ATLAS_TARGET = 4.0
 #: Lucent's default, after which its picture is what ours is to match.
 QUALITY_STEPS = 512
 EVERY = 16
@@ -101,6 +115,7 @@ class Row:
         limit: The most that all our values may be.
         more_is_better: Whether the ratio is ours over the peer's, not the other way round.
         note: What else is to be known.
+        load: The machine's when it was measured (`load`).
     """
 
     name: str
@@ -112,6 +127,7 @@ class Row:
     limit: float | None = None
     more_is_better: bool = False
     note: str = ""
+    load: float = 0.0
 
     @property
     def ratios(self) -> list[float]:
@@ -124,7 +140,10 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """PASS, FAIL, "not measured", or nothing where nothing is to be reached."""
+        """PASS, FAIL, "busy", "not measured", or nothing where nothing is to be reached."""
+        judged = self.target is not None or self.limit is not None
+        if judged and self.load > MOST_LOAD:
+            return "busy"
         if self.target is not None:
             if not self.ratios:
                 return "not measured"
@@ -178,6 +197,27 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def first_to_reach(scores: dict[int, float], wanted: float) -> int | None:
     """The first step whose score is as high as wanted."""
     return min((after for after, score in scores.items() if score >= wanted), default=None)
+
+
+def load(seconds: float = 1.0) -> float:
+    """How many processors others keep busy while this process waits for so long.
+
+    Not the load average, where there is another way: our own last minute is in that.
+    """
+
+    def busy() -> tuple[float, float]:
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [float(word) for word in file.readline().split()[1:9]]
+        waiting = ticks[3] + ticks[4]
+        return sum(ticks) - waiting, sum(ticks)
+
+    try:
+        before = busy()
+        time.sleep(seconds)
+        after = busy()
+    except OSError:
+        return os.getloadavg()[0]
+    return (os.cpu_count() or 1) * (after[0] - before[0]) / max(after[1] - before[1], 1)
 
 
 # ---- processes -----------------------------------------------------------------------------
@@ -312,10 +352,12 @@ class Plan:
         rounds: Of ours and the peers' in alternation.
         repeats: Differences of run lengths in a round, of which the median counts.
         steps: (network, place, batch, size) of which a step is timed.
+        dense: The same of the networks of dense convolutions.
         quality: Places whose unit is followed to the peer's score.
         transforms: Of ours there: lucid's, and others in the first round.
         peer_steps: How long the peer may take to reach ours, in the first round.
         units: Of a whole layer; 0 for no such measurement.
+        atlas: Units of an atlas, and how many of them the peer makes one by one; or nothing.
         heavy: (network, place, batch, size) of which the memory is measured too, once, or None.
         maco: Places of which a step of MaCo is timed.
     """
@@ -323,10 +365,12 @@ class Plan:
     rounds: int
     repeats: int
     steps: tuple[tuple[str, str, int, int], ...]
+    dense: tuple[tuple[str, str, int, int], ...] = ()
     quality: tuple[str, ...] = ()
     transforms: tuple[str, ...] = ("standard",)
     peer_steps: int = QUALITY_STEPS
     units: int = 0
+    atlas: tuple[int, int] | None = None
     heavy: tuple[str, str, int, int] | None = None
     maco: tuple[str, ...] = ()
 
@@ -336,17 +380,17 @@ QUICK = Plan(
     repeats=3,
     steps=((LITE, "middle", 1, SIZE), *((LITE, place, 4, SIZE) for place in PLACES)),
     quality=("middle",),
+    atlas=(16, 4),
 )
 FULL = Plan(
     rounds=3,
     repeats=2,
-    steps=(
-        *((LITE, p, n, size) for p in PLACES for n in (1, 4, 16) for size in (128, 224)),
-        *((DENSE, place, 4, SIZE) for place in PLACES),
-    ),
+    steps=tuple((LITE, p, n, size) for p in PLACES for n in (1, 4, 16) for size in (128, 224)),
+    dense=tuple((network, place, 4, SIZE) for network in DENSE for place in PLACES),
     quality=PLACES,
     transforms=("standard", "affine"),
     units=80,
+    atlas=(48, 8),
     heavy=(LITE, "logits", 16, 224),
     maco=("middle", "logits"),
 )
@@ -365,27 +409,39 @@ def values(works: Sequence[Work], number: int, key: str) -> list[float | None]:
     return [None if (found := work.found[number]) is None else found[key] for work in works]
 
 
-def step_target(network: str, place: str, batch: int) -> float | None:
-    """The ratio to reach in a step; none is set for the dense network."""
-    if network != LITE:
-        return None
+def step_target(network: str, place: str, batch: int) -> float:
+    """The ratio to reach in a step."""
+    if network in DENSE:
+        return DENSE_TARGETS[network][place]
     return SINGLE_TARGET if batch == 1 else BATCH_TARGETS[place]
 
 
 def steps(bench: Bench, plan: Plan) -> list[Row]:
     """Milliseconds a step."""
+    return _steps(bench, plan, plan.steps)
+
+
+def dense(bench: Bench, plan: Plan) -> list[Row]:
+    """Milliseconds a step of networks of dense convolutions, each in processes of its own."""
+    by_network = [[case for case in plan.dense if case[0] == network] for network in DENSE]
+    return [row for cases in by_network for row in _steps(bench, plan, cases)]
+
+
+def _steps(bench: Bench, plan: Plan, cases: Sequence[tuple[str, str, int, int]]) -> list[Row]:
+    if not cases:
+        return []
     names = ("network", "layer", "batch", "size")
     tasks = [
         {"kind": "step", **dict(zip(names, case, strict=True)), "repeats": plan.repeats}
-        for case in plan.steps
+        for case in cases
     ]
     works: dict[str, list[Work]] = {"ours": [], "lucent": []}
     for number, order in alternating(plan.rounds, "lucent"):
         for who in order:
-            say(f"steps, round {number + 1} of {plan.rounds}, {who}")
+            say(f"steps of {cases[0][0]}, round {number + 1} of {plan.rounds}, {who}")
             works[who].append(bench.work(who, tasks))
     rows = []
-    for i, (network, place, batch, size) in enumerate(plan.steps):
+    for i, (network, place, batch, size) in enumerate(cases):
         images = "1 image" if batch == 1 else f"{batch} images"
         rows.append(
             Row(
@@ -549,10 +605,44 @@ def layer(bench: Bench, plan: Plan) -> list[Row]:
     ]
 
 
+def atlas(bench: Bench, plan: Plan) -> list[Row]:
+    """Units a second of an atlas, against a loop over the peer's `render_vis`."""
+    if plan.atlas is None:
+        return []
+    about = {"network": LITE, "layer": "middle", "size": SIZE, "steps": ATLAS_STEPS}
+    ours, theirs = plan.atlas
+    tasks = {
+        "ours": {"kind": "atlas", "units": ours, "batch": LAYER_BATCH, **about},
+        "lucent": {"kind": "layer", "units": theirs, "batch": 1, **about},
+    }
+    works: dict[str, list[Work]] = {who: [] for who in tasks}
+    for number, order in alternating(plan.rounds, "lucent"):
+        for who in order:
+            say(f"an atlas, round {number + 1} of {plan.rounds}, {who}")
+            works[who].append(bench.work(who, [tasks[who]]))
+
+    def rates(who: str, units: int) -> list[float | None]:
+        taken = values(works[who], 0, "seconds")
+        return [None if seconds is None else units / seconds for seconds in taken]
+
+    name = f"atlas of {ours} units at {SIZE} x {SIZE}"
+    return [
+        Row(
+            f"{name}, {ATLAS_STEPS} steps, against a loop over {theirs}",
+            "units/s",
+            rates("ours", ours),
+            rates("lucent", theirs),
+            target=ATLAS_TARGET,
+            more_is_better=True,
+        ),
+        Row(f"{name}: compilations of the loop", "", values(works["ours"], 0, "loops"), limit=1),
+    ]
+
+
 def start(bench: Bench, plan: Plan) -> list[Row]:
     """Seconds to a first picture from the command line, and the memory of its process."""
     ended: dict[str, list[Ended | None]] = {"cold": [], "warm": [], "lucent": []}
-    render = ["-m", "featvis.cli", "render", LITE, "block8:3", "--transform", "standard"]
+    render = ["-m", "featvis_command", "render", LITE, "block8:3", "--transform", "standard"]
     render += ["--size", str(SIZE), "--steps", str(START_STEPS), "--quiet", "--force"]
     about = {"kind": "picture", "network": LITE, "layer": "middle", "size": SIZE}
     for number in range(plan.rounds):
@@ -595,18 +685,28 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
     return [Row(name, "MB", peaks["ours"], peaks["lucent"], target=1.0)]
 
 
-def measure(bench: Bench, plan: Plan) -> list[Row]:
-    """All rows of a plan."""
+#: What can be measured in a run of its own, in order.
+PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
+    one.__name__: one for one in (steps, dense, quality, start, memory, layer, atlas, maco)
+}
+
+
+def measure(
+    bench: Bench, plan: Plan, parts: Sequence[str] = tuple(PARTS), ask: Callable[[], float] = load
+) -> list[Row]:
+    """The rows of some parts of a plan, with the machine's load before each part."""
     rows = []
-    for part in (steps, quality, start, memory, layer, maco):
-        rows += part(bench, plan)
+    for part in parts:
+        busy = ask()
+        say(f"{part}: others keep {busy:.2f} of {os.cpu_count()} processors busy")
+        rows += [dataclasses.replace(row, load=busy) for row in PARTS[part](bench, plan)]
     # A peer that is missing leaves its column empty.
     return [dataclasses.replace(row, peer=[]) if row.who in bench.missing else row for row in rows]
 
 
 # ---- where the time goes -------------------------------------------------------------------
 
-PARTS = ("decode", "transform", "network", "gradient", "optimizer")
+STEP_PARTS = ("decode", "transform", "network", "gradient", "optimizer")
 
 
 def limit(found: dict[str, Any], machine: dict[str, Any]) -> float:
@@ -627,14 +727,14 @@ def profile(bench: Bench, quick: bool) -> tuple[tuple[str, ...], list[tuple[str,
     say("the parts of a step")
     found = bench.work("breakdown", [{"kind": "machine", "network": LITE}, *tasks]).found
     machine = found[0]
-    header = ("ms a step of one image", *PARTS, "rest", "step", "limit", "network/limit")
+    header = ("ms a step of one image", *STEP_PARTS, "rest", "step", "limit", "network/limit")
     rows: list[tuple[str, ...]] = []
     for (place, size), one in zip(cases, found[1:], strict=True):
         if one is None or machine is None:
             continue
         least = limit(one, machine)
-        rest = one["step"] - sum(one[part] for part in PARTS)
-        shares = (*(one[part] for part in PARTS), rest, one["step"], least)
+        rest = one["step"] - sum(one[part] for part in STEP_PARTS)
+        shares = (*(one[part] for part in STEP_PARTS), rest, one["step"], least)
         times = (one["network"] + one["gradient"]) / least
         rows.append((f"{place}, {size} x {size}", *map(shown, shares), shown(times)))
     if machine is not None:
@@ -649,7 +749,7 @@ def profile(bench: Bench, quick: bool) -> tuple[tuple[str, ...], list[tuple[str,
 # ---- the report ----------------------------------------------------------------------------
 
 
-def facts(bench: Bench, seconds: float, load: float) -> dict[str, Any]:
+def facts(bench: Bench, seconds: float) -> dict[str, Any]:
     """What the figures depend on."""
     versions = {}
     for package in ("jax", "torch", "torch-lucent", "horama", "kornia", "torchvision"):
@@ -660,7 +760,6 @@ def facts(bench: Bench, seconds: float, load: float) -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "machine": platform.machine(),
-        "load_at_the_start": load,
         "seconds": round(seconds),
         "versions_measured": versions,
         "missing": bench.missing,
@@ -674,10 +773,18 @@ def write_figures(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> Non
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_figures(path: Path) -> tuple[list[Row], dict[str, Any]]:
-    """What `write_figures` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return [Row(**row) for row in content["rows"]], content["facts"]
+def read_figures(*paths: Path) -> tuple[list[Row], dict[str, Any]]:
+    """What `write_figures` wrote; the facts of several runs, of parts, are added up."""
+    rows, facts = [], {}
+    for path in paths:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows += [Row(**row) for row in content["rows"]]
+        for name, value in content["facts"].items():
+            if isinstance(value, list) or name == "seconds":
+                facts[name] = facts.get(name, type(value)()) + value
+            else:
+                facts[name] = {**facts.get(name, {}), **value} if isinstance(value, dict) else value
+    return rows, facts
 
 
 def plot(rows: Sequence[Row]) -> Any:
@@ -730,7 +837,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one case of each kind, one round")
     parser.add_argument("--profile", action="store_true", help="the parts of a step of ours")
     parser.add_argument("--ours", action="store_true", help="without the peers")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="figures.json of an earlier run")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; repeat for more")
+    help_of_show = "figures.json of an earlier run, or of several with a part each"
+    parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", help=help_of_show)
     parser.add_argument("-o", "--out", type=Path, default=Path("peer_benchmark"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -739,19 +848,16 @@ def main() -> None:
         worker(who, float(launched), json.loads(tasks))
         return
     if options.show:
-        report(options.out, *read_figures(options.show))
+        report(options.out, *read_figures(*options.show))
         return
-    load, started = os.getloadavg()[0], time.perf_counter()
-    print(f"load average {load:.2f} on {os.cpu_count()} cores")
-    if load > 1:
-        print("the machine is busy: PyTorch suffers more than we do; ratios will be too high")
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="peer-benchmark-") as folder:
         bench = Bench(Path(folder), options.ours)
         if options.profile:
             print(markdown(*profile(bench, options.quick)))
             return
-        rows = measure(bench, QUICK if options.quick else FULL)
-    about = facts(bench, time.perf_counter() - started, load)
+        rows = measure(bench, QUICK if options.quick else FULL, options.part or tuple(PARTS))
+    about = facts(bench, time.perf_counter() - started)
     options.out.mkdir(parents=True, exist_ok=True)
     write_figures(options.out / "figures.json", rows, about)
     report(options.out, rows, about)

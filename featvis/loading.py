@@ -18,7 +18,7 @@ from featvis import zoo
 from featvis.errors import FeatvisError, InputError, UnknownModel, printable
 from featvis.models import Model, from_nnx, join
 from featvis.weights import download
-from featvis.weights.files import split_part
+from featvis.weights.files import file_named, split_part
 from featvis.weights.watch import Limits
 from featvis.zoo.entry import ModelEntry
 
@@ -136,7 +136,7 @@ def call_factory(place: str, what: str, factory: Any, weights: str | Path | None
     """
     if not callable(factory):
         raise InputError(f"{place} is no function that makes {what}: {type(factory).__name__}")
-    options = {} if weights is None else {"weights": str(weights)}
+    options = {} if weights is None else {"weights": file_named(weights)}
     try:
         inspect.signature(factory).bind(**options)
     except ValueError:  # it has no signature that can be read

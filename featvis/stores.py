@@ -153,10 +153,7 @@ class Place:
         try:
             found = json.loads(content or b"{}").get("attributes", {}).get(key)
         except (ValueError, AttributeError) as error:
-            raise InputError(
-                f"{self} is damaged: {_GROUP}, which has its settings, is not as it was written "
-                f"({printable(error)}): put a copy of it back, or give another place"
-            ) from error
+            raise self.damaged(error) from error
         if found is None:
             return None
         if not isinstance(found, dict) or found.get("format") != format:
@@ -164,10 +161,25 @@ class Place:
             raise InputError(f"{self} is an {self.what} of format {had}; expected {format}")
         return found
 
+    def damaged(self, why: object) -> InputError:
+        """What to raise where the settings are damaged.
+
+        Args:
+            why: says what is wrong with them.
+        """
+        return InputError(
+            f"{self} is damaged: {_GROUP}, which has its settings, is not as it was written "
+            f"({printable(why)}): put a copy of it back, or give another place"
+        )
+
     def set_settings(self, key: str, settings: Mapping[str, Any]) -> None:
         """Writes the settings of the group, whole or not at all."""
         record = {"zarr_format": 3, "node_type": "group", "attributes": {key: dict(settings)}}
         self.write(_GROUP, json.dumps(record, indent=1).encode())
+
+    def forget(self) -> None:
+        """Forgets how long arrays were, which another process may have made longer."""
+        self._arrays.clear()
 
     def array(self, name: str) -> Any:
         """An array of it.

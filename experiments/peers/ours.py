@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import featvis as fv
 from featvis.models import Model
 from featvis.results.run import as_objective
 from featvis.transforms import Compose, Noise, RandomAffine, RandomResizedCrop
-from peers.networks import LAYERS, UNIT, resnet18_weights
+from peers.networks import LAYERS, UNIT, random_weights
 from peers.timing import milliseconds
 
 Found = dict[str, Any]
@@ -32,7 +33,7 @@ def load(network: str) -> Model:
     if network == "efficientnet_lite0":
         return fv.load(network)
     path = Path(f"{network}-ours.safetensors")
-    save_file(resnet18_weights(), path)
+    save_file(random_weights(network), path)
     return fv.load(network, weights=path)
 
 
@@ -134,8 +135,8 @@ def quality(
     return found
 
 
-def layer(network: str, layer: str, units: int, batch: int, size: int, steps: int) -> Found:
-    """Seconds for a whole layer's units, once warm, and what was compiled for them before."""
+def _compiled() -> list[str]:
+    """The names of what is compiled from now on, as it is."""
     compiled: list[str] = []
 
     def note(event: str, seconds: float, **about: Any) -> None:
@@ -143,6 +144,35 @@ def layer(network: str, layer: str, units: int, batch: int, size: int, steps: in
             compiled.append(str(about.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(note)
+    return compiled
+
+
+def _loops(compiled: list[str]) -> int:
+    """How often the loop was compiled."""
+    loops = sum("take_steps" in name for name in compiled)
+    assert loops, "JAX told of no compilation of the loop: it must have another name"
+    return loops
+
+
+def atlas(network: str, layer: str, units: int, batch: int, size: int, steps: int) -> Found:
+    """Seconds for an atlas of some units, all that it writes too, once it has compiled its loop."""
+    compiled = _compiled()
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"batch": batch, "steps": steps, "transform": resized(size), "progress": False}
+        make = functools.partial(
+            fv.atlas, load(network), LAYERS[network][layer][0], f"{folder}/atlas",
+            size=(size, size), **options,
+        )  # fmt: skip
+        make(units=range(batch))
+        started = time.perf_counter()
+        make(units=range(batch + units))
+        taken = time.perf_counter() - started
+    return {"seconds": taken, "loops": _loops(compiled)}
+
+
+def layer(network: str, layer: str, units: int, batch: int, size: int, steps: int) -> Found:
+    """Seconds for a whole layer's units, once warm, and what was compiled for them before."""
+    compiled = _compiled()
     texts = [f"{LAYERS[network][layer][0]}:{unit}" for unit in range(units)]
     written = fv.Fourier((size, size))
 
@@ -160,8 +190,7 @@ def layer(network: str, layer: str, units: int, batch: int, size: int, steps: in
         return [len(compiled) for _ in results]
 
     after = render()
-    loops = sum("take_steps" in name for name in compiled)
-    assert loops, "JAX told of no compilation of the loop: it must have another name"
+    loops = _loops(compiled)
     started = time.perf_counter()
     render()
     taken = time.perf_counter() - started

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from peers.networks import WIDTHS, resnet18_weights
+from peers.networks import INCEPTIONS, STACKS, WIDTHS, random_weights
 
 
 class Network(NamedTuple):
@@ -58,11 +58,17 @@ def load(network: str, device: str = "cpu") -> Network:
 
         module = timm.create_model("vit_small_patch16_224", pretrained=False)
     else:
-        module = ResNet18()
-        weights = {name: torch.from_numpy(array) for name, array in resnet18_weights().items()}
+        module = {"resnet18": ResNet18, "vgg16": VGG16, "googlenet": GoogLeNet}[network]()
+        given = random_weights(network)
+        weights = {name: torch.from_numpy(array) for name, array in given.items()}
         rest = module.load_state_dict(weights, strict=False)
-        counters = [name for name in rest.missing_keys if not name.endswith("batches_tracked")]
-        assert not counters + rest.unexpected_keys
+        missing = [name for name in rest.missing_keys if not name.endswith("batches_tracked")]
+        assert not missing + rest.unexpected_keys
+        if network == "googlenet":
+
+            def prepare(x: torch.Tensor) -> torch.Tensor:
+                return (x - 0.5) / 0.5
+
     return Network(module.eval().requires_grad_(False).to(device), prepare)
 
 
@@ -115,6 +121,79 @@ class ResNet18(nn.Module):
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(1, len(WIDTHS) + 1):
             x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class VGG16(nn.Module):
+    """VGG-16 with the structure and the names of torchvision's (Simonyan & Zisserman 2015)."""
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 3
+        for width, count in STACKS:
+            for _ in range(count):
+                layers += [nn.Conv2d(inputs, width, 3, 1, 1), nn.ReLU()]
+                inputs = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        # Their dropout does nothing here, and keeps their places.
+        self.classifier = nn.Sequential(
+            *(nn.Linear(49 * inputs, 4096), nn.ReLU(), nn.Identity()),
+            *(nn.Linear(4096, 4096), nn.ReLU(), nn.Identity()),
+            nn.Linear(4096, 1000),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images (n, 3, h, w)."""
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+class _Normalised(nn.Module):
+    def __init__(self, inputs: int, width: int, kernel: int = 1, stride: int = 1):
+        super().__init__()
+        self.conv = _convolution(inputs, width, kernel, stride)
+        self.bn = nn.BatchNorm2d(width, eps=1e-3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class _Inception(nn.Module):
+    def __init__(self, inputs: int, widths: tuple[int, ...]):
+        super().__init__()
+        one, before3, three, before5, five, pooled = widths
+        self.branch1 = _Normalised(inputs, one)
+        self.branch2 = nn.Sequential(_Normalised(inputs, before3), _Normalised(before3, three, 3))
+        self.branch3 = nn.Sequential(_Normalised(inputs, before5), _Normalised(before5, five, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), _Normalised(inputs, pooled))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class GoogLeNet(nn.Module):
+    """GoogLeNet with the structure and the names of torchvision's (Szegedy et al. 2015)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = _Normalised(3, 64, 7, 2)
+        self.conv2, self.conv3 = _Normalised(64, 64), _Normalised(64, 192, 3)
+        inputs = 192
+        for place, widths in INCEPTIONS.items():
+            setattr(self, f"inception{place}", _Inception(inputs, widths))
+            one, _, three, _, five, pooled = widths
+            inputs = one + three + five + pooled
+        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.last_pool = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.fc = nn.Linear(inputs, 1000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images (n, 3, h, w)."""
+        x = self.maxpool(self.conv3(self.conv2(self.maxpool(self.conv1(x)))))
+        for place in INCEPTIONS:
+            x = self.last_pool(x) if place == "5a" else self.maxpool(x) if place == "4a" else x
+            x = getattr(self, f"inception{place}")(x)
         return self.fc(x.mean((2, 3)))
 
 

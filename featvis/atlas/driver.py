@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from featvis import checks, kernels, loading
 from featvis.atlas.engine import ENGINES, Engine, Local, Ray
-from featvis.atlas.natural import checked_index, describe
+from featvis.atlas.natural import checked_index, describe, described
 from featvis.atlas.reader import Atlas
 from featvis.atlas.store import Store, difference
 from featvis.atlas.work import Work, run_of
@@ -141,19 +141,22 @@ def atlas(
     )  # fmt: skip
     asked = _settings(model, run_of(first, model), options, size, seed)
     opened = _opened(store, asked, wanted, shapes, model, batch, lambda: _fitting(first, model))
+    plan = _Plan(opened, wanted, kinds, seed, way, size, options, index)
+    # How different pictures are counts against the score of the best.
+    stages = {"picture": seeds, "negative": int(negative), "facet": facets}, {"diverse": diverse}
+    if plan.done(stages):
+        return opened
     with opened.store.place.locked():
         opened.refresh()
         _check_same(opened.store, asked, batch)  # another process may have made it just now
+        opened.store.mend()
         _add_layers(opened, wanted, shapes, model)
         rows = opened.store.rows
         if diverse > rows:
             raise InputError(
                 f"diverse pictures of a unit are of one batch, which has {rows} here; got {diverse}"
             )
-        plan = _Plan(opened, wanted, kinds, seed, way, size, options, index)
-        first_stage = {"picture": seeds, "negative": int(negative), "facet": facets}
-        # How different pictures are counts against the score of the best.
-        for stage in (first_stage, {"diverse": diverse}):
+        for stage in stages:
             _fill(opened, plan, made, model, stage, progress)
         if index is not None:
             for name in wanted:
@@ -347,6 +350,19 @@ class _Plan:
     size: tuple[int, int]
     options: dict[str, Any]
     index: Index | None
+
+    def done(self, stages: Iterable[Mapping[str, int]]) -> bool:
+        """Whether all is there, so that there is nothing to write: not even a lock.
+
+        Settings whose copy is read are written again, as far as anybody may write there.
+        """
+        store = self.atlas.store
+        if not set(self.units) <= set(self.atlas.layers) or (store.torn and store.place.writable):
+            return False
+        if any(True for stage in stages for role in stage.items() for _ in self.missing(*role)):
+            return False
+        index = self.index
+        return index is None or all(described(self.atlas, index, name) for name in self.units)
 
     def missing(self, role: str, numbers: int) -> Iterator[tuple[str, str, list[tuple[int, int]]]]:
         """Layers, objectives, and (unit, number) of the pictures of a role that are not there."""

@@ -30,6 +30,22 @@ def checked_index(given: Index | str | Path, model: Model, size: tuple[int, int]
     return index
 
 
+def described(atlas: Atlas, index: Index, layer: str) -> bool:
+    """Whether what an index says of a layer is in an atlas, as it was written."""
+    try:
+        had = atlas.store.natural(layer)
+    except InputError:  # a damaged one is made again
+        return False
+    return had is not None and had["of"] == _seal(atlas, index, layer)
+
+
+def _seal(atlas: Atlas, index: Index, layer: str) -> str:
+    """What is written depends on: of the same images and pictures it is the same."""
+    pictures = sorted(atlas.clean_scores(layer).items())
+    of = f"{index.store.path.resolve()} {len(index)} {pictures}"
+    return hashlib.sha256(of.encode()).hexdigest()
+
+
 def describe(atlas: Atlas, index: Index, layer: str) -> None:
     """Writes into an atlas what an index says of a layer; nothing where it is there already.
 
@@ -37,22 +53,14 @@ def describe(atlas: Atlas, index: Index, layer: str) -> None:
         UnknownLayer: a layer that the index does not have.
         OutputError: the atlas cannot be written.
     """
+    if described(atlas, index, layer):
+        return
     pictures = atlas.clean_scores(layer)
-    # Of the same images and pictures it is the same.
-    seal = hashlib.sha256(
-        f"{index.store.path.resolve()} {len(index)} {sorted(pictures.items())}".encode()
-    )
     facts: dict[str, Any] = {
         "index": str(index.store.path.resolve()),
         "images": len(index),
-        "of": seal.hexdigest(),
+        "of": _seal(atlas, index, layer),
     }
-    try:
-        had = atlas.store.natural(layer)
-    except InputError:  # a damaged one is made again
-        had = None
-    if had is not None and had["of"] == facts["of"]:
-        return
     found = index.extremes(layer, _COUNT)
     field, whole = index.field(layer), (0, 0, *index.size)
 

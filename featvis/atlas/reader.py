@@ -325,9 +325,11 @@ class Atlas:
         # Whoever may not write there can still look.
         with store.place.locked() if store.place.writable else nullcontext():
             self.refresh()
-            mended = store.place.writable and store.mend()
+            torn = ["the settings"] if store.torn else []
+            mended = store.mend() if store.place.writable else torn
             found = list(store.damaged())
-            said = [f"the record {name}" for name in store.unreadable] + list(map(_said, found))
+            said = [f"the record {name}" for name in store.unreadable]
+            said += [*map(_said, found), *mended]
             if said and not store.place.writable:
                 raise OutputError(f"{store.place} is damaged, and read-only: {'; '.join(said)}")
             store.strike_unreadable()
@@ -338,8 +340,6 @@ class Atlas:
                     store.strike(one)
             self.refresh()
         self._blocks.clear()
-        if mended:
-            said.append("the description of the pictures' array, which is now written again")
         return said
 
     def _natural_of(self, layer: str) -> dict[str, Any] | None:

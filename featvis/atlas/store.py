@@ -35,6 +35,8 @@ FORMAT = 1
 _KEY = "featvis_atlas"
 _PICTURES = "pictures"
 _BATCHES, _MANIFESTS = "batches", "manifests"
+#: Of the settings, which zarr.json has: without them no picture says what it is of.
+_COPY = "settings.json"
 #: What a picture of a unit is.
 ROLES = ("picture", "negative", "diverse", "facet")
 #: What of a unit is driven: the mean of its map, or its activation in the middle of it.
@@ -92,11 +94,13 @@ class Store:
             `layers` (by name, with `shape` and `labels`).
         batches: the records, in the order of their rows.
         unreadable: names of records that are damaged; their batches are made again.
+        torn: whether zarr.json is damaged, and the settings are those of its copy.
     """
 
     def __init__(self, place: Place, settings: Mapping[str, Any], batches: list[Batch]) -> None:
         self.place, self.settings, self.batches = place, settings, batches
         self.unreadable: list[str] = []
+        self.torn = False
 
     @classmethod
     def create(cls, path: str | Path, settings: Mapping[str, Any]) -> Store:
@@ -123,7 +127,7 @@ class Store:
         Raises:
             InputError: a damaged one, or of another layout; or zarr is not installed.
         """
-        return place_of(path, "atlas").settings(_KEY, FORMAT) is not None
+        return Store(place_of(path, "atlas"), {}, [])._read_settings()
 
     @classmethod
     def read(cls, path: str | Path) -> Store:
@@ -139,14 +143,15 @@ class Store:
     def refresh(self) -> None:
         """Reads the settings and the records again, which another process may have added to.
 
+        What is known of the arrays is forgotten: another process may have made them longer.
+
         Raises:
             InputError: there is no atlas, or its settings are damaged or of another layout.
         """
-        settings = self.place.settings(_KEY, FORMAT)
-        if settings is None:
+        self.place.forget()
+        if not self._read_settings():
             at = self.place
             raise InputError(f"{at} is no atlas: `featvis atlas MODEL LAYER --out {at}` makes one")
-        self.settings = settings
         found, self.unreadable = [], []
         for name in self.place.names(_BATCHES):
             try:
@@ -171,9 +176,41 @@ class Store:
         return record
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
-        """Writes the settings, whole or not at all."""
-        self.place.set_settings(_KEY, {"format": FORMAT, **settings})
-        self.settings = settings
+        """Writes the settings, whole or not at all: a copy, and then those that count."""
+        record = {"format": FORMAT, **{k: v for k, v in settings.items() if k != "format"}}
+        sealed = {**record, "sealed": _seal(record)}
+        self.place.write(_COPY, json.dumps(sealed).encode())
+        self.place.set_settings(_KEY, sealed)
+        self.settings, self.torn = record, False
+
+    def _read_settings(self) -> bool:
+        """Reads the settings, from their copy where zarr.json is damaged; whether there are any.
+
+        Raises:
+            InputError: both are damaged, or they are of another layout.
+        """
+        damage = None
+        try:
+            found = self.place.settings(_KEY, FORMAT)
+        except InputError as error:
+            found, damage = None, error
+        self.torn = found is None or not _whole(found)
+        if self.torn and (copy := self._copied()) is not None:
+            found = copy
+        elif damage is not None:
+            raise damage
+        elif found is not None and self.torn:
+            raise self.place.damaged("they are others now")
+        self.settings = {k: v for k, v in (found or {}).items() if k != "sealed"}
+        return found is not None
+
+    def _copied(self) -> dict[str, Any] | None:
+        """The copy of the settings; None where there is none as it was written."""
+        with suppress(InputError):
+            found = self._record(_COPY)
+            if found.get("format") == FORMAT and "sealed" in found and _whole(found):
+                return found
+        return None
 
     def next_row(self) -> int:
         """The first row of the next batch."""
@@ -248,19 +285,31 @@ class Store:
 
     @property
     def unread(self) -> str:
-        """What to say of the records that are damaged."""
-        count = len(self.unreadable)
-        return f"damaged records, whose pictures are left out: {count}; {self._help}"
+        """What to say of records, and of settings, that are damaged; nothing where none are."""
+        said = []
+        if self.torn:
+            verify = f"`featvis atlas verify {self.place}`"
+            said.append(f"damaged settings, of which the copy is read: {verify} writes them again")
+        if count := len(self.unreadable):
+            said.append(f"damaged records, whose pictures are left out: {count}; {self._help}")
+        return "; ".join(said)
 
-    def mend(self) -> bool:
-        """Writes the description of the pictures' array again where it is damaged; whether it was.
+    def mend(self) -> list[str]:
+        """Writes again what is damaged and known from elsewhere: no picture is lost with it.
 
-        The pictures themselves are elsewhere, and all that it says is in the settings.
+        Returns:
+            What was: the settings, of which there is a copy, and the description of the pictures'
+            array, which follows from them.
 
         Raises:
             OutputError: the store cannot be written.
         """
-        return bool(self.batches) and self._grow(self.next_row())
+        said = ["the settings, which are now written again from their copy"] if self.torn else []
+        if self.torn or self._copied() is None:  # stores of before there were copies
+            self.set_settings(self.settings)
+        if self.batches and self._grow(self.next_row()):
+            said.append("the description of the pictures' array, which is now written again")
+        return said
 
     def _grow(self, rows: int) -> bool:
         chunk = (self.rows, *self.shape)
@@ -357,6 +406,16 @@ class Store:
                 self.natural(layer)
             except (InputError, KeyError):
                 yield layer
+
+
+def _seal(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
+
+
+def _whole(settings: Mapping[str, Any]) -> bool:
+    """Whether settings are as they were written; old ones, which have no seal, count as that."""
+    own = {k: v for k, v in settings.items() if k != "sealed"}
+    return settings.get("sealed") in (None, _seal(own))
 
 
 def _digest(array: np.ndarray) -> str:

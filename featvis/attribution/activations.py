@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from featvis.attribution.method import Explained, method
 from featvis.errors import InputError
+from featvis.jaxprs.affine import AlphaBeta, Depths
 from featvis.jaxprs.attention import attentions
 from featvis.jaxprs.injection import Place, Program
+from featvis.jaxprs.relevance import relevance_at
 from objectives import Activations
 
 #: Tokens that may come before those of positions: a class token and registers.
@@ -128,26 +131,38 @@ def attention_rollout(given: Explained) -> jax.Array:
 
     def mixed(place: Place) -> jax.Array:
         mean = values[place].mean(1)
-        half = 0.5 * mean + 0.5 * jnp.eye(mean.shape[-1])
+        half = 0.5 * mean + 0.5 * jnp.eye(mean.shape[-1], dtype=mean.dtype)[None]
         return half / half.sum(-1, keepdims=True)
 
     return _of_tokens(given, places, lambda rolled, place: mixed(place) @ rolled)
 
 
 @method("transformer_attribution")
-def transformer_attribution(given: Explained) -> jax.Array:
-    """Attention times the score's gradient by it, above 0, rolled out to the image; 0 or more.
+def transformer_attribution(
+    given: Explained, *, factor: Literal["attention", "relevance"] = "attention"
+) -> jax.Array:
+    """Attention or its relevance, times the gradient by it, above 0, rolled out; 0 or more.
 
     Chefer, Gur & Wolf 2021, "Generic Attention-model Explainability", equations 5 and 6, of
-    attention among tokens of one kind. The row is the first token's where there is one beside the
-    positions, else the mean of all.
+    attention among tokens of one kind. With its relevance in the place of the attention it is that
+    of Chefer, Gur & Wolf 2021, "Transformer Interpretability Beyond Attention Visualization",
+    equations 8 to 14: the relevance of a score of 1 by the z⁺-rule without biases, of which of a
+    product of two values either gets half. (The authors hand relevance past a layer normalisation
+    as it is, and shrink parts of a residual sum that are of opposite sign; here both are as in all
+    methods of relevance.) The row is the first token's where there is one beside the positions,
+    else the mean of all.
 
     Args:
         given: what is explained.
+        factor: of the gradient: the attention or its relevance.
     """
     program = given.program
     places = _attentions(program)
     values, gradients = program.gradients(places)
+    if factor == "relevance":
+        depths = Depths(((1.0, AlphaBeta(1.0)),), biased=False, halved=True)
+        found = relevance_at(program, given.images, depths, places)
+        values = dict(zip(places, found, strict=True))
 
     def relevant(rolled: jax.Array, place: Place) -> jax.Array:
         own = jax.nn.relu(gradients[place] * values[place]).mean(1)
@@ -295,11 +310,12 @@ def _of_tokens(
     if grid is None:
         raise InputError(f"{tokens} tokens are no grid of the images' proportion")
     rows, columns = grid
-    rolled = jnp.broadcast_to(jnp.eye(tokens), (len(given.images), tokens, tokens))
+    itself = jnp.eye(tokens, dtype=jnp.float32)[None]
+    rolled = jnp.broadcast_to(itself, (len(given.images), tokens, tokens))
     for place in places:
         rolled = step(rolled, place)
     if not whole:
-        rolled = rolled - jnp.eye(tokens)
+        rolled = rolled - itself
     read = rolled[:, 0] if tokens > rows * columns else rolled.mean(1)
     maps = read[:, -rows * columns :].reshape(-1, rows, columns)
     return _enlarged(maps, given.images.shape[1:3])

@@ -37,7 +37,9 @@ def baselines(images: jax.Array, keys: jax.Array, baseline: Any) -> jax.Array:
             blur = Blur(sigma=_BLUR * max(images.shape[1:3]))
             return jax.vmap(blur)(keys, images)
         if name == "noise":
-            return jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:]))(keys)
+            return jax.vmap(lambda key: jax.random.uniform(key, images.shape[1:], jnp.float32))(
+                keys
+            )
         return jnp.full_like(images, {"black": 0.0, "white": 1.0, "grey": 0.5}[name])
 
     return jnp.stack([one(name) for name in baseline.split("+")])

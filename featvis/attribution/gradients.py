@@ -7,10 +7,11 @@ size over its colours where it says how much the score depends on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from featvis.attribution.baselines import Baseline, baselines
 from featvis.attribution.method import Explained, method
@@ -22,11 +23,12 @@ from featvis.images import Images
 #: sizes are cut at this percentile, where noise is chosen by their total variation.
 _DOWN, _LEAST, _CUT = 1.5, 30, 99.0
 
-#: By how much the steps of a path grow at most.
-_MOST_THIRDS = 3**4
+#: How often the steps of a path are divided in three at most.
+_MOST_THIRDS = 4
 
 Count = Annotated[int, Range(1)]
 Level = Annotated[float, Range(0)]
+Rule = Literal["cubic", "midpoint", "gauss_legendre"]
 
 
 @method("saliency")
@@ -55,6 +57,7 @@ def integrated_gradients(
     *,
     baseline: Baseline = "black",
     steps: Count = 50,
+    rule: Rule = "cubic",
     tolerance: Annotated[float, Range(0)] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The gradient's integral from a baseline to the image, times their difference; signed.
@@ -67,46 +70,82 @@ def integrated_gradients(
         given: what is explained.
         baseline: where the paths begin: images, or "black", "white", "grey", "mean", "blur" or
             "noise"; over several, joined by +, the maps are averaged.
-        steps: of each path, at whose middles the gradient is taken.
+        steps: of each path, one gradient each.
+        rule: where they are. "cubic": at t³ for the middles t of equal steps, close together near
+            the baseline, where a network's score gains most of all that it gains. "midpoint": at
+            the middles of equal steps. "gauss_legendre": Gauss's, as of captum.
         tolerance: the completeness error up to which steps are divided in three, at most four
-            times; those taken before are kept. None: whatever the steps give.
+            times; those taken before are kept, but by Gauss's rule. None: whatever the steps give.
     """
     starts = baselines(given.images, given.keys, baseline)
     own = given.score(given.images)
+    levels = [
+        _nodes(rule, steps, level) for level in range(1 if tolerance is None else _MOST_THIRDS + 1)
+    ]
+    # One table of places and weights, of which a level reads its part.
+    table = jnp.asarray(np.concatenate([nodes for nodes, _ in levels], axis=1), jnp.float32)
+    firsts = jnp.asarray(np.cumsum([0, *(nodes.shape[1] for nodes, _ in levels)]), jnp.int32)
+    kept = jnp.asarray([share for _, share in levels], jnp.float32)
 
     def along(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         away, gained = given.images - start, own - given.score(start)
 
-        def added(total: jax.Array, count: jax.Array, thirds: tuple[int, ...]) -> jax.Array:
-            """The sum of gradients with those at some sixths of each of so many steps."""
+        def refined(mean: jax.Array, level: jax.Array) -> jax.Array:
+            """The mean gradient, with the places of a level."""
 
-            def add(step: jax.Array, total: jax.Array) -> jax.Array:
-                for sixths in thirds:
-                    share = (step + sixths / 6) / count
-                    total = total + given.gradient(start + share * away)
-                return total
+            def add(number: jax.Array, total: jax.Array) -> jax.Array:
+                place, weight = table[:, number]
+                return total + weight * given.gradient(start + place * away)
 
-            return jax.lax.fori_loop(0, count, add, total)
+            return jax.lax.fori_loop(firsts[level], firsts[level + 1], add, kept[level] * mean)
 
-        def error(total: jax.Array, count: jax.Array) -> jax.Array:
-            reached = jnp.sum(away * total / count, axis=(1, 2, 3))
-            return jnp.abs(reached - gained) / jnp.abs(gained)
+        def error(mean: jax.Array) -> jax.Array:
+            return jnp.abs(jnp.sum(away * mean, axis=(1, 2, 3)) - gained) / jnp.abs(gained)
 
-        count = jnp.int32(steps)
-        total = added(jnp.zeros_like(away), count, (3,))
+        mean, level = refined(jnp.zeros_like(away), jnp.int32(0)), jnp.int32(0)
         if tolerance is not None:
-            total, count = jax.lax.while_loop(
-                lambda s: jnp.any(error(*s) > tolerance) & (s[1] < _MOST_THIRDS * steps),
-                # The middle of each third but the second, which was the middle of the whole.
-                lambda s: (added(*s, (1, 5)), 3 * s[1]),
-                (total, count),
+            mean, level = jax.lax.while_loop(
+                lambda s: jnp.any(error(s[0]) > tolerance) & (s[1] < _MOST_THIRDS),
+                lambda s: (refined(s[0], s[1] + 1), s[1] + 1),
+                (mean, level),
             )
-        return away * total / count, gained, count
+        return away * mean, gained, level
 
-    whole, gained, counts = jax.lax.map(along, starts)
+    whole, gained, level = jax.lax.map(along, starts)
     maps, gained = jnp.sum(whole.mean(0), axis=-1), gained.mean(0)
     metrics = {"completeness_error": jnp.abs(maps.sum((1, 2)) - gained) / jnp.abs(gained)}
-    return maps, metrics | {"steps": jnp.full(len(maps), counts.max(), jnp.float32)}
+    taken = steps * 3.0 ** level.max().astype(jnp.float32)
+    return maps, metrics | {"steps": jnp.full(len(maps), taken, jnp.float32)}
+
+
+def _nodes(rule: str, steps: int, level: int) -> tuple[np.ndarray, float]:
+    """Places on a path from 0 to 1 and weights, (2, count), where steps are divided once more.
+
+    Args:
+        rule: of `integrated_gradients`.
+        steps: before any was divided.
+        level: how often they are divided.
+
+    Returns:
+        What is new at this level, and the factor of the sum before it.
+    """
+    count = steps * 3**level
+    if rule == "gauss_legendre":
+        places, weights = np.polynomial.legendre.leggauss(count)
+        return np.stack([(places + 1) / 2, weights / 2]), 0.0
+    middles = (np.arange(count) + 0.5) / count
+    if level:
+        # The middle of every second third was that of the whole.
+        middles = middles[np.arange(count) % 3 != 1]
+    if rule == "midpoint":
+        return np.stack([middles, np.full(len(middles), 1 / count)]), 1 / 3
+
+    def whole(count: int) -> float:
+        """The sum of 3 t² over the middles of so many steps, by them, which is nearly 1."""
+        return 1 - 1 / (4 * count**2)
+
+    share = whole(count // 3) / whole(count) / 3 if level else 0.0
+    return np.stack([middles**3, 3 * middles**2 / count / whole(count)]), share
 
 
 @method("expected_gradients")
@@ -132,12 +171,15 @@ def expected_gradients(
             "expected_gradients: references are images that stand for what is usual: give some, "
             "or a folder of them"
         )
-    pictures = jnp.asarray(references)
+    pictures = jnp.asarray(references, jnp.float32)
 
     def sample(number: jax.Array) -> jax.Array:
         keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, number)))(given.keys)
-        chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(pictures)))(keys[:, 0])
-        share = jax.vmap(jax.random.uniform)(keys[:, 1])[:, None, None, None]
+        chosen = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(pictures), jnp.int32))(
+            keys[:, 0]
+        )
+        share = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys[:, 1])
+        share = share[:, None, None, None]
         away = given.images - pictures[chosen]
         return away * given.gradient(pictures[chosen] + share * away)
 
@@ -182,11 +224,11 @@ def var_grad(given: Explained, *, samples: Count = 50, noise: Level = 0.15) -> j
         # Welford 1962: a difference of two means of squares would lose all digits.
         mean, total = carry
         one = gradient(number)
-        moved = mean + (one - mean) / (number + 1)
+        moved = mean + (one - mean) / (number + 1).astype(jnp.float32)
         return (moved, total + (one - mean) * (one - moved)), None
 
     start = (jnp.zeros_like(given.images), jnp.zeros_like(given.images))
-    (_, total), _ = jax.lax.scan(step, start, jnp.arange(samples))
+    (_, total), _ = jax.lax.scan(step, start, jnp.arange(samples, dtype=jnp.int32))
     return jnp.sum(total, axis=-1) / samples
 
 
@@ -226,7 +268,7 @@ def smooth_taylor(
 
     count = len(given.images)
     if not adaptive:
-        level = jnp.full(count, noise)
+        level = jnp.full(count, noise, jnp.float32)
         return mapped(level), {"noise": level}
     level = _least_variation(mapped, given.images.mean((1, 2, 3)), iterations)
     return mapped(level), {"noise": level}
@@ -304,7 +346,7 @@ def _mean(term: Callable[[jax.Array], jax.Array], count: int, like: jax.Array) -
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         return total + term(number), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(like), jnp.arange(count))
+    total, _ = jax.lax.scan(add, jnp.zeros_like(like), jnp.arange(count, dtype=jnp.int32))
     return total / count
 
 

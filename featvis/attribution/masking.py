@@ -26,6 +26,9 @@ def composed(images: jax.Array, fill: jax.Array, masks: jax.Array) -> jax.Array:
         masks: (..., h, w), from 0 to 1.
     """
     kept = masks[..., None]
+    rank = max(images.ndim, fill.ndim, kept.ndim)
+    # As many axes of each, as the strict promotion of ranks asks.
+    images, fill, kept = (jnp.expand_dims(a, range(rank - a.ndim)) for a in (images, fill, kept))
     return images * kept + fill * (1 - kept)
 
 
@@ -99,7 +102,7 @@ def rise_masks(grids: jax.Array, shifts: jax.Array, size: tuple[int, int]) -> ja
         # A place beyond the outer centres is mirrored at them.
         places = np.abs((np.arange(many) + 0.5) * few / many - 0.5)
         weights = jnp.asarray(_tent(few - 1 - np.abs(few - 1 - places), few))
-        return jax.vmap(lambda one: jax.lax.dynamic_slice(weights, (one, 0), (side, few)))(shift)
+        return jax.vmap(lambda one: jax.lax.dynamic_slice_in_dim(weights, one, side))(shift)
 
     rows, columns = (windows(shifts[:, axis], size[axis]) for axis in (0, 1))
     return _separable(rows, columns, grids)

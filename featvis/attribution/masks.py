@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from featvis import text
 from featvis.attribution.masking import blurred, composed, enlarge
 from featvis.attribution.method import Explained, method
 from featvis.attribution.options import Range
@@ -71,14 +72,15 @@ def igos(
 
     def gradient(masks: jax.Array, weight: jax.Array, iteration: jax.Array) -> jax.Array:
         def at(step: jax.Array, masks: jax.Array) -> jax.Array:
-            seen = composed(images, blur, enlarge(masks, extent) * (step + 1) / steps)
+            share = (step + 1).astype(jnp.float32) / steps
+            seen = composed(images, blur, enlarge(masks, extent) * share)
             return jnp.sum(relative(seen + noise * given.noise(iteration * steps + step))) / steps
 
         def add(total: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
             return total + jax.grad(at, 1)(step, masks), None
 
         of_prior = jax.grad(lambda masks: jnp.sum(prior(masks, weight)))(masks)
-        return jax.lax.scan(add, of_prior, jnp.arange(steps))[0]
+        return jax.lax.scan(add, of_prior, jnp.arange(steps, dtype=jnp.int32))[0]
 
     def descend(carry: tuple[jax.Array, ...], iteration: jax.Array) -> tuple[tuple, None]:
         masks, weight, first, before = carry
@@ -99,12 +101,12 @@ def igos(
 
     count = len(images)
     start = (
-        jnp.ones((count, resolution, resolution)),
-        jnp.full(count, l1),
-        jnp.zeros(count),
-        jnp.zeros(count),
+        jnp.ones((count, resolution, resolution), jnp.float32),
+        jnp.full(count, l1, jnp.float32),
+        jnp.zeros(count, jnp.float32),
+        jnp.zeros(count, jnp.float32),
     )
-    (masks, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations))
+    (masks, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations, dtype=jnp.int32))
     return 1 - enlarge(masks, extent)
 
 
@@ -141,7 +143,7 @@ def salient_mask(
     images, extent = given.images, given.images.shape[1:3]
     blur = _in_proportion(images, 81, 10.0)
     relative = _relative(given, blur)
-    adam = optax.adam(rate)
+    adam = text.optimizer(optax.adam(rate))
 
     def loss(masks: jax.Array, iteration: jax.Array) -> jax.Array:
         seen = composed(images, blur, enlarge(masks, extent))
@@ -154,8 +156,10 @@ def salient_mask(
         change, state = adam.update(jax.grad(loss)(masks, iteration), state)
         return (jnp.clip(masks + change, 0, 1), state), None
 
-    masks = jnp.ones((len(images), resolution, resolution))
-    (masks, _), _ = jax.lax.scan(step, (masks, adam.init(masks)), jnp.arange(iterations))
+    masks = jnp.ones((len(images), resolution, resolution), jnp.float32)
+    (masks, _), _ = jax.lax.scan(
+        step, (masks, adam.init(masks)), jnp.arange(iterations, dtype=jnp.int32)
+    )
     return 1 - enlarge(masks, extent)
 
 
@@ -208,15 +212,16 @@ def extremal(
             turned = mirror & (iteration % 2 == 0)
             return relative(jnp.where(turned, seen[:, :, ::-1], seen))
 
-        reward = jnp.zeros(len(images))
+        reward = jnp.zeros(len(images), jnp.float32)
         if variant != "delete":
             reward += score(masks)
         if variant != "preserve":
             reward -= score(1 - masks)
         values = jnp.sort(whole.reshape(len(images), -1), axis=1)
-        wanted = jnp.arange(values.shape[1]) >= jnp.floor(values.shape[1] * (1 - share))
-        miss = jnp.mean((values - wanted) ** 2, axis=1)
-        return jnp.sum(weight * 1.0035**iteration * miss - _LOGIT * reward)
+        places = jnp.arange(values.shape[1], dtype=jnp.float32)
+        wanted = (places >= jnp.floor(values.shape[1] * (1 - share))).astype(jnp.float32)
+        miss = jnp.mean((values - wanted[None]) ** 2, axis=1)
+        return jnp.sum(weight * 1.0035 ** iteration.astype(jnp.float32) * miss - _LOGIT * reward)
 
     def descend(carry: tuple, iteration: jax.Array) -> tuple[tuple, None]:
         bumps, speed, share = carry
@@ -226,11 +231,11 @@ def extremal(
         return (jnp.clip(bumps - rate * speed, 0, 1), speed, share), None
 
     def of_area(share: jax.Array) -> jax.Array:
-        start = jnp.ones(shape), jnp.zeros(shape), share
-        (bumps, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations))
+        start = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32), share
+        (bumps, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations, dtype=jnp.int32))
         return make(bumps)[0]
 
-    return jnp.sum(jax.lax.map(of_area, jnp.asarray(shares)), axis=0)
+    return jnp.sum(jax.lax.map(of_area, jnp.asarray(shares, jnp.float32)), axis=0)
 
 
 # ---- what they share -----------------------------------------------------------------------
@@ -282,7 +287,7 @@ def _searched(
         length = jnp.where(goes_on, 0.2 * length, length)
         return length, goes_on & (length >= 1e-5) & falls_short(length)
 
-    longest = jnp.full(len(masks), 200.0)
+    longest = jnp.full(len(masks), 200.0, jnp.float32)
     start = longest, falls_short(longest)
     length, _ = jax.lax.while_loop(lambda carry: carry[1].any(), shorten, start)
     return after(length)
@@ -292,7 +297,9 @@ def _moved(given: Explained, images: jax.Array, number: jax.Array, most: int) ->
     """The images, each rolled by up to so many pixels down and right, at random."""
 
     def move(key: jax.Array, image: jax.Array) -> jax.Array:
-        shift = jax.random.randint(jax.random.fold_in(key, number), (2,), -most, most + 1)
+        shift = jax.random.randint(
+            jax.random.fold_in(key, number), (2,), -most, most + 1, jnp.int32
+        )
         return jnp.roll(image, shift, (0, 1))
 
     return jax.vmap(move)(given.keys, images)
@@ -323,7 +330,7 @@ def _levels(images: jax.Array, count: int, sigma: float) -> jax.Array:
 def _at_level(levels: jax.Array, masks: jax.Array) -> jax.Array:
     """Images (n, h, w, c) at the level between the most blurred, 0, and unchanged, 1, of a mask."""
     place = masks[None, ..., None] * (len(levels) - 1)
-    number = jnp.arange(len(levels)).reshape(-1, 1, 1, 1, 1)
+    number = jnp.arange(len(levels), dtype=jnp.float32).reshape(-1, 1, 1, 1, 1)
     return jnp.sum(levels * jnp.maximum(0, 1 - jnp.abs(place - number)), axis=0)
 
 
@@ -355,14 +362,17 @@ def _smooth_masks(
                 jnp.asarray(apart[0], jnp.float32)[:, down][:, None],
                 jnp.asarray(apart[1], jnp.float32)[:, right][None],
             )
-            bump = padded[:, (firsts[0] + down)[:, None], (firsts[1] + right)[None]]
-            value = bump * jnp.exp(-2 * jnp.maximum(distance / sigma - 0.5, 0) ** 2)
+            rows, columns = (jnp.asarray(first, jnp.int32) for first in firsts)
+            bump = padded[:, (rows + down)[:, None], (columns + right)[None]]
+            value = bump * jnp.exp(-2 * jnp.maximum(distance[None] / sigma - 0.5, 0) ** 2)
             # At most 1, so that no exponential overflows.
             share = jnp.exp(20 * (value - 1))
             return (sums[0] + share * value, sums[1] + share), None
 
-        nothing = jnp.zeros((len(bumps), *many))
-        sums, _ = jax.lax.scan(jax.checkpoint(add), (nothing, nothing), jnp.arange(len(near) ** 2))
+        nothing = jnp.zeros((len(bumps), *many), jnp.float32)
+        sums, _ = jax.lax.scan(
+            jax.checkpoint(add), (nothing, nothing), jnp.arange(len(near) ** 2, dtype=jnp.int32)
+        )
         whole = jnp.clip(sums[0] / sums[1], 0, 1)
         inner = whole[:, sigma : sigma + size[0], sigma : sigma + size[1]]
         return inner, whole

@@ -97,7 +97,9 @@ class Explained:
         """
 
         def draw(key: jax.Array) -> jax.Array:
-            return jax.random.normal(jax.random.fold_in(key, number), self.images.shape[1:])
+            return jax.random.normal(
+                jax.random.fold_in(key, number), self.images.shape[1:], jnp.float32
+            )
 
         return jax.vmap(draw)(self.keys)
 

@@ -60,7 +60,7 @@ def occlusion(
     starts = [range(0, max(side - window, 0) + stride, stride) for side in size]
     corners = np.array([(top, left) for top in starts[0] for left in starts[1]])
     whole = given.score(given.image[None])[0]
-    falls, times = jnp.zeros(size), jnp.zeros(size)
+    falls, times = jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.float32)
     for scores, kept in scored(given, baseline, corners, functools.partial(_outside, window, size)):
         falls += jnp.tensordot(whole - scores, 1 - kept, 1)
         times += jnp.sum(1 - kept, axis=0)
@@ -90,7 +90,8 @@ def rise(
         baseline: what is seen where a mask hides; the authors' 0 of a normalised image is about
             mid-grey.
     """
-    draw = functools.partial(_drawn_grids, given.key, grid, keep, given.image.shape[:2])
+    size = given.image.shape[:2]
+    draw = functools.partial(_drawn_grids, given.key, grid, jnp.float32(keep), size)
     return _weighted(given, baseline, masks, draw) / keep
 
 
@@ -122,7 +123,7 @@ def mfpp(
         FeatvisError: scikit-image is not installed.
     """
     pyramid = np.stack([segments_of(given.image, coarsest * 2**one) for one in range(scales)])
-    draw = functools.partial(_drawn_segments, given.key, keep, jnp.asarray(pyramid))
+    draw = functools.partial(_drawn_segments, given.key, jnp.float32(keep), jnp.asarray(pyramid))
     return _weighted(given, baseline, masks, draw) / keep
 
 
@@ -130,7 +131,7 @@ def _weighted(
     given: Probed, baseline: Any, masks: int, draw: Callable[[jax.Array], jax.Array]
 ) -> np.ndarray:
     """The mean over so many masks of each times the score of what it leaves, (h, w)."""
-    total = jnp.zeros(given.image.shape[:2])
+    total = jnp.zeros(given.image.shape[:2], jnp.float32)
     for scores, kept in scored(given, baseline, np.arange(masks), draw):
         total += jnp.tensordot(scores, kept, 1)
     return np.asarray(total / masks)
@@ -144,9 +145,9 @@ def _drawn_grids(
 
     def draw(number: jax.Array) -> tuple[jax.Array, jax.Array]:
         cells, shift = jax.random.split(jax.random.fold_in(key, number))
-        ends = jnp.array([math.ceil(side / grid) for side in size])
+        ends = jnp.array([math.ceil(side / grid) for side in size], jnp.int32)
         return jax.random.bernoulli(cells, keep, (grid, grid)), jax.random.randint(
-            shift, (2,), 0, ends
+            shift, (2,), 0, ends, jnp.int32
         )
 
     grids, shifts = jax.vmap(draw)(numbers)
@@ -173,6 +174,6 @@ def _outside(window: int, size: tuple[int, int], corners: jax.Array) -> jax.Arra
     inside = []
     for axis, side in enumerate(size):
         start = corners[:, axis, None]
-        place = jnp.arange(side)
+        place = jnp.arange(side, dtype=corners.dtype)[None]
         inside.append((place >= start) & (place < start + window))
-    return 1.0 - (inside[0][:, :, None] & inside[1][:, None, :])
+    return (~(inside[0][:, :, None] & inside[1][:, None, :])).astype(jnp.float32)

@@ -133,7 +133,7 @@ def _verify(store: str, given: Namespace) -> None:
         whole = len(found.store.batches)
         print(f"{whole} batches are as they were written  {printable(store)}")
         if damaged:
-            print("struck out: the command that made the atlas makes it again")
+            print("what is struck out, the command that made the atlas makes again")
     if damaged:
         raise typer.Exit(1)
 
@@ -169,8 +169,8 @@ def _tell(made: Atlas, given: Namespace) -> int:
         more = "".join(f", {record[name]} {name}" for name in ("silent", "dead") if record[name])
         has = f"{record['units']} of {record['of']} units: {counted or 'nothing'}{more}"
         print(f"{printable(layer)}  {has}")
-    if made.store.unreadable:
-        warnings.warn(made.store.unread, stacklevel=2)
+    if said := made.store.unread:
+        warnings.warn(said, stacklevel=2)
     if not given.json:
         size = "x".join(map(str, made.settings["size"]))
         said = f"{len(made)} units of {printable(made.settings['model']['name'])} at {size}"

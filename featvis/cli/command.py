@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from featvis import methods
+from featvis import loading, methods
 from featvis import text as texts
 from featvis.errors import InputError, printable
 from featvis.results.run import options_of_runs
@@ -259,6 +260,8 @@ def command(
             own = getattr(given, "model", None) is not None
             takes = [one for one in words.split() if not (own and one == "[MODEL]")]
             asked, got, example = called, given.words, lines[0]
+            if not own and got and actions:
+                _check_meant(called, got[0], actions)
             if not own and got and got[0] in (actions or {}):
                 asked, takes, got = f"{called} {got[0]}", (actions or {})[got[0]].split(), got[1:]
                 example = next(line for line in lines if line.startswith(f"featvis {asked} "))
@@ -288,6 +291,20 @@ def command(
         return app.command(called, cls=_Grouped, help=told, epilog=epilog)(call)
 
     return decorate
+
+
+def _check_meant(called: str, word: str, actions: Iterable[str]) -> None:
+    """Refuses a first word that is nearly an action, and no network's name.
+
+    Raises:
+        InputError: it is; says which.
+    """
+    near = difflib.get_close_matches(word.casefold(), actions, n=1, cutoff=0.7)
+    if near and near[0] != word and word not in {one.name for one in loading.available()}:
+        raise InputError(
+            f"{called} has no {printable(repr(word), 60)}, and there is no such network: did you "
+            f"mean `featvis {called} {near[0]}`?"
+        )
 
 
 def _tell_version(wanted: bool) -> None:

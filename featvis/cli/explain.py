@@ -54,11 +54,13 @@ _FAITHFULNESS = option(
     "faithfulness", bool, "Also measure deletion and insertion, beside those of two controls."
 )
 _SEED = option("seed", int, "Of all that the method draws.", default=0)
+#: There is no bar that --quiet could hide.
+_PICTURE = {name: one for name, one in ONE_FILE.items() if name != "quiet"}
 
 
 @command(
     "[MODEL] OBJECTIVE IMAGE...",
-    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), ONE_FILE),
+    *(NETWORK, SIZE, _METHODS, _SEED, _FAITHFULNESS, method_options(), _PICTURE),
     examples=(
         "efficientnet_lite0 logits:285 cat.jpg",
         "efficientnet_lite0 logits:tabby cat.jpg --method grad_cam -o cat.png",
@@ -129,7 +131,7 @@ _PAIR = {
 
 @command(
     "[MODEL] IMAGE...",
-    *(NETWORK, SIZE, _PAIR, ONE_FILE),
+    *(NETWORK, SIZE, _PAIR, _PICTURE),
     examples=("efficientnet_lite0 a.jpg b.jpg", "efficientnet_lite0 a.jpg b.jpg --pooling max"),
     name="explain-pair",
 )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from featvis import kernels
+from featvis import kernels, text
 from featvis.evidence.responses import responses
 from featvis.models import Model
 from featvis.optimizers import whiten_gradient
@@ -123,7 +123,7 @@ def _factor(raw: Any, mask: np.ndarray, norm: Any) -> Any:
         first, last = np.maximum(0, columns - width + 1), np.minimum(width, columns + 1)
         rows[y] = sums[high, last] - sums[low, last] - sums[high, first] + sums[low, first]
     weights = rows / (height * width)
-    total = jnp.sum(jnp.asarray(raw) ** 2 * weights[..., None])
+    total = jnp.sum(jnp.asarray(raw) ** 2 * jnp.asarray(weights[..., None], jnp.float32))
     return norm / jnp.sqrt(jnp.maximum(total, jnp.finfo(jnp.float32).tiny))
 
 
@@ -141,12 +141,12 @@ def _optimised(
 ) -> jax.Array:
     top, left, height, width = setting.window
     channels, mask = setting.shape[2], _mask(height, width)
-    rule = optax.chain(whiten_gradient(), optax.adam(0.1))
+    rule = text.optimizer(optax.chain(whiten_gradient(), optax.adam(0.1)))
 
     def score(params: dict[str, jax.Array], key: jax.Array) -> jax.Array:
         texture = params["pixels"] * _factor(params["pixels"], mask, norm)
-        limits = jnp.array([height, width])
-        places = (jax.random.uniform(key, (_CROPS, 2)) * limits).astype(jnp.int32)
+        limits = jnp.array([[height, width]], jnp.float32)
+        places = (jax.random.uniform(key, (_CROPS, 2), jnp.float32) * limits).astype(jnp.int32)
 
         def crop(place: jax.Array) -> jax.Array:
             start = (place[0], place[1], jnp.int32(0))
@@ -161,7 +161,9 @@ def _optimised(
         shares = scale * unit(Activations(apply(weights, images)), images)
         return (1 - weight) * jnp.mean(shares) + weight * jnp.min(shares)
 
-    first = {"pixels": jax.random.normal(key, (2 * height - 1, 2 * width - 1, channels))}
+    first = {
+        "pixels": jax.random.normal(key, (2 * height - 1, 2 * width - 1, channels), jnp.float32)
+    }
 
     def step(place: jax.Array, carry: Any) -> Any:
         params, state = carry

@@ -85,7 +85,9 @@ def _lost(apply: Any, layer: str, weights: Any, images: jax.Array, places: jax.A
     shifted, _ = _shifted(apply, (layer,), weights, images)
     layers = apply(weights, images)
     a = layers[layer]
-    order = jnp.arange(np.prod(a.shape[1:-1], dtype=int)).reshape(1, *a.shape[1:-1], 1)
+    order = jnp.arange(np.prod(a.shape[1:-1], dtype=int), dtype=jnp.int32).reshape(
+        1, *a.shape[1:-1], 1
+    )
     here = order == places.reshape(-1, *(1,) * (a.ndim - 1))
     return layers["logits"] - shifted([jnp.where(here, -a, 0)])["logits"]
 

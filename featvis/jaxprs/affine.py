@@ -117,11 +117,15 @@ class Depths:
             whose bounds are what black and white are to them.
         biased: whether a bias of a layer keeps what it contributed; else it is left out, and all
             is divided among what goes into the layer.
+        halved: whether of a product of two matrices of values either gets half, also where one of
+            them is a gate, as the probabilities of attention are (Chefer et al. 2021, "Transformer
+            Interpretability Beyond Attention Visualization").
     """
 
     parts: tuple[tuple[float, Rule], ...] = ((1.0, Epsilon()),)
     bounded: bool = False
     biased: bool = True
+    halved: bool = False
 
     def __post_init__(self) -> None:
         """Check that every depth has a rule."""

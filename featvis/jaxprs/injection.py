@@ -77,6 +77,8 @@ class Program:
         self.results = self.jaxpr.outvars[:count]
         self._made = {v: eqn for eqn in self.jaxpr.eqns for v in eqn.outvars}
         self._numbers = {v: n for n, eqn in enumerate(self.jaxpr.eqns) for v in eqn.outvars}
+        #: The values of the program's constants.
+        self.consts = self._closed.consts
         #: What the results depend on.
         self.alive = alive(self.results, self.jaxpr)
         # A dictionary comes out of JAX with its keys sorted.
@@ -142,7 +144,7 @@ class Program:
                 values[variable] = value + total(variable) if changed else value
 
         jaxpr = self.jaxpr
-        keep(jaxpr.constvars, self._closed.consts)
+        keep(jaxpr.constvars, self.consts)
         keep(jaxpr.invars, self._leaves)
         # What has no part in it may have no gradient.
         needed = alive([*self.results, *(place.variable for place in added)], jaxpr)

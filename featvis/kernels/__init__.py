@@ -5,8 +5,6 @@ from featvis.kernels.compiling import (
     SWEPT,
     compiled,
     compiler_options,
-    kept,
-    on_cpu,
     processor,
 )
 from featvis.kernels.convolution import (
@@ -17,6 +15,7 @@ from featvis.kernels.convolution import (
     same_padding,
 )
 from featvis.kernels.gather import take
+from featvis.kernels.keeping import kept, on_cpu
 
 __all__ = [
     "OPTIONS",

@@ -1,8 +1,9 @@
-"""Compiled programs: options of XLA that a sweep has shown to be right, and values kept."""
+"""Compiled programs: with our kernels, and options of XLA that a sweep has shown to be right."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
-import numpy as np
-from jax import Array, lax
 from jax.extend import core
-from jax.interpreters import ad, batching, mlir
 
 from featvis.errors import NonFiniteError
+from featvis.kernels.keeping import on_cpu
+from featvis.kernels.replacing import replaced
 
 Option = str | int | bool
 """What an option of XLA's is set to."""
@@ -26,75 +26,15 @@ OPTIONS: dict[str, Option] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 #: Where `experiments/compiler_sweep.py` found the options right: jaxlib's version and `processor`.
 SWEPT = {
+    ("0.10.2", "x86_64 avx2"),
     ("0.10.2", "x86_64 avx512"),
+    ("0.12.0.1", "x86_64 avx2"),
     ("0.12.0.1", "x86_64 avx512"),
 }
 
 
-def on_cpu() -> bool:
-    """Whether to use the kernels of this file: the one place where this is decided."""
-    return jax.default_backend() == "cpu"
-
-
-def kept(values: Any) -> Any:
-    """The same values, written to memory on a CPU: what reads them does not make them again.
-
-    XLA would merge what makes them into each of its readers. It never merges anything into a loop;
-    so the values go through one that hardly ever has a round, which XLA cannot know, and whose
-    round changes nothing. Derivatives and `vmap` go through as if there was nothing.
-
-    Args:
-        values: any pytree of arrays.
-    """
-    leaves, tree = jax.tree.flatten(values)
-    return jax.tree.unflatten(tree, _kept.bind(*leaves)) if leaves else values
-
-
-_kept = core.Primitive("featvis_kept")
-_kept.multiple_results = True
-_kept.def_impl(lambda *values: list(values))
-_kept.def_abstract_eval(lambda *values: list(values))
-ad.primitive_jvps[_kept] = lambda values, tangents: (_kept.bind(*values), list(tangents))
-batching.primitive_batchers[_kept] = lambda values, axes: (_kept.bind(*values), axes)
-
-
-mlir.register_lowering(_kept, lambda context, *values: list(values))
-
-
-def _out_of_a_loop(*values: Array) -> list[Array]:
-    place = next((place for place, value in enumerate(values) if value.size), None)
-    if place is None:
-        return list(values)
-
-    def goes_on(carry: tuple[Array, list[Array]]) -> Array:
-        done, values = carry
-        first = lax.slice(values[place], [0] * values[place].ndim, [1] * values[place].ndim)
-        return (done < 1) & (first.reshape(()) == _largest(first.dtype))
-
-    def unchanged(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
-        done, values = carry
-        kept = done < 1  # In every round there is, which XLA cannot know either.
-        same = [
-            lax.select(lax.broadcast(kept, value.shape), value, lax.full_like(value, 0))
-            for value in values
-        ]
-        return done + 1, same
-
-    return lax.while_loop(goes_on, unchanged, (jnp.int32(0), list(values)))[1]
-
-
-mlir.register_lowering(_kept, mlir.lower_fun(_out_of_a_loop, multiple_results=True), platform="cpu")
-
-
-def _largest(dtype: Any) -> Any:
-    if jnp.issubdtype(dtype, np.bool_):
-        return True
-    limits = jnp.iinfo if jnp.issubdtype(dtype, np.integer) else jnp.finfo
-    return np.asarray(limits(dtype).max, dtype)
-
-
 def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
-    """`jax.jit` of what runs a network, with `compiler_options`.
+    """`jax.jit` of what runs a network, with the kernels of this room and `compiler_options`.
 
     Args:
         function: to compile, at its first call: importing featvis starts no device.
@@ -103,9 +43,17 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
     static_names = tuple(static)
     inner = jax.jit(function, static_argnames=static_names)
 
+    @functools.wraps(function)
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        if not on_cpu():
+            return function(*args, **kwargs)
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        given = {name: bound.arguments[name] for name in {*bound.arguments} - {*static}}
+        return _with_kernels(function, bound, given)
+
     @functools.cache
     def program(options: tuple[tuple[str, Option], ...]) -> Any:
-        return jax.jit(function, static_argnames=static_names, compiler_options=dict(options))
+        return jax.jit(whole, static_argnames=static_names, compiler_options=dict(options))
 
     def here() -> Any:
         return program(tuple(compiler_options().items()))
@@ -124,6 +72,18 @@ def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
 
     call.lower = lambda *args, **kwargs: here().lower(*args, **kwargs)  # type: ignore[attr-defined]
     return call
+
+
+def _with_kernels(function: Any, bound: inspect.BoundArguments, given: dict[str, Any]) -> Any:
+    """What a function gives for arguments, of which some are traced, with our kernels in it."""
+
+    def call(given: dict[str, Any]) -> Any:
+        bound.arguments.update(given)
+        return function(*bound.args, **bound.kwargs)
+
+    program, shape = jax.make_jaxpr(call, return_shape=True)(given)
+    out = core.jaxpr_as_fun(replaced(program))(*jax.tree.leaves(given))
+    return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 
 def compiler_options() -> dict[str, Option]:

@@ -15,7 +15,7 @@ its indices for each channel: twice the time of a step. What is `kept` is made o
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from featvis.kernels.compiling import kept, on_cpu
+from featvis.kernels.keeping import kept, on_cpu
 
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 """Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
@@ -77,17 +77,25 @@ def conv(
     Returns:
         (n, h2, w2, d), h2 = (h + top + bottom - kh) // stride + 1 and w2 likewise.
     """
-    rows, columns, inputs, filters = kernel.shape
-    pads = resolve_padding(padding, x.shape[1:3], (rows, columns), stride)
+    pads = resolve_padding(padding, x.shape[1:3], (kernel.shape[0], kernel.shape[1]), stride)
+    way = _way(x.shape, kernel.shape, stride, pads, groups)
+    return way(x, kernel) if way else _plain_conv(x, kernel, stride, pads, groups)
+
+
+def _way(
+    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, pads: _Pads, groups: int
+) -> Callable[[Array, Array], Array] | None:
+    """Ours for these shapes; None where it is XLA's, or what `dense` puts in its place."""
+    rows, columns, inputs, filters = kernel
     if (rows, columns, groups) == (1, 1, 1) and pads == ((0, 0), (0, 0)):
         # Elsewhere too: a matrix product is what a convolution with a 1 x 1 kernel is.
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
+        return lambda x, kernel: x[:, ::stride, ::stride] @ kernel[0, 0]
     if on_cpu() and rows == columns >= stride:
-        if inputs == 1 and groups == filters == x.shape[-1] and rows <= _MOST_TAPS:
-            return _depthwise(x, kernel[:, :, 0], stride, pads)
+        if inputs == 1 and groups == filters == x[-1] and rows <= _MOST_TAPS:
+            return lambda x, kernel: _depthwise(x, kernel[:, :, 0], stride, pads)
         if groups == 1 and inputs <= _FEW_CHANNELS and rows <= _LARGEST_WINDOW:
-            return _conv(x, kernel, stride, pads)
-    return _plain_conv(x, kernel, stride, pads, groups)
+            return lambda x, kernel: _conv(x, kernel, stride, pads)
+    return None
 
 
 def conv_of_equation(eqn: Any, inputs: Sequence[Array]) -> list[Array] | None:
@@ -100,18 +108,22 @@ def conv_of_equation(eqn: Any, inputs: Sequence[Array]) -> list[Array] | None:
     if not on_cpu() or eqn.primitive.name != "conv_general_dilated" or inputs[0].ndim != 4:
         return None
     (x, kernel), given = inputs, eqn.params
-    usual = lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
     if not (
-        given["dimension_numbers"] == usual
-        and len(set(given["window_strides"])) == 1
+        len(set(given["window_strides"])) == 1
         and {*given["lhs_dilation"], *given["rhs_dilation"], given["batch_group_count"]} == {1}
         and min(edge for pair in given["padding"] for edge in pair) >= 0
         and {x.dtype, kernel.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")}
     ):
         return None
+    (n, c, *image), (d, i, *sides), (b, f, *result) = given["dimension_numbers"]
     rows, columns = (tuple(pair) for pair in given["padding"])
-    groups = given["feature_group_count"]
-    return [conv(x, kernel, given["window_strides"][0], (rows, columns), groups)]
+    groups, stride = given["feature_group_count"], given["window_strides"][0]
+    x, kernel = x.transpose((n, *image, c)), kernel.transpose((*sides, i, d))
+    if _way(x.shape, kernel.shape, stride, (rows, columns), groups) is None:
+        return None  # As it stands, for what reads programs and for `dense`.
+    out = (b, *result, f)
+    y = conv(x, kernel, stride, (rows, columns), groups)
+    return [y.transpose([out.index(axis) for axis in range(4)])]
 
 
 def _plain_conv(x: Array, kernel: Array, stride: int, pads: _Pads, groups: int = 1) -> Array:

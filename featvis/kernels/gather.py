@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from featvis.kernels.compiling import on_cpu
+from featvis.kernels.keeping import on_cpu
 
 #: Of a gather: its indices have 32 bits.
 LARGEST_INDEX = 2**31 - 1

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import limits
-from featvis.kernels import compiling, gather
+from featvis.kernels import gather
+from featvis.kernels.keeping import kept
 
 #: Reach up to which the gradient of an affine map is gathered: (2·2 + 1)² reads a pixel.
 _LARGEST_REACH = 2
@@ -99,7 +100,7 @@ def _affine_on_constant_bwd(
     row = width + 2 * margin
     first = nearest.astype(jnp.int32) + margin
     index = first[..., 0] * row + first[..., 1]
-    index, down, right = compiling.kept((index, *jnp.moveaxis(nearest - place, -1, 0)))
+    index, down, right = kept((index, *jnp.moveaxis(nearest - place, -1, 0)))
     steps = range(-reach, reach + 1)
     (cosine, minus_sine), (sine, _) = turn
 
@@ -107,12 +108,12 @@ def _affine_on_constant_bwd(
         y, x = down + i, right + j
         return _tent(y * cosine + x * sine) * _tent(y * minus_sine + x * cosine)
 
-    weights = compiling.kept({(i, j): weight(i, j) for i in steps for j in steps})
+    weights = kept({(i, j): weight(i, j) for i in steps for j in steps})
 
     def gathered(plane: jax.Array) -> jax.Array:
-        flat = compiling.kept(jnp.pad(plane, margin).reshape(-1))
+        flat = kept(jnp.pad(plane, margin).reshape(-1))
         parts = (share * gather.take(flat, index, i * row + j) for (i, j), share in weights.items())
-        return compiling.kept(sum(parts))
+        return kept(sum(parts))
 
     planes = [gathered(gradient[:, :, channel]) for channel in range(channels)]
     return jnp.stack(planes, axis=-1).astype(gradient.dtype), None, None
@@ -134,7 +135,7 @@ def _sample(image: jax.Array, places: jax.Array, border: str, value: float) -> j
     height, width, channels = image.shape
     top, below = _before(places[..., 0], height, border)
     left, beyond = _before(places[..., 1], width, border)
-    corner, below, beyond = compiling.kept((top * width + left, below, beyond))
+    corner, below, beyond = kept((top * width + left, below, beyond))
     # An axis of one pixel has no second neighbour.
     down, right = width * (height > 1), int(width > 1)
 
@@ -144,10 +145,10 @@ def _sample(image: jax.Array, places: jax.Array, border: str, value: float) -> j
 
         upper = (1 - beyond) * at(0) + beyond * at(right)
         lower = (1 - beyond) * at(down) + beyond * at(down + right)
-        return compiling.kept((1 - below) * upper + below * lower)
+        return kept((1 - below) * upper + below * lower)
 
     # Channel by channel: gathering rows of `c` numbers takes twice as long on a CPU.
-    planes = [compiling.kept(image[:, :, channel].reshape(-1)) for channel in range(channels)]
+    planes = [kept(image[:, :, channel].reshape(-1)) for channel in range(channels)]
     return jnp.stack([interpolated(plane) for plane in planes], axis=-1)
 
 

@@ -196,12 +196,15 @@ def activation_atlas(
         KeyboardInterrupt: Ctrl-C.
     """
     checks.choice("activation_atlas", "projection", projection, tuple(PROJECTIONS))
-    model, index, codes = _codes(model, layer, index)
+    pictures = _Pictures.of(
+        "activation_atlas", model, layer, index, size, attempts, classes, batch, parameterization,
+        seed, options,
+    )  # fmt: skip
+    codes, sharp = pictures.codes, pictures.sharp
     if side is None:
         side = max(1, round(math.sqrt(len(codes) / _ROOMY)))
     points = lay_out(project(codes, projection, seed))
     cells = cells_of(points, codes, side, least)
-    sharp = _precision(codes)
     aimed = cells.means.astype(np.float32) @ sharp
     # The most typical first, by the whitened cosine with the mean.
     lengths = np.sqrt(np.maximum(np.einsum("nd,nd->n", codes @ sharp, codes), 1e-30))
@@ -209,12 +212,8 @@ def activation_atlas(
         own[np.argsort(-(codes[own] @ aim) / lengths[own], kind="stable")]
         for own, aim in zip(cells.members, aimed, strict=True)
     ]
-    tiles = _pictured(
-        model, layer, index, cells.places, cells.means, members, sharp, classes=classes,
-        attempts=attempts, batch=batch, seed=seed,
-        parameterization=_written(parameterization, size, model), options=options,
-    )  # fmt: skip
-    return ActivationAtlas(model, layer, index, projection, side, side, tiles, points, seed)
+    tiles = pictures.of_tiles(cells.places, cells.means, members)
+    return pictures.atlas(projection, side, side, tiles, points)
 
 
 def neuron_groups(
@@ -258,7 +257,11 @@ def neuron_groups(
         NonFiniteError: a picture did not stay finite.
         KeyboardInterrupt: Ctrl-C.
     """
-    model, index, codes = _codes(model, layer, index)
+    pictures = _Pictures.of(
+        "neuron_groups", model, layer, index, size, attempts, classes, batch, parameterization,
+        seed, options,
+    )  # fmt: skip
+    codes = pictures.codes
     groups = checks.integer("neuron_groups", "groups", groups, 1, min(codes.shape))
     weights, directions = factors(codes, groups, seed)
     strongest = weights.max(0)
@@ -273,119 +276,149 @@ def neuron_groups(
     places = np.stack(np.divmod(np.arange(len(directions)), columns), axis=1)
     # As long as what the strongest image has of it.
     vectors = directions * strongest[:, None]
-    tiles = _pictured(
-        model, layer, index, places, vectors, members, _precision(codes), classes=classes,
-        attempts=attempts, batch=batch, seed=seed,
-        parameterization=_written(parameterization, size, model), options=options,
-    )  # fmt: skip
+    tiles = pictures.of_tiles(places, vectors, members)
     rows, none = -(-len(directions) // columns), np.zeros((len(codes), 0))
-    return ActivationAtlas(model, layer, index, "groups", rows, columns, tiles, none, seed)
+    return pictures.atlas("groups", rows, columns, tiles, none)
 
 
-def _codes(
-    model: Model | str, layer: str, index: Index | str | Path
-) -> tuple[Model, Index, np.ndarray]:
-    """The network, the index and the activations that it has drawn of a layer, (n, c)."""
-    model = loading.as_model(model)
-    index = as_index(index)
-    index.check_model(model)
-    Activations(index.layers)[layer]  # an unknown one says the nearest
-    codes = np.concatenate(list(index.vectors(layer)))
-    if not codes.any():
-        raise InputError(f"{layer} is 0 at all positions that the index has drawn")
-    return model, index, codes
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """How the pictures of tiles are made, whatever parts a layer's activations into tiles.
 
+    Attributes:
+        model: the network.
+        layer: its layer.
+        index: of the natural images.
+        codes: the activations that it has drawn of the layer, (n, c).
+        sharp: their precision, (c, c).
+        way: how pictures are written.
+        attempts: pictures a tile.
+        classes: that a tile names, at most.
+        batch: pictures that are made together.
+        seed: of everything random.
+        options: of the run.
+    """
 
-def _written(
-    given: Parameterization | str | None, size: tuple[int, int], model: Model
-) -> Parameterization:
-    channels = model.input.channels
-    if isinstance(given, str):
-        return texts.parameterization(given, size, channels)
-    return Fourier(size, channels) if given is None else given
+    model: Model
+    layer: str
+    index: Index
+    codes: np.ndarray
+    sharp: np.ndarray
+    way: Parameterization
+    attempts: int
+    classes: int
+    batch: int
+    seed: int
+    options: dict[str, Any]
 
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        model: Model | str,
+        layer: str,
+        index: Index | str | Path,
+        size: tuple[int, int],
+        attempts: int,
+        classes: int,
+        batch: int,
+        parameterization: Parameterization | str | None,
+        seed: int,
+        options: dict[str, Any],
+    ) -> _Pictures:
+        """What a method was given, checked; its name is for the messages.
 
-def _precision(codes: np.ndarray) -> np.ndarray:
-    return np.asarray(precision(codes))
-
-
-def _pictured(
-    model: Model,
-    layer: str,
-    index: Index,
-    places: np.ndarray,
-    vectors: np.ndarray,
-    members: Sequence[np.ndarray],
-    sharp: np.ndarray,
-    *,
-    classes: int,
-    attempts: int,
-    batch: int,
-    seed: int,
-    parameterization: Parameterization,
-    options: dict[str, Any],
-) -> tuple[Tile, ...]:
-    """Tiles with their pictures and classes."""
-    attempts = checks.integer("activation_atlas", "attempts", attempts, 1)
-    classes = checks.integer("activation_atlas", "classes", classes, 0)
-    check_options("activation_atlas", options, options_of_runs())
-    options = {"steps": _STEPS, **options}
-    named = _class_scores(model, layer, index, members) if classes else None
-    results = _synthesized(
-        model, layer, vectors, sharp, attempts, batch, seed, parameterization, options
-    )
-    tiles = []
-    for number, (result, (row, column)) in enumerate(zip(results, places.tolist(), strict=True)):
-        scores = np.zeros(0) if named is None else named[number]
-        best = np.argsort(-scores, kind="stable")[:classes]
-        tiles.append(
-            Tile(
-                row, column, vectors[number], members[number],
-                share=len(members[number]) / len(index),
-                classes=tuple((int(one), float(scores[one])) for one in best if scores[one] > 0),
-                result=result,
-            )
+        Raises:
+            InputError: see `activation_atlas`.
+            UnknownLayer: likewise.
+        """
+        check_options(method, options, options_of_runs())
+        attempts = checks.integer(method, "attempts", attempts, 1)
+        classes = checks.integer(method, "classes", classes, 0)
+        batch = checks.integer(method, "batch", batch, 1, 4096)
+        model = loading.as_model(model)
+        index = as_index(index)
+        index.check_model(model)
+        Activations(index.layers)[layer]  # an unknown one says the nearest
+        codes = np.concatenate(list(index.vectors(layer)))
+        if not codes.any():
+            raise InputError(f"{layer} is 0 at all positions that the index has drawn")
+        way, channels = parameterization, model.input.channels
+        if isinstance(way, str):
+            way = texts.parameterization(way, size, channels)
+        elif way is None:
+            way = Fourier(size, channels)
+        return cls(
+            model, layer, index, codes, np.asarray(precision(codes)), way, attempts, classes, batch,
+            seed, {"steps": _STEPS, **options},
         )  # fmt: skip
-    return tuple(tiles)
 
-
-def _synthesized(
-    model: Model,
-    layer: str,
-    vectors: np.ndarray,
-    sharp: np.ndarray,
-    attempts: int,
-    batch: int,
-    seed: int,
-    parameterization: Parameterization,
-    options: dict[str, Any],
-) -> Iterator[Result]:
-    """A picture of each direction, of the best of several attempts."""
-    batch = checks.integer("activation_atlas", "batch", batch, 1, 4096)
-    products = np.einsum("nd,nd->n", vectors @ sharp, vectors)
-    aims = (vectors / np.maximum(products, 1e-30)[:, None]).astype(np.float32)
-    rim = Boundary(max(1, round(min(parameterization.size) * _RIM)))
-    # Batches of one size are one program; the last goes on with some of the first.
-    count = -(-len(aims) // -(-len(aims) // batch))
-    for start in range(0, len(aims), count):
-        some = np.resize(np.roll(aims, -start, axis=0), (count, aims.shape[1]))
-        direction = WhitenedDirection(
-            layer, NamedArray(some, "activations"), NamedArray(sharp, "precision"), _POWER
+    def atlas(
+        self, parted: str, rows: int, columns: int, tiles: tuple[Tile, ...], points: np.ndarray
+    ) -> ActivationAtlas:
+        """The atlas of tiles; see `ActivationAtlas` for each."""
+        return ActivationAtlas(
+            self.model, self.layer, self.index, parted, rows, columns, tiles, points, self.seed
         )
-        made = [
-            synthesize(
-                model, direction - _BOUNDARY * rim, parameterization,
-                seed=[seed + attempt] * count, **options,
-            )
-            for attempt in range(attempts)
-        ]  # fmt: skip
-        for one in made:
-            one.or_raise()
-            if "interrupt" in one.stopped:
-                raise KeyboardInterrupt
-        best = np.argmax([one.clean_scores for one in made], axis=0)
-        for number in range(min(count, len(aims) - start)):
-            yield made[best[number]][number]
+
+    def of_tiles(
+        self, places: np.ndarray, vectors: np.ndarray, members: Sequence[np.ndarray]
+    ) -> tuple[Tile, ...]:
+        """Tiles with their pictures and classes.
+
+        Args:
+            places: row and column of each, (tiles, 2).
+            vectors: that each picture is of, (tiles, c).
+            members: places in the index of the images of each, the most typical first.
+        """
+        named = None
+        if self.classes:
+            named = _class_scores(self.model, self.layer, self.index, members)
+        tiles = []
+        for number, (result, (row, column)) in enumerate(
+            zip(self._synthesized(vectors), places.tolist(), strict=True)
+        ):
+            scores = np.zeros(0) if named is None else named[number]
+            best = np.argsort(-scores, kind="stable")[: self.classes]
+            tiles.append(
+                Tile(
+                    row, column, vectors[number], members[number],
+                    share=len(members[number]) / len(self.index),
+                    classes=tuple(
+                        (int(one), float(scores[one])) for one in best if scores[one] > 0
+                    ),
+                    result=result,
+                )
+            )  # fmt: skip
+        return tuple(tiles)
+
+    def _synthesized(self, vectors: np.ndarray) -> Iterator[Result]:
+        """A picture of each direction, of the best of several attempts."""
+        products = np.einsum("nd,nd->n", vectors @ self.sharp, vectors)
+        aims = (vectors / np.maximum(products, 1e-30)[:, None]).astype(np.float32)
+        rim = Boundary(max(1, round(min(self.way.size) * _RIM)))
+        # Batches of one size are one program; the last goes on with some of the first.
+        count = -(-len(aims) // -(-len(aims) // self.batch))
+        for start in range(0, len(aims), count):
+            some = np.resize(np.roll(aims, -start, axis=0), (count, aims.shape[1]))
+            direction = WhitenedDirection(
+                self.layer, NamedArray(some, "activations"), NamedArray(self.sharp, "precision"),
+                _POWER,
+            )  # fmt: skip
+            made = [
+                synthesize(
+                    self.model, direction - _BOUNDARY * rim, self.way,
+                    seed=[self.seed + attempt] * count, **self.options,
+                )
+                for attempt in range(self.attempts)
+            ]  # fmt: skip
+            for one in made:
+                one.or_raise()
+                if "interrupt" in one.stopped:
+                    raise KeyboardInterrupt
+            best = np.argmax([one.clean_scores for one in made], axis=0)
+            for number in range(min(count, len(aims) - start)):
+                yield made[best[number]][number]
 
 
 def _class_scores(

@@ -209,7 +209,8 @@ def _weighted(weights: Any, acts: Activations, images: jax.Array) -> jax.Array:
 
     All are in one program: compiling one for each takes far longer than running it.
     """
-    return sum((jnp.sum(acts[layer] * w) for layer, w in weights.items()), jnp.float32(0))
+    given = {layer: jnp.broadcast_to(w, acts[layer].shape) for layer, w in weights.items()}
+    return sum((jnp.sum(acts[layer] * w) for layer, w in given.items()), jnp.float32(0))
 
 
 @functools.partial(kernels.compiled, static=("apply",))

@@ -83,8 +83,8 @@ def atlas_site(
     atlas = atlas if isinstance(atlas, Atlas) else Atlas.open(atlas)
     if not len(atlas):
         raise InputError(f"the atlas {atlas.store.place} has no pictures yet")
-    if atlas.store.unreadable:
-        warnings.warn(atlas.store.unread, stacklevel=2)
+    if said := atlas.store.unread:
+        warnings.warn(said, stacklevel=2)
     ignored = _tables(atlas, invariances)
     with site_folder(folder) as draft:
         layers = _places(atlas)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featvis.errors import CheckpointError
+from featvis.errors import CheckpointError, InputError, printable
 from featvis.weights import formats, torch_format
 from featvis.weights.parts import Arrays, Part, WeightsFile, choose_part, named_file, shown_key
 
@@ -96,9 +96,23 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_named(weights: object) -> str:
+    """The text of what is given as a file of weights.
+
+    Raises:
+        InputError: it is no text and no path.
+    """
+    if not isinstance(weights, (str, os.PathLike)):
+        raise InputError(
+            "weights are a file's name or path, or hf://owner/repository@revision/path; got "
+            f"{printable(repr(weights), 80)}"
+        )
+    return os.fspath(weights)
+
+
 def split_part(path: str | Path) -> tuple[Path, str]:
     """A file, and the part of it that is named after a `#`."""
-    text = os.fspath(path)
+    text = file_named(path)
     if not os.path.exists(text):
         for at in reversed([match.start() for match in re.finditer("#", text)]):
             if os.path.exists(text[:at]) and not os.path.isdir(text[:at]):

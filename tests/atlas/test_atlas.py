@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import jax
 import networks
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from compiles import Compiled
 from PIL import Image
 
 import featvis as fv
+from featvis import stores
 from featvis.atlas.work import unit_seed
 from featvis.errors import InputError, OutputError
 from objectives import UnknownLayer
@@ -118,57 +118,82 @@ def test_every_tile_replays_to_the_bit(toy, made, tmp_path):
 # ---- going on ------------------------------------------------------------------------------
 
 
-def test_more_seeds_and_layers_reuse_what_is_there(toy, made, tmp_path):
+def written(path):
+    """The records of the batches of a store, and their chunks, by name."""
+    chunks = sorted(path.glob("pictures/c/*/0/0/0"))
+    records = sorted(path.glob("batches/*.json"))
+    return {str(one): one.read_bytes() for one in (*records, *chunks)}
+
+
+def test_more_seeds_reuse_what_is_there(toy, made, tmp_path):
     path = tmp_path / "more"
     fv.atlas(toy, "relu", path, units="0-4", **OPTIONS)
-    before = {one.name: one.read_bytes() for one in (path / "batches").iterdir()}
+    before = written(path)
     more = fv.atlas(toy, "relu", path, seeds=2, units="0-4", **OPTIONS)
-    after = {one.name: one.read_bytes() for one in (path / "batches").iterdir()}
-    assert before.items() < after.items()
+    assert before.items() < written(path).items()
     whole = pictures(made)
     assert len(pictures(more)) == 10
     for key, picture in pictures(more).items():
         same(picture, whole[key], levels=1)
 
 
-CHILD = """
-import sys, jax
-sys.path[:0] = sys.argv[2:]
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-import featvis as fv, networks
-fv.atlas(networks.toy(), "relu", sys.argv[1], seeds=30, **{options})
-"""
+def test_more_layers_reuse_what_is_there(toy, made, tmp_path):
+    path = tmp_path / "layers"
+    fv.atlas(toy, "relu", path, units="0-3", **OPTIONS)
+    before = written(path)
+    more = fv.atlas(toy, ["conv", "relu"], path, units="0-3", **OPTIONS)
+    assert before.items() < written(path).items()
+    assert [batch.layer for batch in more.store.batches] == ["relu", "conv"]
+    assert list(more.layers) == list(fv.Atlas.open(path).layers) == ["conv", "relu"]
+    whole = pictures(made)
+    for key, picture in pictures(more).items():
+        if picture.layer == "relu":
+            same(picture, whole[key], levels=1)
 
 
-@pytest.mark.thorough
-def test_a_kill_loses_the_batch_under_way(toy, tmp_path):
-    """Two kills at moments that the clock draws; then it is as if there had been none."""
-    path = tmp_path / "killed"
-    root = Path(__file__).parent.parent
-    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
-    command = [sys.executable, "-c", CHILD.replace("{options}", repr(OPTIONS)), str(path)]
-    done = 0
-    for _ in range(2):
-        child = subprocess.Popen(
-            [*command, str(root), str(root.parent)], env={**os.environ, **cache}
-        )
-        while child.poll() is None and len(list(path.glob("batches/*.json"))) < done + 3:
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        kept = fv.Atlas.open(path)
-        assert list(kept.store.damaged()) == []
-        assert len(kept.store.batches) >= done + 3
-        done = len(kept.store.batches)
-    went_on = fv.atlas(toy, "relu", path, seeds=30, **OPTIONS)
-    rows = [batch.row for batch in went_on.store.batches]
-    assert rows == list(range(0, 4 * 45, 4))  # nothing lost, nothing twice
-    whole = pictures(fv.atlas(toy, "relu", tmp_path / "whole", seeds=30, **OPTIONS))
-    assert len(whole) == 6 * 30
-    for key, picture in pictures(went_on).items():
-        same(picture, whole[key])
+@pytest.fixture
+def nobody_may_write(monkeypatch):
+    """Makes every disk read-only, for root too, whom permissions do not stop."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(stores.Place, "writable", False)
+    monkeypatch.setattr(stores, "write_file", refused)
+    monkeypatch.setattr(stores.FileLock, "acquire", refused)
+
+
+@pytest.mark.usefixtures("nobody_may_write")
+def test_a_complete_atlas_on_a_read_only_disk_is_one(toy, made, tmp_path):
+    path = made.store.place.path
+    again = fv.atlas(toy, "relu", path, seeds=2, negative=True, diverse=2, **OPTIONS)
+    assert len(pictures(again)) == 5 * 6
+    assert len(fv.atlas(toy, "relu", path, units="2-3", **OPTIONS)) == 6
+    assert len(fv.sheet(toy, "relu:*", path, **OPTIONS)) == 6
+    assert again.verify() == []
+    assert fv.atlas_site(path, tmp_path / "site", progress=False).is_file()
+    for more in ({"seeds": 3}, {"layers": ["conv", "relu"]}):
+        with pytest.raises(OutputError, match=r"cannot write .*whole: Read-only file system"):
+            fv.atlas(toy, **{"layers": "relu", "store": path, **OPTIONS, **more})
+
+
+def test_a_complete_atlas_is_one_while_somebody_else_writes(toy, made):
+    with made.store.place.locked():
+        assert len(fv.atlas(toy, "relu", made.store.place.path, **OPTIONS)) == 6
+        with pytest.raises(InputError, match="somebody else is writing into"):
+            fv.atlas(toy, "relu", made.store.place.path, seeds=3, **OPTIONS)
+
+
+def test_what_another_process_added_is_whole(toy, tmp_path):
+    """The array of pictures is longer than when it was first read."""
+    fv.atlas(toy, "relu", tmp_path / "store", units=[0], **OPTIONS)
+    opened = fv.Atlas.open(tmp_path / "store")
+    (before,) = opened.unit("relu", 0).pictures
+    assert before.image.any()
+    fv.atlas(toy, "relu", tmp_path / "store", seeds=3, **OPTIONS)
+    assert opened.verify() == []
+    assert len(pictures(opened)) == 18
+    assert all(one.image.any() for one in pictures(opened).values())
 
 
 def test_a_corrupt_chunk_is_found_and_made_again(toy, made, tmp_path):
@@ -208,6 +233,60 @@ def test_a_damaged_description_of_the_array_costs_no_picture(tmp_path, content):
     assert opened.store.batches == store.batches
 
 
+DAMAGE = {
+    "cut": lambda content: content[:100],
+    "empty": lambda content: b"",
+    "no record": lambda content: b"[1]",
+    "of nothing": lambda content: b'{"zarr_format": 3}',
+    "other settings": lambda content: content.replace(b'"steps": 16', b'"steps": 61'),
+    "gone": lambda content: None,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_settings_are_known_from_their_copy(tmp_path, how):
+    store = made_up(tmp_path / "store")
+    root = tmp_path / "store" / "zarr.json"
+    content = root.read_bytes()
+    root.unlink()
+    if (damaged := DAMAGE[how](content)) is not None:
+        root.write_bytes(damaged)
+    opened = fv.Atlas.open(tmp_path / "store")
+    assert opened.settings == store.settings
+    assert opened.store.unread.startswith("damaged settings, of which the copy is read: `featvis ")
+    assert opened.verify() == ["the settings, which are now written again from their copy"]
+    assert root.read_bytes() == content
+    assert opened.store.unread == ""
+    assert opened.verify() == []
+
+
+def test_damaged_settings_without_a_copy_are_one_line(tmp_path):
+    made_up(tmp_path / "store")
+    root, copy = tmp_path / "store" / "zarr.json", tmp_path / "store" / "settings.json"
+    content = root.read_bytes()
+    copy.write_bytes(copy.read_bytes().replace(b'"steps": 16', b'"steps": 61'))
+    for damaged in (b"{", content.replace(b'"steps": 16', b'"steps": 61')):
+        root.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"zarr\.json, .*: put a copy of it back, or give"):
+            fv.Atlas.open(tmp_path / "store")
+    root.write_bytes(content)
+    assert fv.Atlas.open(tmp_path / "store").verify() == []
+    root.unlink()
+    assert fv.Atlas.open(tmp_path / "store").store.torn  # now the copy is whole again
+
+
+def test_a_rerun_writes_damaged_settings_again(toy, tmp_path):
+    path = tmp_path / "store"
+    fv.atlas(toy, "relu", path, units=[0], **OPTIONS)
+    content, before = (path / "zarr.json").read_bytes(), written(path)
+    (path / "zarr.json").write_bytes(content[:50])
+    with pytest.raises(InputError, match=r"other settings \(steps: 4 there, 5 asked for"):
+        fv.atlas(toy, "relu", path, units=[0], **{**OPTIONS, "steps": 5})
+    fv.atlas(toy, "relu", path, units=[0], **OPTIONS)
+    assert (path / "zarr.json").read_bytes() == content
+    assert written(path) == before
+
+
 def test_damaged_natural_images_are_found(tmp_path):
     made_up(tmp_path / "store", {"a": 3, "b": 3}, photographs=tmp_path / "photographs")
     ((chunk,), record) = (
@@ -230,7 +309,9 @@ def test_a_store_that_nobody_may_write_is_verified_all_the_same(tmp_path, monkey
     assert opened.verify() == []
     record = tmp_path / "kept" / "batches" / "0000000000.json"
     record.write_text("[]")
-    with pytest.raises(OutputError, match=r"read-only: the record batches/0000000000\.json"):
+    (tmp_path / "kept" / "zarr.json").write_text("")
+    said = r"read-only: the record batches/0000000000\.json; the settings"
+    with pytest.raises(OutputError, match=said):
         opened.verify()
     assert record.read_text() == "[]"
 
@@ -383,10 +464,15 @@ def index(toy, photographs, tmp_path_factory):
     return fv.index(toy, photographs, layers=["relu", "dead"], out=place, progress=False)
 
 
-def test_natural_images_of_a_unit(toy, index, tmp_path):
-    path = tmp_path / "natural"
+@pytest.fixture(scope="module")
+def natural(toy, index, tmp_path_factory):
+    path = tmp_path_factory.mktemp("natural") / "store"
     fv.atlas(toy, "relu", path, **OPTIONS)
-    found = fv.atlas(toy, "relu", path, index=index, **OPTIONS)
+    return fv.atlas(toy, "relu", path, index=index, **OPTIONS)
+
+
+def test_natural_images_of_a_unit(toy, index, natural):
+    found = natural
     images = np.stack([index.image(place) for place in range(14)])
     maps = np.asarray(toy(images)["relu"])
     highest, means = maps.max((1, 2)), maps.mean((1, 2))
@@ -410,10 +496,35 @@ def test_natural_images_of_a_unit(toy, index, tmp_path):
         assert not natural.dead
 
 
+def test_more_images_describe_again_and_make_nothing(toy, index, photographs, tmp_path):
+    path = tmp_path / "images"
+    found = fv.atlas(toy, "relu", path, index=index, **OPTIONS)
+    before, record = written(path), path / "natural" / "relu" / "record.json"
+    time_of = record.stat().st_mtime_ns
+    fv.atlas(toy, "relu", path, index=index, **OPTIONS)
+    assert record.stat().st_mtime_ns == time_of  # of the same images nothing is written
+    folder = tmp_path / "photographs"
+    shutil.copytree(photographs, folder)
+    Image.new("RGB", networks.TOY_SIZE[::-1], "white").save(folder / "more.png")
+    more = fv.index(toy, folder, layers=["relu"], out=tmp_path / "more", progress=False)
+    found = fv.atlas(toy, "relu", path, index=more, **OPTIONS)
+    assert found.unit("relu", 0).natural.images == 15
+    assert written(path) == before
+
+
+@pytest.mark.usefixtures("nobody_may_write")
+def test_natural_images_of_a_complete_atlas_need_no_disk(toy, natural, index):
+    found = fv.atlas(toy, "relu", natural.store.place.path, index=index, **OPTIONS)
+    assert found.unit("relu", 0).natural.images == 14
+
+
 @pytest.mark.thorough
 def test_facets_are_those_of_the_images_that_excite_a_unit(toy, index, tmp_path):
     options = {**OPTIONS, "units": [1], "index": index}
+    fv.atlas(toy, "relu", tmp_path / "facets", **options)
+    before = written(tmp_path / "facets")
     found = fv.atlas(toy, "relu", tmp_path / "facets", facets=1, **options)
+    assert before.items() < written(tmp_path / "facets").items()
     (facet,) = found.unit("relu", 1).of("facet")
     image = facet.image.astype(np.float32)[None] / 255
     peak = np.asarray(toy(image)["relu"])[..., 1].max()

@@ -161,6 +161,75 @@ def test_attention_is_rolled_out(transformer):
     np.testing.assert_allclose(found, truth, rtol=1e-3, atol=1e-5)
 
 
+def _over(a, b):
+    """The quotient, and 0 by 0: the first token is nothing at first."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b != 0)
+
+
+def _positive(x, weights, r):
+    """The z⁺-rule of a product with weights, (tokens, in) and (tokens, out)."""
+    contributed = np.maximum(x[:, :, None] * weights, 0)
+    return (contributed * _over(r, contributed.sum(1))[:, None]).sum(-1)
+
+
+def _relevances(weights, tokens, attentions, row):
+    """Of the attentions of one image by Chefer et al. 2021 (section 3.1), from the last one on."""
+    weights = {name: np.asarray(one, np.float64) for name, one in weights.items()}
+    passed = [np.asarray(one, np.float64) for one in tokens]
+    r = np.zeros_like(passed[2])
+    r[:1] = _positive(passed[2][:1], weights["logits"][:, row : row + 1], np.ones((1, 1)))
+    found = []
+    for number in (1, 0):
+        x, attention = passed[number], np.asarray(attentions[number], np.float64)
+        q, k, v = ((x @ weights[n]).reshape(7, 2, 3) for n in ("query", "key", "value"))
+        mixed = np.einsum("hqk,khd->qhd", attention, v)
+        share = _over(r, passed[number + 1])
+        r, of_mixed = x * share, mixed * share.reshape(7, 2, 3)
+        s = _over(of_mixed, mixed) / 2
+        of_attention = attention * np.einsum("qhd,khd->hqk", s, v)
+        of_value = v * np.einsum("hqk,qhd->khd", attention, s)
+        found.append(of_attention)
+        s = _over(of_attention, np.einsum("qhd,khd->hqk", q, k)) / 2
+        of_query = q * np.einsum("hqk,khd->qhd", s, k)
+        of_key = k * np.einsum("hqk,qhd->khd", s, q)
+        for name, part in (("query", of_query), ("key", of_key), ("value", of_value)):
+            r = r + _positive(x, weights[name], part.reshape(7, 6))
+    return found[::-1]
+
+
+@pytest.mark.thorough
+def test_relevance_of_attention_is_rolled_out(transformer):
+    weights = transformer.params.weights
+    parts = IMAGES.reshape(2, 2, 3, 3, 3, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 27)
+    tokens = [jnp.pad(parts @ weights["in"], ((0, 0), (1, 0), (0, 0)))]
+    attentions = []
+    for _ in range(2):
+        attentions.append(_weights_of(weights, tokens[-1]))
+        tokens.append(_mixed(weights, tokens[-1], attentions[-1]))
+
+    def score(first, second):
+        between = _mixed(weights, tokens[0], first)
+        second = _weights_of(weights, between) if second is None else second
+        return jnp.sum(_mixed(weights, between, second)[:, 0] @ weights["logits"][:, 1])
+
+    gradients = [jax.grad(score)(attentions[0], None), jax.grad(score, 1)(*attentions)]
+    truth = []
+    for image in range(2):
+        relevant = _relevances(
+            weights, [one[image] for one in tokens], [one[image] for one in attentions], 1
+        )
+        rolled = np.eye(7)
+        for of_attention, gradient in zip(relevant, gradients, strict=True):
+            own = np.maximum(of_attention * np.asarray(gradient[image]), 0).mean(0)
+            rolled = rolled + own @ rolled
+        truth.append(rolled[0, 1:].reshape(2, 3))
+    found = fv.explain(
+        transformer, "logits:1", IMAGES, "transformer_attribution", factor="relevance"
+    ).maps
+    truth = enlarged(np.stack(truth).astype(np.float32))
+    np.testing.assert_allclose(found, truth, rtol=1e-3, atol=1e-5 * np.abs(truth).max())
+
+
 def test_tokens_are_positions_too(transformer):
     tokens = np.asarray(transformer(IMAGES)["tokens"])[:, 1:]
     # Of a channel's mean over all tokens the gradient is the same at each.

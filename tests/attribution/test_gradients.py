@@ -47,30 +47,47 @@ def test_of_a_linear_score_the_maps_are_weight_times_image(model):
 def test_integrated_gradients_start_where_they_are_told(model):
     other = RANDOM.uniform(size=(*SIZE, 3)).astype(np.float32)
     means = IMAGES.mean((1, 2), keepdims=True)
-    found = explained(model, 1, "integrated_gradients", steps=2, baseline=other)
+    middles = {"steps": 2, "rule": "midpoint"}
+    found = explained(model, 1, "integrated_gradients", **middles, baseline=other)
     # Of x²/2 the gradient is linear along the path: its mean is that of the middle.
     truth = (SQUARE * (IMAGES - other) * (IMAGES + other) / 2).sum(-1)
     np.testing.assert_allclose(found.maps, truth, rtol=1e-4, atol=1e-5)
-    both = explained(model, 1, "integrated_gradients", steps=2, baseline="white+mean").maps
+    both = explained(model, 1, "integrated_gradients", **middles, baseline="white+mean").maps
     truth = sum((SQUARE * (IMAGES**2 - start**2) / 2).sum(-1) / 2 for start in (1.0, means))
     np.testing.assert_allclose(both, truth, rtol=1e-4, atol=1e-5)
 
 
-def test_steps_are_divided_until_the_maps_sum_to_the_score(model):
-    # Of x⁴ the middles of 3 steps are not exact, and those of 9 are to a third of a per cent.
+def _power(power):
     def network(weights, image):
-        return {"score": jnp.sum(image**4, (1, 2, 3))[:, None]}
+        return {"score": jnp.sum(image**power, (1, 2, 3))[:, None]}
 
-    steep = fv.from_function(network, {}, input=fv.Input(size=SIZE, fixed_size=True))
-    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=1)
-    assert (found.metrics["completeness_error"] > 0.1).all()
-    assert (found.metrics["steps"] == 1).all()
-    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=1, tolerance=0.01)
-    assert (found.metrics["completeness_error"] < 0.01).all()
+    return fv.from_function(network, {}, input=fv.Input(size=SIZE, fixed_size=True))
+
+
+def test_steps_are_divided_until_the_maps_sum_to_the_score():
+    # Of x⁴ the middles of n steps sum up to 1 - 1 / (2 n²) of what they should.
+    def errors(**options):
+        found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", **options)
+        return found.metrics["completeness_error"], found.metrics["steps"]
+
+    steep = _power(4)
+    error, _ = errors(steps=3, rule="midpoint")
+    np.testing.assert_allclose(error, 1 / 18, rtol=1e-3)
+    error, steps = errors(steps=1, rule="midpoint", tolerance=0.01)
+    np.testing.assert_allclose(error, 1 / 162, rtol=1e-2)
+    assert (steps == 9).all()
+    # n nodes of Gauss are exact up to the power of 2 n - 1, which the gradient's 3 is of 2.
+    error, steps = errors(steps=1, rule="gauss_legendre", tolerance=1e-4)
+    assert (error < 1e-5).all()
+    assert (steps == 3).all()
+    # Of x³ and the middles t of n steps: Σ 9 t⁸ / Σ 3 t².
+    middles = (np.arange(9) + 0.5) / 9
+    truth = np.abs(3 * (middles**8).sum() / (middles**2).sum() - 1)
+    found = fv.explain(
+        _power(3), "score:0", IMAGES, "integrated_gradients", steps=1, tolerance=0.05
+    )
+    np.testing.assert_allclose(found.metrics["completeness_error"], truth, rtol=1e-2)
     assert (found.metrics["steps"] == 9).all()
-    # The sum of the middles of n steps of 4 a³ from 0 to 1: 1 - 1 / (2 n²).
-    found = fv.explain(steep, "score:0", IMAGES, "integrated_gradients", steps=3)
-    np.testing.assert_allclose(found.metrics["completeness_error"], 1 / 18, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -84,6 +101,7 @@ def test_on_the_network_itself_the_maps_sum_to_the_score(lite0):
         lite0, fv.Logit(tops), images, "integrated_gradients", steps=100, tolerance=0.01
     )
     assert (found.metrics["completeness_error"] < 0.01).all()
+    assert (found.metrics["steps"] <= 300).all()
 
 
 def test_smooth_taylor_of_a_square_is_its_curvature(model):

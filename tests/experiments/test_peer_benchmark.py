@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_a_limit_is_for_all_rounds(benchmark, ours, verdict):
     assert benchmark.Row("a", "s", ours, [1.0], limit=20).verdict == verdict
 
 
+def test_no_verdict_on_a_busy_machine(benchmark):
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ["steps"], lambda: 0.6)
+    assert {row.verdict for row in rows} == {"busy"}
+    assert all(row.name.startswith("step") for row in rows)
+    assert benchmark.Row("a", "ms", [1.0], [2.0], load=0.6).verdict == ""
+    assert 0 <= benchmark.load(0.05) <= os.cpu_count() + 0.1
+
+
 def test_the_table(benchmark):
     rows = [
         benchmark.Row("step", "ms", [2.0, 4.0, 5.0], [6.0, 4.0, 20.0], target=3.0),
@@ -99,6 +108,11 @@ def test_figures_are_read_as_they_were_written(benchmark, tmp_path):
     facts = {"cores": 2, "troubles": ["x"]}
     benchmark.write_figures(tmp_path / "figures.json", rows, facts)
     assert benchmark.read_figures(tmp_path / "figures.json") == (rows, facts)
+    more = {"cores": 2, "troubles": ["y"]}
+    benchmark.write_figures(tmp_path / "more.json", rows[:1], more)
+    together = {"cores": 2, "troubles": ["x", "y"]}
+    both = benchmark.read_figures(tmp_path / "figures.json", tmp_path / "more.json")
+    assert both == (rows + rows[:1], together)
 
 
 def race(benchmark, scores, **ours):
@@ -155,6 +169,7 @@ FOUND = {
     "picture": {},
     "template": {},
     "layer": {"seconds": 8.0, "loops": 1, "later": 0},
+    "atlas": {"seconds": 8.0, "loops": 1},
     "machine": {"flops": 1e9, "bytes": 1e9},
     "parts": {
         "decode": 1.0,
@@ -210,11 +225,11 @@ def stand_in(benchmark, missing=()):
 @pytest.mark.parametrize("plan", ["QUICK", "FULL"])
 def test_every_claim_has_its_row(benchmark, plan):
     plan = getattr(benchmark, plan)
-    rows = benchmark.measure(stand_in(benchmark), plan)
+    rows = benchmark.measure(stand_in(benchmark), plan, ask=lambda: 0.0)
     assert len({row.name for row in rows}) == len(rows)
     judged = {row.name: row for row in rows if row.verdict}
     for name, row in judged.items():
-        if name.startswith(("step", "80 units", "peak", "first")):
+        if name.startswith(("step", "80 units", "peak", "first")) or "compilations" in name:
             assert row.verdict == "PASS", name
         if "to lucent's score" in name:
             assert row.ratios == [TIMES_SLOWER] * len(plan.quality) * plan.rounds
@@ -233,9 +248,18 @@ def test_every_claim_has_its_row(benchmark, plan):
     if plan is benchmark.FULL:
         assert any("compilations of the loop" in name for name in judged)
         assert any("MaCo" in name for name in judged)
-        (rate,) = (row for row in rows if row.unit == "units/s")
+        (rate,) = (row for row in rows if row.name.startswith("80 units") and row.unit == "units/s")
         assert rate.ours == [10] * plan.rounds
         assert rate.ratios == pytest.approx([TIMES_SLOWER] * plan.rounds)
+
+
+def test_an_atlas_is_compared_in_units_a_second(benchmark):
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ["atlas"])
+    rate, loops = rows
+    # 16 units in 8 s, against 4 in as many times a factor.
+    assert rate.ours == [2]
+    assert rate.ratios == pytest.approx([4 * TIMES_SLOWER])
+    assert (rate.target, loops.limit) == (4, 1)
 
 
 def test_both_take_turns_in_coming_first(benchmark):
@@ -245,11 +269,12 @@ def test_both_take_turns_in_coming_first(benchmark):
 
 
 def test_without_the_peers_our_own_figures_are_there(benchmark):
-    rows = benchmark.measure(stand_in(benchmark, benchmark.PEERS), benchmark.QUICK)
+    rows = benchmark.measure(stand_in(benchmark, benchmark.PEERS), benchmark.QUICK, ask=lambda: 0.0)
     assert not any(row.peer or row.ratios for row in rows)
     assert all(row.ours == [1] for row in rows if row.name.startswith("step"))
     for row in rows:
-        assert row.verdict in ("", "not measured") or "cold" in row.name
+        alone = "cold" in row.name or "compilations" in row.name
+        assert row.verdict in ("", "not measured") or alone
 
 
 def test_the_parts_of_a_step(benchmark, capsys):
@@ -267,7 +292,7 @@ def test_the_plot_has_a_line_for_each_ratio(benchmark):
     pytest.importorskip("matplotlib")
     import matplotlib.pyplot as plt
 
-    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK)
+    rows = benchmark.measure(stand_in(benchmark), benchmark.QUICK, ask=lambda: 0.0)
     figure = benchmark.plot(rows)
     (axes,) = figure.axes
     assert len(axes.get_yticks()) == sum(bool(row.ratios) for row in rows)
@@ -290,9 +315,10 @@ def test_our_own_worker(benchmark, tmp_path):
         {**quality, "images": "peer.npz"},
         {**quality, "images": "none.npz"},
         {"kind": "layer", **about, "units": 4, "batch": 2, "steps": 2},
+        {"kind": "atlas", **about, "units": 3, "batch": 3, "steps": 2},
     ]
     work = bench.work("ours", [{**task, "network": LITE} for task in tasks])
-    step, nothing, raced, alone, layer = work.found
+    step, nothing, raced, alone, layer, atlas = work.found
     # The difference of two times, which other work on the machine may turn round.
     assert np.isfinite(step["ms"])
     # What fails is said, and the rest is done.
@@ -308,6 +334,8 @@ def test_our_own_worker(benchmark, tmp_path):
     assert "peer" not in alone
     # Two batches, one compilation.
     assert (layer["loops"], layer["later"]) == (1, 0)
+    assert atlas["loops"] == 1
+    assert atlas["seconds"] > 0
     assert 0 < work.ready < work.ended.seconds
     assert 50 < work.ended.peak < 10_000
     assert not bench.missing
@@ -329,10 +357,18 @@ def test_a_peer_that_dies_is_told_by_its_last_line(benchmark, tmp_path):
     assert trouble == "ours stopped with status 1: KeyError: 'network'"
 
 
-def test_random_weights_are_those_of_resnet18(peers):
-    weights = peers("networks").resnet18_weights()
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("googlenet", 6_624_904),
+        pytest.param("vgg16", 138_357_544, marks=pytest.mark.thorough),
+    ],
+)
+def test_random_weights_are_those_of_the_network(peers, network, parameters):
+    weights = peers("networks").random_weights(network)
     learnt = [a.size for name, a in weights.items() if "running" not in name]
-    assert sum(learnt) == 11_689_512
+    assert sum(learnt) == parameters
 
 
 # ---- PyTorch -------------------------------------------------------------------------------

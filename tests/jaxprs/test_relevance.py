@@ -213,6 +213,80 @@ def test_the_relevance_of_a_probability_is_that_of_its_logit():
     np.testing.assert_allclose(relevant.pixels.sum((1, 2, 3)), relevant.score, rtol=1e-4)
 
 
+def controlled(x, steps=None, apart=False):
+    """Loops, branches and scattered sums without a bias; `apart` has them written down in Python.
+
+    Args:
+        x: images.
+        steps: of the loop, where the program does not know them; None: 3.
+        apart: whether without any of them.
+    """
+    x = jax.nn.relu(conv(x, KERNEL))
+    weights = KERNEL2[0, 0]
+    if apart:
+        for _ in range(3):
+            x = jax.nn.relu(x @ weights)
+        # Both branches, one by a number of the program and one by the image itself.
+        x = 2 * x
+        x = jnp.where(x.sum() > 1e9, x, jax.nn.relu(conv(x, KERNEL2)))
+        rows = jnp.stack([x[:, 0] + x[:, 3], *(x[:, i] for i in range(1, 8))], 1)
+        sums = jnp.stack([rows[:, :, :4].sum((1, 2)), rows[:, :, 4:].sum((1, 2))], 1)
+        return (sums.reshape(len(x), 12)[:, :6] @ HEAD)[:, 1]
+
+    def going(state):
+        return state[0] < (3 if steps is None else steps)
+
+    def step(state):
+        return state[0] + 1, jax.nn.relu(state[1] @ weights)
+
+    _, x = jax.lax.while_loop(going, step, (jnp.int32(0), x))
+    x = jax.lax.switch(2, [jnp.negative, jnp.exp, lambda x: 2 * x], x)
+    x = jax.lax.cond(x.sum() > 1e9, lambda x: x, lambda x: jax.nn.relu(conv(x, KERNEL2)), x)
+    x = x.at[:, 0].add(x[:, 3])
+    columns = jnp.moveaxis(x.sum(1), 1, 0)
+    sums = jnp.moveaxis(jax.ops.segment_sum(columns, jnp.arange(8) // 4, 2), 0, 1)
+    return (sums.reshape(len(x), 12)[:, :6] @ HEAD)[:, 1]
+
+
+@pytest.mark.thorough
+def test_loops_branches_and_scattered_sums_are_what_they_are_made_of():
+    relevant = found(controlled)
+    expected = gradient_times_input(lambda x: controlled(x, apart=True))
+    assert_near(relevant.pixels, expected)
+    np.testing.assert_allclose(relevant.pixels.sum((1, 2, 3)), relevant.score, rtol=1e-4)
+    # A number of steps that the image decides on has no rule.
+    with pytest.raises(InputError, match="'while' of a number of steps that is not known"):
+        found(lambda x: controlled(x, steps=x.sum()))
+
+
+@pytest.mark.parametrize("way", ["added to", "added", "both"])
+def test_what_is_scattered_to_gets_what_it_contributes(way):
+    # By the ε-rule each of two summands gets its part of the sum.
+    constant = jnp.asarray(normal(2, 8))
+    rows = jnp.array([0, 0, 5])
+
+    def score(x):
+        # After a layer: before one all is the pixel's own.
+        values = x[:, :, 0, 0] @ jnp.eye(8)
+        added = values[:, :3]
+        if way == "added to":
+            summed = values.at[:, rows].add(constant[:, :3])
+        else:
+            summed = (values if way == "both" else constant).at[:, rows].add(added)
+        return summed @ HEAD[:, 1].repeat(2)[:8]
+
+    x = IMAGES[:, :, 0, 0].astype(np.float64)
+    weights = HEAD[:, 1].repeat(2)[:8]
+    expected = np.zeros_like(x) if way == "added" else x * weights
+    if way != "added to":
+        for place, row in enumerate((0, 0, 5)):
+            expected[:, place] += x[:, place] * weights[row]
+    relevant = found(score)
+    np.testing.assert_allclose(relevant.pixels[:, :, 0, 0], expected, rtol=1e-4, atol=1e-5)
+    kept = 0 if way == "both" else relevant.score - expected.sum(1)
+    np.testing.assert_allclose(relevant.biases, kept, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "score"),
     [

@@ -56,6 +56,8 @@ def test_the_command_line_exports_an_atlas(store, tmp_path, capsys):
     assert (tmp_path / "site" / "a-b" / "4.html").is_file()
     for words, said in [
         (asked, "atlas export takes STORE SITE, as in: featvis atlas export block8.atlas site/"),
+        (["atlas", "stauts", "a"], "no such network: did you mean `featvis atlas status`?"),
+        (["atlas", "Verify", "a"], "no such network: did you mean `featvis atlas verify`?"),
         (["atlas", "status"], "atlas status takes STORE, as in: featvis atlas status"),
         ([*asked, "site", "--out", "x"], "takes --invariances, --json, --quiet; got --out"),
         (["atlas", "status", asked[2], "--units", "3"], "takes --json, --quiet; got --units"),

@@ -65,6 +65,15 @@ SHOWN = (
 TOLD = "return document.getElementById('told').textContent"
 
 
+#: How far things moved by themselves since the page began, once its observer has been told.
+SHIFTS = """
+let sum = 0;
+const seen = new PerformanceObserver(list => list.getEntries().forEach(one => sum += one.value));
+seen.observe({type: "layout-shift", buffered: true});
+requestAnimationFrame(() => setTimeout(() => arguments[0](sum), 50));
+"""
+
+
 def type_in(browser, name, text):
     field = browser.find_element("id", name)
     field.clear()
@@ -89,6 +98,7 @@ def test_every_kind_of_page_loads_and_fits(browser, show, site, size, scheme):
             "i.loading !== 'lazy').map(i => i.src)"
         )
         assert lost == [], name
+        assert browser.execute_async_script(SHIFTS) == 0, name
         loaded = browser.execute_script(
             "return performance.getEntriesByType('resource').map(entry => entry.name)"
         )
@@ -184,14 +194,95 @@ def test_the_keyboard_reaches_everything(browser, page):
 
 def test_only_what_is_in_sight_is_in_the_page_and_nothing_moves_by_itself(browser, page):
     run = page("block1", size="phone")
-    run(
-        "window.shifts = 0; new PerformanceObserver(list => list.getEntries().forEach("
-        "one => window.shifts += one.value)).observe({type: 'layout-shift', buffered: true})"
-    )
     assert 5 < len(run(SHOWN)) < 60
     run("document.getElementById('sheet').scrollTop = 3000")
     assert wait(lambda: 5 < len(run(SHOWN)) < 60 and max(run(SHOWN)) > 60)
-    assert run("return window.shifts") == 0
+    assert browser.execute_async_script(SHIFTS) == 0
+
+
+@pytest.fixture
+def touch(browser):
+    """Puts fingers on the screen, moves them from place to place, and lifts them."""
+
+    def send(kind, points):
+        listed = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        browser.execute_cdp_cmd(
+            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": listed}
+        )
+
+    def moved(*places):
+        for number, points in enumerate(places):
+            send("Move" if number else "Start", points)
+        for _ in range(4):  # a finger that rests gives no momentum
+            time.sleep(0.05)
+            send("Move", places[-1])
+        send("End", [])
+
+    enabled = {"enabled": True, "maxTouchPoints": 2}
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", enabled)
+    yield moved
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_a_finger_moves_the_sheet_and_opens_a_unit(browser, page, touch):
+    run = page("block1", size="phone")
+    touch(*([(180, 700 - 20 * n)] for n in range(25)))
+    top = "return document.getElementById('sheet').scrollTop"
+    # As far as the finger went, but for where a touch becomes a pan.
+    assert wait(lambda: 440 < run(top) <= 480)
+    assert run("return [scrollX, scrollY, visualViewport.scale]") == [0, 0, 1]
+    assert wait(lambda: min(run(SHOWN)[1:]) > 5)
+    touch(*([(180, 300 + 40 * n)] for n in range(12)))
+    assert wait(lambda: run(top) < 100)
+    x, y, unit = run(
+        "const link = document.querySelectorAll('#sheet a')[7], box = link.getBoundingClientRect();"
+        "return [box.x + box.width / 2, box.y + box.height / 2, link.getAttribute('href')]"
+    )
+    assert browser.execute_async_script(SHIFTS) == 0
+    touch([(x, y)])
+    assert wait(lambda: browser.current_url.endswith(f"block1/{unit}"))
+
+
+@pytest.mark.parametrize(("factor", "side"), [(2, "192"), (1 / 2, "32")])
+def test_two_fingers_zoom_about_what_is_between_them(browser, page, touch, factor, side):
+    run = page("block1", "#side=96&at=0,6000", size="phone")
+    under = (
+        "const off = (one) => { const box = one.getBoundingClientRect(); return Math.hypot("
+        "box.x + box.width / 2 - 180, box.y + box.height / 2 - 450); };"
+        "const near = Array.from(document.querySelectorAll('#sheet a'))"
+        ".reduce((a, b) => off(a) < off(b) ? a : b);"
+        "return Number(near.getAttribute('href').replace('.html', ''))"
+    )
+    before = run(under)
+    assert 100 < before < 200
+    apart = 60 if factor > 1 else 180
+    spread = [apart * factor ** (n / 20) / 2 for n in range(21)]
+    touch(*([(180 - one, 450), (180 + one, 450)] for one in spread))
+    assert wait(lambda: f"side={side}" in browser.current_url)
+    # The page itself is as large as it was, and the row between the fingers where it was.
+    assert run("return visualViewport.scale") == 1
+    columns = run("return Math.floor(document.getElementById('sheet').clientWidth / 36)")
+    assert abs(run(under) - before) <= columns
+    # One finger is a pan again.
+    top = run("return document.getElementById('sheet').scrollTop")
+    touch(*([(180, 500 + 20 * n)] for n in range(10)))
+    assert wait(lambda: run("return document.getElementById('sheet').scrollTop") < top - 100)
+
+
+def test_the_keyboard_reaches_all_of_a_units_page(browser, show, site):
+    from selenium.webdriver import ActionChains, Keys
+
+    show(site / "block1" / "9.html", SIZES["desk"])
+    marked = browser.execute_script(
+        "const all = document.querySelectorAll('a[href], button, input, select, summary, "
+        "[tabindex=\"0\"]'); document.querySelectorAll('details').forEach(one => one.open = true); "
+        "all.forEach((one, at) => one.dataset.at = at); return all.length"
+    )
+    reached = set()
+    for _ in range(marked + 2):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.add(browser.execute_script("return document.activeElement.dataset.at"))
+    assert {str(one) for one in range(marked)} <= reached
 
 
 def test_zooming_goes_from_sprites_to_whole_pictures(browser, page, site):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 
 import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import everything_checked
 from flax import nnx
 from jax.experimental import io_callback
 from objective_cases import CASES, Case, images, network
@@ -244,18 +243,6 @@ def test_own_networks_of_any_type(kind: str, dtype: str) -> None:
 
 
 # ---- the checks of JAX ----------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def everything_checked(wide: bool = True) -> Iterator[None]:
-    with (
-        jax.enable_x64(wide),
-        jax.debug_nans(True),
-        jax.debug_infs(True),
-        jax.numpy_rank_promotion("raise"),
-        jax.numpy_dtype_promotion("strict"),
-    ):
-        yield
 
 
 def strict(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:

@@ -113,6 +113,11 @@ def test_a_file_of_weights_of_another_network_names_file_key_and_shape(tmp_path)
     np.savez(path, **{"conv2d_1/kernel": kernel[..., :8], "batch_normalization_1/gamma": kernel[0]})
     with pytest.raises(fv.CheckpointError) as caught:
         fv.load("darknet_tiny", weights=path)
+    for wrong in (3, b"weights.npz", ["weights.npz"]):
+        with pytest.raises(fv.InputError, match=r"name or path, .*; got "):
+            fv.load("darknet_tiny", weights=wrong)
+        with pytest.raises(fv.InputError, match=r"name or path, .*; got "):
+            fv.load("os.path:join", weights=wrong)
     lines = str(caught.value).splitlines()
     assert str(path) in lines[0]
     assert re.search(r"differences from DarknetTiny\(\) in the layout of", lines[0])

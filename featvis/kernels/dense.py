@@ -1,0 +1,242 @@
+"""Dense convolutions, as any program has them, by the way that was measured to be fastest.
+
+The gradient of a convolution by its input is one too, with the kernel turned and, where it was
+strided, zeros between the pixels; so nothing here knows about derivatives. That by the kernel has
+windows as large as the image, and stays XLA's.
+
+Measured with jax 0.10.2 on two cores with AVX2 (no AVX-512), where matrix products reach 160
+GFLOP/s; milliseconds of a convolution with its input gradient in a loop (least of three rounds, on
+a machine that was not quite quiet; PyTorch's are oneDNN's):
+
+    images, side, channels          XLA   F(4,3)  F(2,3)  PyTorch
+    4, 128, 64 and 64               112     47      117     68
+    4, 64, 128 and 128               97     29      114     85
+    4, 32, 64 and 64                8.6     3.3     7.6     4.3
+    4, 16, 128 and 128              5.6     4.0     8.5     4.4
+    4, 16, 96 and 208               6.4     3.3     6.5     4.4
+    4, 8, 256 and 256               5.1     4.1     4.6     4.4
+    4, 8, 512 and 512                24     16       12     33
+    4, 4, 512 and 512               6.2     5.4     4.5     8.4
+    1, 128, 64 and 64                23     12       26     14
+    forward alone, 4, 32, 16        0.3     0.5     0.6
+    4, 16, 16 and 48                0.4     0.3     0.4
+    4, 8, 32 and 128                0.3     0.1     0.3
+
+    of stride 2, forward              XLA   windows          PyTorch
+    4, 32, 64, 128                    2.0     1.5             1.1
+    4, 16, 128, 256                   1.1     1.3             1.1
+    4, 8, 256, 512                    1.3     1.4             1.5
+    and its gradient                  XLA   product, sums    PyTorch
+    4, 32, 64, 128                    1.4     1.4             1.3
+    4, 16, 128, 256                   1.7     1.2             1.3
+    4, 8, 256, 512                    4.0     1.5             1.5
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from featvis.kernels.keeping import kept
+from featvis.kernels.winograd import Pads, winograd
+
+Order = tuple[int, ...]
+"""Where the axes of (n, h, w, c), (h, w, c, d) or (n, h, w, d) stand in an array."""
+
+Pair = tuple[int, int]
+
+#: Channels of either side, and products of both, below which XLA's way was not found slower.
+_LEAST_CHANNELS, _LEAST_PRODUCT = 16, 1024
+
+#: Products of channels from which the transformed kernels of F(4,3) no longer fit the caches, so
+#: that F(2,3), whose are half as large, is faster with few tiles.
+_WIDE, _FEW_TILES = 512 * 512, 32
+
+#: Tiles from which a kernel that is used once is worth its transform, and the bytes of the tiles up
+#: to which: memory that a program takes once, and no loop uses again, is slow at first.
+_TILES_OF_ONE_USE, _BYTES_OF_ONE_USE = 64, 8 * 2**20
+
+#: Channels of a strided convolution up to which a matrix product of copied windows is faster.
+_COPIED_CHANNELS = 64
+
+#: Taps of a kernel up to which the ways of strided convolutions were measured.
+_MOST_TAPS = 9
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of float32 over two axes.
+
+    Attributes:
+        orders: of the axes of the images, of the kernel and of the result.
+        stride: down and right.
+        pads: zeros around; negative ones crop.
+        spread: distances of the image's pixels, down and right, with zeros between them.
+        tile: outputs of a tile of `winograd`, a side, where that is the way.
+    """
+
+    orders: tuple[Order, Order, Order]
+    stride: Pair
+    pads: Pads
+    spread: Pair
+    tile: int
+
+    def __call__(self, x: Array, kernel: Array) -> Array:
+        """The result, from the images and the kernel, each in its order."""
+        images, taps, out = self.orders
+        y = self._in_order(x.transpose(images), kernel.transpose(taps))
+        return y.transpose([out.index(axis) for axis in range(4)])
+
+    def _in_order(self, x: Array, kernel: Array) -> Array:
+        if self.tile:
+            return winograd(x, kernel, self.pads, self.tile)
+        if self.spread != (1, 1):
+            return _spread(x, kernel, self.pads, self.spread)
+        return _of_windows(x, kernel, self.pads, self.stride)
+
+
+def dense(eqn: Any, repeated: bool) -> Convolution | None:
+    """Our kernel for a traced convolution; None where XLA's own is as fast, or it is another.
+
+    Args:
+        eqn: an equation of a traced program.
+        repeated: whether it is run many times with the same kernel.
+    """
+    given, (x, kernel), out = eqn.params, (v.aval for v in eqn.invars), eqn.outvars[0].aval
+    if not (
+        x.ndim == 4
+        and given["rhs_dilation"] == (1, 1)
+        and given["feature_group_count"] == given["batch_group_count"] == 1
+        and {x.dtype, kernel.dtype, out.dtype} == {np.dtype("float32")}
+        and 0 not in (*x.shape, *kernel.shape, *out.shape)
+    ):
+        return None
+    numbers = given["dimension_numbers"]
+    (n, c, *image), (d, i, *sides), (b, f, *result) = numbers
+    orders = (n, *image, c), (*sides, i, d), (b, *result, f)
+    taps = tuple(kernel.shape[axis] for axis in orders[1])
+    sizes = tuple(out.shape[axis] for axis in orders[2])
+    stride, spread = tuple(given["window_strides"]), tuple(given["lhs_dilation"])
+    rows, columns = (tuple(pair) for pair in given["padding"])
+    tile = 0
+    if stride == spread == (1, 1):
+        tile = best_tile(sizes, taps, repeated)
+        if not tile and (taps[:2] != (1, 1) or (rows, columns) != ((0, 0), (0, 0))):
+            return None
+    elif (1, 1) not in (stride, spread) or not _is_faster(taps, spread):
+        return None
+    return Convolution(orders, stride, (rows, columns), spread, tile)
+
+
+def best_tile(result: tuple[int, ...], kernel: tuple[int, ...], repeated: bool) -> int:
+    """The outputs of a tile of `winograd`, a side; 0 where XLA's convolution is as fast.
+
+    Args:
+        result: its shape (n, h, w, d).
+        kernel: its shape (kh, kw, c, d).
+        repeated: whether it is run many times with the same kernel, which is then transformed once.
+    """
+    n, height, width, _ = result
+    rows, columns, inputs, outputs = kernel
+    if (rows, columns) != (3, 3) or min(inputs, outputs) < _LEAST_CHANNELS:
+        return 0
+    if inputs * outputs < _LEAST_PRODUCT:
+        return 0
+    tiles = n * -(-height // 4) * -(-width // 4)
+    size = 36 * tiles * (inputs + outputs) * 4
+    if not repeated and (tiles < _TILES_OF_ONE_USE or size > _BYTES_OF_ONE_USE):
+        return 0
+    return 2 if inputs * outputs >= _WIDE and tiles < _FEW_TILES else 4
+
+
+def _is_faster(kernel: tuple[int, ...], spread: Pair) -> bool:
+    rows, columns, inputs, outputs = kernel
+    if max(rows, columns) > _MOST_TAPS or min(inputs, outputs) < _LEAST_CHANNELS:
+        return False
+    if (rows, columns) == (1, 1):
+        return True
+    if spread == (1, 1):
+        return inputs <= _COPIED_CHANNELS
+    return rows >= spread[0] and columns >= spread[1]
+
+
+def _padded(x: Array, pads: Pads) -> Array:
+    if pads == ((0, 0), (0, 0)):
+        return x
+    return kept(
+        lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
+    )
+
+
+def _of_windows(x: Array, kernel: Array, pads: Pads, stride: Pair) -> Array:
+    """A convolution as a matrix product of copied windows; of the pixels for a kernel of one."""
+    rows, columns, c, d = kernel.shape
+    x = _padded(x, pads)
+    n, h, w, _ = x.shape
+    height, width = (h - rows) // stride[0] + 1, (w - columns) // stride[1] + 1
+    windows = [
+        lax.slice(
+            x,
+            (0, i, j, 0),
+            (n, i + (height - 1) * stride[0] + 1, j + (width - 1) * stride[1] + 1, c),
+            (1, *stride, 1),
+        )
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    whole = windows[0] if len(windows) == 1 else kept(jnp.concatenate(windows, -1))
+    return (whole.reshape(-1, whole.shape[-1]) @ kernel.reshape(-1, d)).reshape(n, height, width, d)
+
+
+def _spread(x: Array, kernel: Array, pads: Pads, spread: Pair) -> Array:
+    """A convolution of pixels with zeros between them, the gradient of a strided one.
+
+    Each pixel times the whole kernel, in one matrix product, and for each result the sum of what
+    it meets. Those of one remainder meet the same taps; so they are made together, and no zero is.
+    """
+    n, *image, _ = x.shape
+    *taps, c, d = kernel.shape
+    products = x.reshape(-1, c) @ kernel.transpose(2, 0, 1, 3).reshape(c, -1)
+    products = kept(products).reshape(n, *image, *taps, d)
+    sizes = [
+        (edge - 1) * s + 2 + sum(pad) - tap
+        for edge, s, pad, tap in zip(image, spread, pads, taps, strict=True)
+    ]
+    counts = [-(-size // s) for size, s in zip(sizes, spread, strict=True)]
+
+    def meetings(axis: int, place: int) -> list[Pair]:
+        # Result s·a + place is of pixel a + (place + tap - before) / s by each tap that meets one.
+        before, s = pads[axis][0], spread[axis]
+        return [
+            (tap, (place + tap - before) // s) for tap in range((before - place) % s, taps[axis], s)
+        ]
+
+    def shifted(tap: Pair, by: Pair) -> Array:
+        margins = [
+            (-first, first + count - edge, 0)
+            for first, count, edge in zip(by, counts, image, strict=True)
+        ]
+        part = products[:, :, :, tap[0], tap[1]]
+        return lax.pad(part, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+
+    def phase(row: int, column: int) -> Array:
+        terms = [
+            shifted((i, j), (down, right))
+            for i, down in meetings(0, row)
+            for j, right in meetings(1, column)
+        ]
+        nothing = jnp.zeros((n, *counts, d), x.dtype)
+        return functools.reduce(lax.add, terms) if terms else nothing
+
+    rows = [
+        jnp.stack([phase(row, column) for column in range(spread[1])], 3)
+        for row in range(spread[0])
+    ]
+    whole = kept(jnp.stack(rows, 2))
+    whole = whole.reshape(n, counts[0] * spread[0], counts[1] * spread[1], d)
+    return whole[:, : sizes[0], : sizes[1]]
