@@ -24,6 +24,8 @@ from featvis.files import open_file, write_file
 #: The lock of a folder, which the system lets go when its process ends, however it ends.
 _LOCK = ".lock"
 _GROUP = "zarr.json"
+#: How hard zstd tries.
+_LEVEL = 1
 #: What zarr raises where a file of an array is not as it was written.
 _DAMAGED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 
@@ -59,6 +61,7 @@ class Place:
         self.what, self.path = what, Path(path)
         self._zarr = zarr(what)
         self._arrays: dict[str, Any] = {}
+        self._chunks: dict[str, tuple[int, ...]] = {}
 
     def __str__(self) -> str:
         return printable(self.path)
@@ -217,7 +220,31 @@ class Place:
             OutputError: they cannot be written.
         """
         with self._written():
-            self.array(name)[start : start + len(values)] = values
+            if not self._write_chunks(name, start, values):
+                self.array(name)[start : start + len(values)] = values
+
+    def _write_chunks(self, name: str, start: int, values: np.ndarray) -> bool:
+        """Writes rows that are one row of whole chunks: zarr takes four times as long for them.
+
+        Returns:
+            Whether they are that, of an array that `grow` has made room in.
+        """
+        chunk = self._chunks.get(name, ())
+        if len(chunk) != 2 or start % chunk[0] or len(values) != chunk[0]:
+            return False
+        from numcodecs import zstd  # zarr's own
+
+        folder = self.path / name / "c" / str(start // chunk[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, first in enumerate(range(0, values.shape[1], chunk[1])):
+            part = values[:, first : first + chunk[1]]
+            # A chunk at the edge is as large as the others.
+            whole = np.zeros(chunk, values.dtype.newbyteorder("<"))
+            whole[:, : part.shape[1]] = part
+            draft = folder / f"{number}.{os.getpid()}.partial"
+            draft.write_bytes(zstd.compress(whole, _LEVEL, True))
+            draft.replace(folder / str(number))
+        return True
 
     def grow(
         self, name: str, rows: int, tail: Sequence[int], kind: str, chunk: Sequence[int]
@@ -236,6 +263,7 @@ class Place:
         Returns:
             Whether it was written.
         """
+        self._chunks[name] = tuple(chunk)
         record: dict[str, Any] = {
             "zarr_format": 3,
             "node_type": "array",
@@ -248,7 +276,7 @@ class Place:
                 {"name": "bytes", "configuration": {"endian": "little"}}
                 if np.dtype(kind).itemsize > 1
                 else {"name": "bytes"},
-                {"name": "zstd", "configuration": {"level": 1, "checksum": True}},
+                {"name": "zstd", "configuration": {"level": _LEVEL, "checksum": True}},
             ],
             "attributes": {},
         }
@@ -353,6 +381,10 @@ class RemotePlace(Place):
     def locked(self) -> Iterator[None]:
         """Nothing: an object store has no locks."""
         yield
+
+    def _write_chunks(self, name: str, start: int, values: np.ndarray) -> bool:
+        """Nothing: zarr writes what is not in a folder."""
+        return False
 
     def _storage(self) -> Any:
         return self._zarr.storage.FsspecStore.from_url(self._address)

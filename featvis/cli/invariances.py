@@ -59,7 +59,7 @@ def diverse(given: Namespace) -> None:
     examples=(
         "efficientnet_lite0 block4:3",
         "efficientnet_lite0 block4:3 --size 96 --natural photographs/ -o report/",
-        "efficientnet_lite0 block4:0-31 --size 64 -o table/",
+        "efficientnet_lite0 block4:0-31 --size 64 --natural photographs.index -o table/",
     ),
 )
 def invariance(given: Namespace) -> None:

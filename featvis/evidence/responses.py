@@ -1,9 +1,9 @@
-"""What a unit gives for images, and where in them it looks: its receptive field."""
+"""What one unit at one place gives for images, and its gradients there."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +16,6 @@ from objectives import Activations, Channel, Neuron, Objective, units_of
 
 #: Images that go through the network together: one program for any number of them.
 _BATCH = 16
-#: Noise images on which a receptive field is looked for.
-_PROBES = 4
-#: Of the largest gradient, below which one is rounding.
-_NEGLIGIBLE = 1e-6
-
-
-class Field(NamedTuple):
-    """Where in an image a unit looks.
-
-    Attributes:
-        window: (top, left, height, width) in pixels.
-        cut: whether it reaches the image's border, so that the unit may look further than there is.
-    """
-
-    window: tuple[int, int, int, int]
-    cut: bool
 
 
 def central_unit(model: Model, unit: Objective, size: tuple[int, int]) -> Objective:
@@ -82,31 +66,6 @@ def gradients(model: Model, unit: Objective, images: np.ndarray) -> np.ndarray:
     """A unit's gradients at images (n, h, w, c), of the same shape; n is part of the program."""
     given = jnp.asarray(images, jnp.float32)
     return np.asarray(_gradients(model.apply, model.params, _arrays(unit), given))
-
-
-def receptive_field(model: Model, unit: Objective, size: tuple[int, int]) -> Field:
-    """The rectangle of pixels that a unit depends on: where its gradient is not 0 on noise.
-
-    Args:
-        model: the network; one whose rectifiers are closed for the unit needs `unrectified`.
-        unit: one unit at one place.
-        size: (height, width) of the images in which it is looked for.
-
-    Raises:
-        InputError: a unit that depends on no pixel.
-    """
-    rng = np.random.default_rng(0)
-    noise = rng.uniform(0, 1, (_PROBES, *size, model.input.channels)).astype(np.float32)
-    sizes = np.abs(gradients(model, unit, noise)).max(axis=(0, 3))
-    reached = np.argwhere(sizes > _NEGLIGIBLE * sizes.max())
-    if not sizes.max() > 0:
-        raise InputError(
-            f"{unit} gives no gradient on noise: it is dead, or reads nothing of the image"
-        )
-    low, high = reached.min(axis=0), reached.max(axis=0) + 1
-    cut = bool(np.any(low == 0) or np.any(high == np.array(size)))
-    height, width = (high - low).tolist()
-    return Field((int(low[0]), int(low[1]), height, width), cut)
 
 
 def _arrays(objective: Objective) -> Objective:

@@ -30,7 +30,7 @@ from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameteriza
 from featvis.results import Result
 from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop
 from featvis.transforms.presets import small_views
-from objectives import L2, Logit, LogProbability, Objective, Probability
+from objectives import L2, Channel, Logit, LogProbability, Objective, Probability
 
 #: What a class model can maximise, by name.
 CLASS_OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
@@ -201,7 +201,7 @@ def simonyan2013(at: Setting) -> Recipe:
     return Recipe((stage,), prior=1000.0 * L2())
 
 
-@preset("exp_maximization", "class model")
+@preset("exp_maximization", "class model", "visualization")
 def exp_maximization(at: Setting, *, natural: Index | str | Path | None = None) -> Recipe:
     """Mahendran & Vedaldi, IJCV 2016, section 6: how much is wanted is told by natural images.
 
@@ -213,18 +213,21 @@ def exp_maximization(at: Setting, *, natural: Index | str | Path | None = None) 
     0.05, here that of `leaky`.
 
     Args:
-        at: the setting.
-        natural: an index of natural images with the layer `logits`, or its folder (required).
+        at: the setting, with the layer and its units.
+        natural: an index of natural images with the unit's layer, or its folder (required).
 
     Raises:
-        InputError: no index, one of another network, or a class that no image excites.
+        InputError: no index, one of another network, or a unit that no image excites.
+        UnknownLayer: a layer that the index does not have.
     """
     if natural is None:
         raise InputError("exp_maximization takes natural=, an index of images: see featvis.index")
+    if not at.units:
+        raise InputError("exp_maximization is of channels, neurons and classes, as block8:3")
     index = as_index(natural)
     index.check_digest(at.digest)
     largest = np.array(
-        [index.responses(Logit(unit, at.layer)).maximum.max() for unit in at.units], np.float32
+        [index.responses(Channel(at.layer, unit)).maximum.max() for unit in at.units], np.float32
     )
     if not np.all(largest > 0):
         dead = at.units[int(np.argmax(largest <= 0))]

@@ -20,7 +20,7 @@ import numpy as np
 
 from featvis import loading
 from featvis.errors import InputError
-from featvis.evidence.responses import Field, central_unit, receptive_field, responses
+from featvis.evidence.responses import central_unit, responses
 from featvis.gradients.silence import SilenceWarning
 from featvis.methods.recipe import (
     OF_STAGES,
@@ -36,6 +36,7 @@ from featvis.methods.recipe import (
     with_measures,
 )
 from featvis.models import Model, unrectified
+from featvis.natural.receptive import Field, receptive_field
 from featvis.parameterizations import FixedNorm, Fourier
 from featvis.results import Result
 from featvis.results.run import as_objective

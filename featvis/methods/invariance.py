@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featvis import loading
+from featvis import checks, loading
 from featvis.errors import InputError, printable
 from featvis.evidence.curvature import LINEAR_ANGLE, Walk, flattest
-from featvis.evidence.responses import receptive_field, responses
+from featvis.evidence.responses import responses
 from featvis.evidence.textures import Texture, shift_texture
 from featvis.evidence.variations import Tuning, tuning_curves
 from featvis.images import Images
@@ -34,17 +34,21 @@ from featvis.methods.diversity import (
 )
 from featvis.methods.recipe import run_recipe, setting_of, with_measures
 from featvis.models import Model, unrectified
+from featvis.natural import Index
+from featvis.natural.receptive import Field, receptive_field
 from featvis.results import Result
 from featvis.told import Told
-from objectives import Objective, check_number
+from objectives import Channel, Logit, Neuron, Objective, check_number
 
 #: Sides of a receptive field in pixels, below which nothing can be turned or moved in it.
 _LEAST_SIDE = 3
+#: Images of an index that are looked at for each crop that is taken.
+_CANDIDATES = 4
 #: Deviations over seeds, above which an index is more than chance.
 _CLEAR = 2.0
 
 
-class Index(NamedTuple):
+class Ignored(NamedTuple):
     """How much a unit ignores a transformation, over its best images from several starts.
 
     Attributes:
@@ -98,7 +102,7 @@ class Invariance(NamedTuple):
     keep: float
     curves: tuple[tuple[Tuning, ...], ...]
     natural: tuple[tuple[Tuning, ...], ...]
-    indices: tuple[Index, ...]
+    indices: tuple[Ignored, ...]
     texture: Texture
     walks: tuple[Walk, ...]
     dimension: float
@@ -133,7 +137,7 @@ def invariance(
     keep: float = 0.85,
     contrast: float = 0.125,
     steps: int = 250,
-    natural: Images | None = None,
+    natural: Images | Index | None = None,
     crops: int = 4,
     seed: int = 0,
     size: tuple[int, int] | None = None,
@@ -148,25 +152,29 @@ def invariance(
         keep: the share of the best activation that the images keep.
         contrast: root mean square of the images' offsets from grey in the receptive field.
         steps: of each of the two runs; the texture has half as many.
-        natural: images of the size, whose best crops are transformed too: arrays (k, h, w, c), or
-            files; None: none.
+        natural: whose best crops are transformed too: an index with the unit's layer, of which they
+            are cut where they excite the unit; or images of the size, arrays (k, h, w, c) or files,
+            of which they are cut where the unit looks; None: none.
         crops: how many of them.
         seed: of everything random.
         size: (height, width); by default 96 pixels a side where the network takes that.
         progress: show a progress bar.
 
     Raises:
-        InputError: no unit, one that is dead or whose receptive field has no extent, n below 2.
+        InputError: no unit, one that is dead or whose receptive field has no extent, n below 2, or
+            an index of another network or of smaller images than the unit's receptive field.
         ObjectiveError: a share that is not above 0 and at most 1.
         KeyboardInterrupt: Ctrl-C.
     """
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
+    crops = checks.integer("invariance", "crops", crops, 1)
     model = loading.as_model(model)
     found, size, own = located(model, unit, size)
     seeing = unrectified(model, own)
     field = receptive_field(seeing, found, size)
     check_extent(found, field.window)
+    windows = None if natural is None else windows_of(natural, model, found, size, field, crops)
     at = replace(setting_of(model, own, size, steps), window=field.window)
     recipe = constrained(at, keep=keep, contrast=contrast)
     aim = best_of(seeing, found, own, field, recipe, n, seed, progress=progress)
@@ -183,10 +191,7 @@ def invariance(
     diverse = with_measures(diverse, lambda: measures(aim, diverse.images))
 
     curves = tuple(tuple(one) for one in curves_of(aim, aim.best, aim.activations))
-    crops_found = best_crops(aim, natural, size, contrast, crops) if natural is not None else None
-    of_crops: tuple[tuple[Tuning, ...], ...] = ()
-    if crops_found is not None:
-        of_crops = tuple(tuple(one) for one in curves_of(aim, *crops_found, least=0.0))
+    of_crops = tuple(tuple(one) for one in curves_of_crops(aim, windows, contrast, crops))
     norm = float(np.linalg.norm(aim.best[0] - 0.5))
     texture = shift_texture(
         seeing, found, (*size, model.input.channels), field.window, norm=norm, blank=aim.blank,
@@ -233,7 +238,7 @@ def curves_of(
 
 def index_over(
     curves: Sequence[Sequence[Tuning]], natural: Sequence[Sequence[Tuning]] = ()
-) -> list[Index]:
+) -> list[Ignored]:
     """The indices of each transformation over several stimuli."""
     found = []
     for place, first in enumerate(curves[0]):
@@ -241,7 +246,7 @@ def index_over(
         values = [one.value for one in own]
         other = [one[place].value for one in natural]
         found.append(
-            Index(
+            Ignored(
                 first.name,
                 first.unit,
                 float(np.mean(values)),
@@ -286,17 +291,72 @@ def check_extent(unit: Objective, window: Sequence[int]) -> None:
         )
 
 
-def best_crops(
-    aim: Aim, natural: Images, size: tuple[int, int], contrast: float, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The natural images that drive a unit most at its images' norm, and their activations."""
-    images = aim.model.as_images(natural, size)
-    if images.shape[1:3] != size:
-        raise InputError(f"the natural images are {images.shape[1:3]}; the report is of {size}")
+def windows_of(
+    natural: Images | Index,
+    model: Model,
+    unit: Objective,
+    size: tuple[int, int],
+    field: Field,
+    count: int,
+) -> np.ndarray:
+    """Natural images (k, h, w, c) as large as a unit's receptive field.
+
+    Args:
+        natural: an index, or images.
+        model: the network.
+        unit: one unit at one place.
+        size: (height, width) of images of which the unit's own place is taken.
+        field: where the unit looks.
+        count: of crops that will be taken of them; of an index four times as many are looked at,
+            as the response to a crop is not that to the image around it.
+
+    Raises:
+        InputError: images of another size, or an index of another network, of smaller images, or
+            that has nothing of the unit.
+        UnknownLayer: a layer that the index does not have.
+    """
+    top, left, height, width = field.window
+    if not isinstance(natural, Index):
+        images = model.as_images(natural, size)
+        if images.shape[1:3] != size:
+            raise InputError(f"the natural images are {images.shape[1:3]}; the report is of {size}")
+        return images[:, top : top + height, left : left + width]
+    natural.check_model(model)
+    if not isinstance(unit, (Channel, Logit, Neuron)) or np.ndim(unit.index):
+        raise InputError(f"an index has channels and classes, and nothing of {unit}")
+    if natural.size[0] < height or natural.size[1] < width:
+        raise InputError(
+            f"{unit} sees {height} x {width} pixels, and the images of the index were seen at "
+            f"{natural.size[0]} x {natural.size[1]}: index them larger"
+        )
+    found = natural.responses(Channel(unit.layer, int(np.asarray(unit.index))))
+    boxes = natural.field(unit.layer)
+    cut = []
+    for place in found.highest(_CANDIDATES * count):
+        up, to_left, bottom, right = boxes.box(int(found.position[place]))
+        y, x = (
+            int(np.clip((first + last - length) // 2, 0, side - length))
+            for first, last, length, side in (
+                (up, bottom, height, natural.size[0]),
+                (to_left, right, width, natural.size[1]),
+            )
+        )
+        cut.append(natural.image(int(place))[y : y + height, x : x + width])
+    return np.stack(cut)
+
+
+def curves_of_crops(
+    aim: Aim, windows: np.ndarray | None, contrast: float, count: int
+) -> list[list[Tuning]]:
+    """Tuning curves of the crops that drive a unit most at the norm of its images; none of none.
+
+    Crops that drive it no more than plain grey are left out.
+    """
+    if windows is None:
+        return []
     top, left, height, width = aim.field.window
-    shown = np.full(images.shape, 0.5, np.float32)
-    inside = images[:, top : top + height, left : left + width]
-    inside = inside - inside.mean(axis=(1, 2), keepdims=True)
+    shown = np.full((len(windows), *aim.best.shape[1:]), 0.5, np.float32)
+    inside = windows - windows.mean(axis=(1, 2), keepdims=True)
     spread = np.sqrt(np.mean(inside**2, axis=(1, 2, 3), keepdims=True))
     shown[:, top : top + height, left : left + width] += (
         contrast * inside / np.maximum(spread, 1e-6)
@@ -304,7 +364,7 @@ def best_crops(
     shown = np.clip(shown, 0, 1)
     found = responses(aim.model, aim.unit, shown)
     order = np.argsort(-found, kind="stable")[:count]
-    return shown[order], found[order]
+    return curves_of(aim, shown[order], found[order], least=0.0)
 
 
 def _notes(made: Invariance) -> list[str]:

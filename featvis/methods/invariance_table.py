@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from featvis import loading
+from featvis import checks, loading
 from featvis.errors import InputError, OutputError, printable
-from featvis.evidence.responses import Field, receptive_field
-from featvis.evidence.variations import FAMILIES
+from featvis.evidence.variations import FAMILIES, Tuning
 from featvis.files import write_file
 from featvis.gradients.silence import SilenceWarning
 from featvis.methods.diversity import (
@@ -31,9 +30,17 @@ from featvis.methods.diversity import (
     hold_for,
     is_alive,
 )
-from featvis.methods.invariance import check_extent, curves_of, index_over
+from featvis.methods.invariance import (
+    check_extent,
+    curves_of,
+    curves_of_crops,
+    index_over,
+    windows_of,
+)
 from featvis.methods.recipe import Recipe, run_recipe, setting_of
 from featvis.models import Model, unrectified
+from featvis.natural import Index, as_index
+from featvis.natural.receptive import Field, receptive_field
 from featvis.results import Result
 from objectives import (
     Activations,
@@ -50,6 +57,8 @@ from objectives import (
 
 #: The table's file in a folder, and what it was made with.
 TABLE, SETTINGS = "units.csv", "settings.json"
+#: Of the settings, what was found and not asked for: the receptive field.
+FOUND = ("window", "cut")
 
 Row = dict[str, Any]
 """Figures of a unit by column; None where there are none."""
@@ -68,6 +77,8 @@ def invariance_table(
     seed: int = 0,
     size: tuple[int, int] | None = None,
     at_a_time: int = 8,
+    natural: Index | str | Path | None = None,
+    crops: int = 4,
     tell: Callable[[int, int], object] | None = None,
 ) -> list[Row]:
     """Tabulate what all units of a layer ignore, a row each.
@@ -90,35 +101,47 @@ def invariance_table(
         seed: of all that is random; a unit's row does not depend on which others there are.
         size: (height, width); by default 96 pixels a side where the network takes that.
         at_a_time: units.
+        natural: an index of natural images with the layer, or its folder, whose best crops are
+            transformed too; None: none.
+        crops: of each unit.
         tell: called with how many units are done, and of how many.
 
     Returns:
         A row a unit, in their order: `unit`, `alive`, `best`, `blank`, `activation` and `nearest`
         of the set as `diverse` has them; and for each transformation `x` of
         `featvis.evidence.variations.FAMILIES`, with underscores, its index as `x`, `x_chance`,
-        `x_spread` over the starts and `x_width`. Of a dead unit nothing beyond `blank`.
+        `x_spread` over the starts and `x_width`; with an index `x_natural`, of its crops, and
+        `x_natural_spread` over them. Of a dead unit nothing beyond `blank`.
 
     Raises:
-        InputError: units that there are not, a receptive field without extent, or a folder with a
-            table that was made otherwise.
+        InputError: units that there are not, a receptive field without extent, a folder with a
+            table that was made otherwise, or an index of another network or of smaller images than
+            the receptive field.
         UnknownLayer: no such layer.
         KeyboardInterrupt: Ctrl-C; the folder has what was done.
     """
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
+    at_a_time = checks.integer("invariance_table", "at_a_time", at_a_time, 1)
     model = loading.as_model(model)
     size = size or default_size(model)
     shape = Activations(model.layers(size))[layer]
     wanted = _checked(layer, shape, units)
     field = _field_of(unrectified(model, layer), layer, shape, size)
     check_extent(Channel(layer, wanted[0]), field.window)
-    settings = {
+    settings: dict[str, Any] = {
         "model": model.name, "digest": model.digest, "layer": layer, "size": list(size), "n": n,
         "keep": keep, "contrast": contrast, "steps": steps, "seed": seed,
     }  # fmt: skip
-    columns = _columns(model.input.channels)
+    photographs = None if natural is None else as_index(natural)
+    if photographs is not None:
+        crops = checks.integer("invariance_table", "crops", crops, 1)
+        photographs.check_model(model)
+        settings["natural"] = {"images": len(photographs), "crops": crops}
+    columns = _columns(model.input.channels, natural=photographs is not None)
     place = None if folder is None else Path(folder)
     rows = {} if place is None else _read(place, settings, columns)
+    settings |= {"window": list(field.window), "cut": field.cut}
     left = [unit for unit in wanted if unit not in rows]
     done = len(wanted) - len(left)
     if tell is not None:
@@ -132,14 +155,18 @@ def invariance_table(
         some = left[start : start + at_a_time]
         # The last part is filled up: another number of images is another program.
         filled = [*some, *[some[-1]] * (min(at_a_time, len(wanted)) - len(some))]
+        aims = _of_units(model, layer, filled, field, recipe, n, keep, seed, size)
         try:
-            found = list(_of_units(model, layer, filled, field, recipe, n, keep, seed, size))
+            for unit, (aim, alive, images) in zip(some, aims, strict=False):
+                rows[unit] = row = _row(aim, unit, alive, images)
+                if alive and photographs is not None:
+                    windows = windows_of(photographs, model, aim.unit, size, field, crops)
+                    row |= _of_crops(aim, curves_of_crops(aim, windows, contrast, crops))
         except KeyboardInterrupt:
             if place is None or not done + start:
                 raise
             said = f"{done + start} of {len(wanted)} units are in {printable(place / TABLE)}"
             raise KeyboardInterrupt(f"{said}; the same command goes on") from None
-        rows |= dict(zip(some, found, strict=False))
         if place is not None:
             _write(place, settings, columns, rows)
         if tell is not None:
@@ -157,8 +184,8 @@ def _of_units(
     keep: float,
     seed: int,
     size: tuple[int, int],
-) -> Iterator[Row]:
-    """The rows of some units, whose images are one batch."""
+) -> Iterator[tuple[Aim, bool, np.ndarray]]:
+    """Some units in one batch: each, whether it is alive, and its different images."""
     seeing = unrectified(model, layer)
     count = len(units)
     joint = _Joint(seeing, layer, units, recipe, n, keep, seed)
@@ -181,7 +208,7 @@ def _of_units(
     starts = np.concatenate([beside(aim, n, recipe.noise or 0.0, seed) for aim in aims])
     sets = joint.run(blanks, gains, explore=False, init=starts)
     for place, (aim, lives) in enumerate(zip(aims, alive, strict=True)):
-        yield _row(aim, units[place], lives, sets.images[place * n : (place + 1) * n])
+        yield aim, lives, sets.images[place * n : (place + 1) * n]
 
 
 class _Joint:
@@ -247,9 +274,23 @@ def _row(aim: Aim, unit: int, alive: bool, images: np.ndarray) -> Row:
     return row
 
 
-def _columns(channels: int) -> list[str]:
-    named = [name.replace(" ", "_") for name in FAMILIES if name != "hue" or channels == 3]
-    of_families = [f"{name}{end}" for name in named for end in ("", "_chance", "_spread", "_width")]
+def _of_crops(aim: Aim, curves: list[list[Tuning]]) -> Row:
+    """What a row has of natural crops: None where none of them drives the unit."""
+    row: Row = {}
+    for place, name in enumerate(_named(aim.model.input.channels)):
+        values = np.array([one[place].value for one in curves])
+        row[f"{name}_natural"] = float(values.mean()) if len(values) else None
+        row[f"{name}_natural_spread"] = float(values.std(ddof=1)) if len(values) > 1 else None
+    return row
+
+
+def _named(channels: int) -> list[str]:
+    return [name.replace(" ", "_") for name in FAMILIES if name != "hue" or channels == 3]
+
+
+def _columns(channels: int, *, natural: bool) -> list[str]:
+    ends = ("", "_chance", "_spread", "_width", *(("_natural", "_natural_spread") * natural))
+    of_families = [f"{name}{end}" for name in _named(channels) for end in ends]
     return ["unit", "alive", "best", "blank", "activation", "nearest", *of_families]
 
 
@@ -261,13 +302,15 @@ def _checked(layer: str, shape: Sequence[int], units: Sequence[int] | None) -> l
         )
     if units is None:
         return list(range(shape[-1]))
-    wanted = [int(unit) for unit in units]
-    wrong = [unit for unit in wanted if not 0 <= unit < shape[-1]]
-    if wrong or not wanted:
+    wanted = np.asarray(units)
+    if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise InputError(f"units of {layer} are a list of their numbers; got {units!r}")
+    wrong = [unit for unit in wanted.tolist() if not 0 <= unit < shape[-1]]
+    if wrong or not len(wanted):
         raise InputError(
             f"{layer} has units 0 to {shape[-1] - 1}; got {wrong[0] if wrong else 'none'}"
         )
-    return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(wanted.tolist()))
 
 
 def _field_of(model: Model, layer: str, shape: Sequence[int], size: tuple[int, int]) -> Field:
@@ -290,7 +333,8 @@ def _read(folder: Path, settings: dict[str, Any], columns: Sequence[str]) -> dic
         return {}
     before, rows = read_table(folder)
     missing = [name for name in columns for row in rows.values() if name not in row]
-    other = [name for name, value in settings.items() if before.get(name) != value]
+    asked = [name for name in {**before, **settings} if name not in FOUND]
+    other = [name for name in asked if before.get(name) != settings.get(name)]
     if other or missing:
         name = other[0] if other else missing[0]
         raise InputError(

@@ -329,10 +329,7 @@ def run_recipe(
         shape = (*np.shape(init)[:-3], *first.shape)
         init = np.clip(jax.image.resize(jnp.asarray(init), shape, "cubic"), 0, 1)
     stages = altered(recipe, parameterization=parameterization, **options).stages
-    if recipe.prior is not None:
-        objective = objective - recipe.prior
-    network = leaky(model, layer) if recipe.leaky else model
-    network = unrectified(model, layer) if recipe.unrectified else network
+    network, objective = asked(model, objective, recipe, layer)
     total = sum(stage.steps for stage in stages)
     marks, begun = snapshot_steps(snapshots, total), 0
     result = None
@@ -353,6 +350,15 @@ def run_recipe(
             break
     assert result is not None
     return result.or_warn()
+
+
+def asked(
+    model: Model, objective: Objective, recipe: Recipe, layer: str
+) -> tuple[Model, Objective]:
+    """The network, with rectifiers as a recipe has them, and the objective less its prior."""
+    network = leaky(model, layer) if recipe.leaky else model
+    network = unrectified(model, layer) if recipe.unrectified else network
+    return network, objective if recipe.prior is None else objective - recipe.prior
 
 
 def given_images(

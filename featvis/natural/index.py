@@ -352,14 +352,31 @@ def _measured(
     acts = Activations(apply(params, images))
     parts: dict[str, list[jax.Array]] = {}
     for number, layer in enumerate(layers):
-        a = acts[layer]
-        a = a.reshape(a.shape[0], -1, a.shape[-1])
-        highest = a.max(axis=1)
-        order = jax.lax.broadcasted_iota(jnp.int32, (1, a.shape[1], 1), 1)
-        # As `argmax`, which XLA does one number at a time on a CPU.
-        first = jnp.min(jnp.where(a == highest[:, None], order, a.shape[1] - 1), axis=1)
+        highest, first = _first_of_highest(acts[layer])
+        a = acts[layer].reshape(acts[layer].shape[0], -1, acts[layer].shape[-1])
         drawn = jnp.take_along_axis(a, places[:, number, None, None], axis=1)[:, 0]
         of_layer = {"maximum": highest, "mean": a.mean(axis=1), "position": first, "vector": drawn}
         for name, values in of_layer.items():
             parts.setdefault(name, []).append(values)
     return {name: jnp.concatenate(values, axis=1) for name, values in parts.items()}
+
+
+def _first_of_highest(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest activation of each unit, and where it is first, counted row by row; (n, c) each.
+
+    As `argmax`, which XLA does one number at a time on a CPU: of a map row by row first, so that
+    whatever is more than a plain maximum sees one row alone.
+    """
+    n, c = a.shape[0], a.shape[-1]
+    rows = a if a.ndim == 4 else a.reshape(n, 1, -1, c)
+    of_rows = rows.max(axis=2)
+    highest = of_rows.max(axis=1)
+    row = _first(of_rows == highest[:, None])
+    there = jnp.take_along_axis(rows, row[:, None, None], axis=1)[:, 0]
+    return highest, row * rows.shape[2] + _first(there == highest[:, None])
+
+
+def _first(found: jax.Array) -> jax.Array:
+    """The first place along the second axis of (n, k, c) that is true; the last where none is."""
+    order = jax.lax.broadcasted_iota(jnp.int32, (1, found.shape[1], 1), 1)
+    return jnp.min(jnp.where(found, order, jnp.int32(found.shape[1] - 1)), axis=1)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from featvis import kernels
+from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.leaky import with_leak
-from objectives import Activations
+from objectives import Activations, Objective
 
 Span = tuple[int, int]
 """The first pixel along an axis, and the one after the last."""
@@ -58,6 +59,40 @@ class Fields:
         return max(heights), max(widths)
 
 
+class Field(NamedTuple):
+    """Where in an image one unit looks.
+
+    Attributes:
+        window: (top, left, height, width) in pixels.
+        cut: whether it reaches the image's border, so that the unit may look further than there is.
+    """
+
+    window: tuple[int, int, int, int]
+    cut: bool
+
+
+def receptive_field(model: Model, unit: Objective, size: tuple[int, int]) -> Field:
+    """The rectangle of pixels that one unit depends on, as `receptive_fields` finds a layer's.
+
+    Args:
+        model: the network.
+        unit: one unit at one place.
+        size: (height, width) of the images in which it is looked for.
+
+    Raises:
+        InputError: a unit that depends on no pixel.
+    """
+    # Arrays for its numbers: another unit of the layer is the same program.
+    pixels = _probe(model, size)(_SCALE * jax.tree.map(jnp.asarray, unit))
+    if not pixels.any():
+        raise InputError(
+            f"{unit} gives no gradient on noise: it is dead, or reads nothing of the image"
+        )
+    (top, bottom), (left, right) = (_span(pixels, axis) for axis in (0, 1))
+    cut = top == 0 or left == 0 or bottom == size[0] or right == size[1]
+    return Field((top, left, bottom - top, right - left), cut)
+
+
 def receptive_fields(model: Model, layers: Sequence[str], size: tuple[int, int]) -> list[Fields]:
     """The receptive fields of layers.
 
@@ -77,9 +112,7 @@ def receptive_fields(model: Model, layers: Sequence[str], size: tuple[int, int])
     """
     every = Activations(model.layers(size))
     shapes = {layer: every[layer] for layer in layers}
-    network = with_leak(model, 1.0)
-    rng = np.random.default_rng(0)
-    noise = rng.uniform(size=(_MOST, _IMAGES, *size, model.input.channels)).astype(np.float32)
+    probe, rng = _probe(model, size), np.random.default_rng(1)
     signs = {
         layer: rng.uniform(0.5, 1, shape) * rng.choice([-1, 1], shape)
         for layer, shape in shapes.items()
@@ -89,13 +122,7 @@ def receptive_fields(model: Model, layers: Sequence[str], size: tuple[int, int])
         """Pixels (h, w) that the chosen positions of a layer depend on."""
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         weights[layer][chosen] = _SCALE * signs[layer][chosen]
-        found = np.zeros(size, bool)
-        for images in noise:
-            more = found | np.asarray(_support(network.apply, network.params, images, weights))
-            if more.all() or np.array_equal(more, found):
-                return more
-            found = more
-        return found
+        return probe(jax.tree_util.Partial(_weighted, weights))
 
     found = []
     for layer, shape in shapes.items():
@@ -159,16 +186,38 @@ def _span(pixels: np.ndarray, axis: int) -> Span:
     return (int(places.min()), int(places.max()) + 1) if len(places) else (0, 0)
 
 
-@functools.partial(kernels.compiled, static=("apply",))
-def _support(apply: Any, params: Any, images: jax.Array, weights: Any) -> jax.Array:
-    """Pixels (h, w) by which a weighted sum of layers has a gradient in any of the images.
+def _probe(model: Model, size: tuple[int, int]) -> Callable[[Any], np.ndarray]:
+    """What finds the pixels (h, w) by which a score, a pytree as objectives are, has a gradient."""
+    network = with_leak(model, 1.0)
+    shape = (_MOST, _IMAGES, *size, model.input.channels)
+    noise = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
 
-    All layers are in one program: compiling one for each takes far longer than running it.
+    def pixels(score: Any) -> np.ndarray:
+        found = np.zeros(size, bool)
+        for images in noise:
+            more = found | np.asarray(_support(network.apply, network.params, images, score))
+            if more.all() or np.array_equal(more, found):
+                return more
+            found = more
+        return found
+
+    return pixels
+
+
+def _weighted(weights: Any, acts: Activations, images: jax.Array) -> jax.Array:
+    """A weighted sum of layers.
+
+    All are in one program: compiling one for each takes far longer than running it.
     """
+    given = {layer: jnp.broadcast_to(w, acts[layer].shape) for layer, w in weights.items()}
+    return sum((jnp.sum(acts[layer] * w) for layer, w in given.items()), jnp.float32(0))
 
-    def score(images: jax.Array) -> jax.Array:
-        acts = Activations(apply(params, images))
-        given = {layer: jnp.broadcast_to(w, acts[layer].shape) for layer, w in weights.items()}
-        return sum((jnp.sum(acts[layer] * w) for layer, w in given.items()), jnp.float32(0))
 
-    return jnp.any(jax.grad(score)(images) != 0, axis=(0, 3))
+@functools.partial(kernels.compiled, static=("apply",))
+def _support(apply: Any, params: Any, images: jax.Array, score: Any) -> jax.Array:
+    """Pixels (h, w) by which a score has a gradient in any of the images."""
+
+    def total(images: jax.Array) -> jax.Array:
+        return jnp.sum(score(Activations(apply(params, images)), images))
+
+    return jnp.any(jax.grad(total)(images) != 0, axis=(0, 3))

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featvis.errors import InputError, printable
+from featvis.errors import printable
 from featvis.evidence.curvature import LINEAR_ANGLE
 from featvis.evidence.variations import FAMILIES
 from featvis.methods.invariance import Invariance, invariance
-from featvis.methods.invariance_table import Row, invariance_table
+from featvis.methods.invariance_table import TABLE, Row, invariance_table, read_table
 from featvis.models import Model
+from featvis.natural import Index
+from featvis.natural.store import is_index
 from featvis.own_pictures import natural_files
 from featvis.pages.report import Report
 from featvis.told import Told
@@ -79,11 +81,12 @@ def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Pa
     natural = any(not math.isnan(one.natural) for one in made.indices)
     rows = [
         [one.name, one.value, one.spread, one.chance, "more" if one.beyond_chance else "no more",
-         f"{one.width:.3g} {one.unit}".strip(), *([one.natural] if natural else [])]
+         f"{one.width:.3g} {one.unit}".strip(),
+         *([one.natural, one.natural_spread] if natural else [])]
         for one in made.indices
     ]  # fmt: skip
     header = ["transformation", "index", "± over starts", "chance", "than chance", "width"]
-    report.table(header + (["natural crops"] if natural else []), rows, _INDICES)
+    report.table(header + (["natural crops", "± over crops"] if natural else []), rows, _INDICES)
     if plots():
         report.figure(
             "curves",
@@ -148,24 +151,27 @@ def table_page(
     alive = [row for row in rows if row["alive"]]
     dead = len(rows) - len(alive)
     said = f"{len(rows)} units, of which {dead} are dead." if dead else f"{len(rows)} units."
-    report = Report(folder, f"What the units of {layer} of {model} ignore", said)
+    report = Report(
+        folder, f"What the units of {layer} of {model} ignore", said + _of_field(folder)
+    )
     summary = []
+    with_crops = any(name.endswith("_natural") for row in alive for name in row)
     for name in FAMILIES:
         key = name.replace(" ", "_")
-        values = np.array([row[key] for row in alive if row.get(key) is not None], float)
-        chance = np.array(
-            [row[f"{key}_chance"] for row in alive if row.get(key) is not None], float
-        )
-        if len(values):
-            mean, half = float(values.mean()), 1.96 * float(values.std() / math.sqrt(len(values)))
-            summary.append(
-                [name, mean, half, float(chance.mean()), float((values - chance).mean())]
-            )
+        ends = ("", "_chance", *(["_natural"] * with_crops))
+        own, chance, *crops = (_values(alive, key + end) for end in ends)
+        if len(own):
+            mean, half = float(own.mean()), 1.96 * float(own.std() / math.sqrt(len(own)))
+            beyond = float((own - chance).mean())
+            more = [float(values.mean()) if len(values) else "none" for values in crops]
+            summary.append([name, mean, half, float(chance.mean()), beyond, *more])
     header = ["transformation", "index", "± 1.96 standard errors", "chance", "beyond chance"]
+    header += ["natural crops"] * with_crops
     report.table(header, summary, _INDICES)
     if plots() and alive:
         report.figure("indices", _histograms(alive), "The units' indices, and chance, dotted.")
-    shown = ["unit", "best", "nearest", *(n for n in FAMILIES if n.replace(" ", "_") in rows[0])]
+    known = alive[0] if alive else {}
+    shown = ["unit", "best", "nearest", *(n for n in FAMILIES if n.replace(" ", "_") in known)]
     report.table(
         shown,
         [[_shown(row.get(name.replace(" ", "_"))) for name in shown] for row in rows],
@@ -196,13 +202,14 @@ def report_invariance(
         n: images that differ, and starts; by default 4, of a table 3.
         keep: the share of the best activation that the images keep.
         steps: of each run; by default 250, of a table 80.
-        natural: a folder of photographs, for the best crops of a unit.
+        natural: photographs, for the best crops of a unit: an index (see `featvis index`), or of
+            one unit a folder.
         seed: of everything random.
         size: (height, width); by default 96 pixels a side where the network takes that.
         progress: show a progress bar, or of a table how many units are done.
 
     Raises:
-        InputError: as `invariance` and `invariance_table`; natural images for a table.
+        InputError: as `invariance` and `invariance_table`.
         OutputError: the report cannot be written.
         KeyboardInterrupt: as `invariance_table`.
     """
@@ -210,25 +217,43 @@ def report_invariance(
     options: dict[str, Any] = {"keep": keep, "seed": seed, "size": size}
     options |= {name: v for name, v in (("n", n), ("steps", steps)) if v is not None}
     if isinstance(asked, Layer) or (isinstance(asked, Channel | Logit) and np.ndim(asked.index)):
-        if natural is not None:
-            raise InputError("--natural is for one unit; a table has none")
 
         def tell(done: int, count: int) -> None:
             if progress:
                 print(f"{done} of {count} units", file=sys.stderr)
 
         units = None if isinstance(asked, Layer) else np.asarray(asked.index).tolist()
-        rows = invariance_table(model, asked.layer, units, folder=folder, tell=tell, **options)
+        rows = invariance_table(
+            model, asked.layer, units, folder=folder, natural=natural, tell=tell, **options
+        )
         seconds = round(time.perf_counter() - began, 1)
         page = table_page(rows, asked.layer, model.name, folder, seconds=seconds, **options)
         dead = sum(not row["alive"] for row in rows)
         line = f"{len(rows)} units, {dead} dead, {seconds:.1f} s  {printable(page)}"
         return Told(rows, [line])
-    images = None if natural is None else natural_files(natural)
+    images: Any = None
+    if natural is not None:
+        images = Index(natural) if is_index(natural) else natural_files(natural)
     found = invariance(model, asked, natural=images, progress=progress, **options)
     seconds = round(time.perf_counter() - began, 1)
     page = invariance_page(found, folder, seed=seed, seconds=seconds)
     return found.told(page, seconds)
+
+
+def _of_field(folder: str | Path) -> str:
+    """What the table in a folder says of a receptive field that is cut off; nothing of others."""
+    settings = read_table(folder)[0] if (Path(folder) / TABLE).exists() else {}
+    if not settings.get("cut"):
+        return ""
+    height, width = settings["size"]
+    return (
+        f" Their receptive field reaches the border of the {height} x {width} pixels: they may "
+        "look further than the image goes, and shifts move their stimulus out."
+    )
+
+
+def _values(rows: Sequence[Row], column: str) -> np.ndarray:
+    return np.array([row[column] for row in rows if row.get(column) is not None], float)
 
 
 def plots() -> bool:
@@ -262,8 +287,10 @@ def _curves(made: Invariance) -> Figure:
         linear = np.mean([one[place].linear for one in made.curves], axis=0)
         axis.plot(first.amounts, linear, ":", color="gray")
         if made.natural:
-            crops = np.mean([one[place].responses for one in made.natural], axis=0)
-            axis.plot(first.amounts, crops, "--")
+            crops = np.stack([one[place].responses for one in made.natural])
+            mean, spread = crops.mean(axis=0), crops.std(axis=0)
+            axis.fill_between(first.amounts, mean - spread, mean + spread, color="C1", alpha=0.15)
+            axis.plot(first.amounts, mean, "--", color="C1")
         axis.axhline(0, color="lightgray", linewidth=0.8)
         axis.set_title(f"{first.name} {made.indices[place].value:.2f}", fontsize=10)
         axis.set_xlabel(first.unit)

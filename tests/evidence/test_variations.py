@@ -10,8 +10,9 @@ from stimuli import ENERGY, LINEAR, NORM, PIXEL, POOLED, POOLED_UNIT, SIDE, TURN
 import featvis as fv
 from featvis.evidence import variations
 from featvis.evidence.curvature import LINEAR_ANGLE, flattest, lanczos
-from featvis.evidence.responses import receptive_field, responses
+from featvis.evidence.responses import responses
 from featvis.evidence.textures import _factor, _mask, shift_texture
+from featvis.natural.receptive import receptive_field
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WHOLE = (0, 0, SIDE, SIDE)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import stimuli
+from PIL import Image
 from stimuli import DEAD, ENERGY, LINEAR, PIXEL, RANDOM
 
 import featvis as fv
 from featvis.cli.app import main
-from featvis.methods.invariance import dimension_of
+from featvis.methods.invariance import dimension_of, windows_of
+from featvis.natural.receptive import receptive_field
+from featvis.pages import table_page
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 QUICK = {"contrast": stimuli.CONTRAST, "progress": False, "steps": 200}
@@ -25,7 +29,9 @@ def units():
 
 @pytest.fixture(scope="module")
 def energy(units):
-    return fv.invariance(units, f"units:{ENERGY}", n=6, keep=0.95, **QUICK)
+    waves = [stimuli.gabor(phase)[..., None] for phase in np.linspace(0, np.pi, 6)]
+    natural = np.clip(0.5 + np.stack(waves), 0, 1)
+    return fv.invariance(units, f"units:{ENERGY}", n=6, keep=0.95, natural=natural, **QUICK)
 
 
 def indices(made):
@@ -38,6 +44,8 @@ def test_a_quadrature_pair_has_one_invariant_dimension(energy):
     assert phase.value > 0.95
     assert phase.chance < 0.35  # 1/π, of a linear unit that is never below 0
     assert phase.beyond_chance
+    assert phase.natural > 0.95
+    assert len(energy.natural) == 4
     assert energy.diverse.evidence["activation"].min() > 0.94
     assert energy.diverse.evidence["nearest"].min() > 0.97
     assert energy.dimension == pytest.approx(1, abs=0.4)
@@ -120,6 +128,71 @@ def test_a_table_goes_on_where_it_was_left_and_a_unit_is_the_same_alone(units, t
         fv.invariance_table(units, "units", chosen, folder=folder, **options)
 
 
+@pytest.fixture(scope="module")
+def photographs(units, tmp_path_factory):
+    """An index of patches of many phases, of some with another direction, and of noise."""
+    pytest.importorskip("zarr")
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    waves = [stimuli.gabor(phase) for phase in np.linspace(0, 2 * np.pi, 12, endpoint=False)]
+    waves += [stimuli.gabor(0.0, angle) for angle in (0.8, 1.6, 2.4)]
+    waves += [wave / np.linalg.norm(wave) for wave in rng.normal(size=(5, 16, 16))]
+    for number, wave in enumerate(waves):
+        levels = np.clip(255 * (0.5 + wave), 0, 255).round().astype(np.uint8)
+        Image.fromarray(levels).save(folder / f"{number:02}.png")
+    out = tmp_path_factory.mktemp("index") / "store"
+    return fv.index(units, folder, layers="units", out=out, progress=False)
+
+
+@pytest.mark.thorough
+def test_natural_crops_of_an_index_are_bands_of_a_table(units, photographs, tmp_path):
+    options = {"steps": 120, "at_a_time": 2, "n": 2, "natural": photographs, "crops": 3}
+    folder = tmp_path / "table"
+    chosen = [LINEAR, ENERGY, DEAD]
+    rows = fv.invariance_table(units, "units", chosen, folder=folder, **options)
+    linear, energy, dead = rows
+    # The patches of all phases excite the pair alike, and one of them the linear unit.
+    assert energy["phase_natural"] > 0.95
+    assert linear["phase_natural"] < 0.1
+    assert 0 <= energy["phase_natural_spread"] < 0.05
+    assert "phase_natural" not in dead
+    again = fv.invariance_table(units, "units", chosen, folder=folder, **options)
+    assert again[1]["phase_natural"] == pytest.approx(energy["phase_natural"], rel=1e-5)
+    text = table_page(again, "units", "units", folder).read_text()
+    assert "natural crops" in text
+    assert "reaches the border of the 16 x 16 pixels" in text
+    with pytest.raises(fv.InputError, match="has a table with natural"):
+        fv.invariance_table(units, "units", chosen, folder=folder, **options | {"natural": None})
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    table = pandas.read_parquet(folder / "units.parquet")
+    assert table["unit"].tolist() == chosen
+    assert table["alive"].tolist() == [True, True, False]
+    for name in ("phase", "phase_chance", "phase_natural", "best"):
+        expected = [np.nan if row.get(name) is None else row[name] for row in rows]
+        np.testing.assert_allclose(table[name].astype(float), expected, rtol=1e-5)
+
+
+def test_crops_of_an_index_are_of_its_network_and_large_enough(units, photographs):
+    other = dataclasses.replace(units, digest="2" * 64)
+    with pytest.raises(fv.InputError, match="the network is units with"):
+        fv.invariance_table(other, "units", [ENERGY], natural=photographs)
+    field = receptive_field(units, fv.Channel("units", ENERGY), (16, 16))
+    for unit, message in [
+        (fv.Channel("early", 0), "unknown layer 'early'"),
+        (fv.Direction("units", np.ones(7)), "nothing of direction"),
+    ]:
+        with pytest.raises((fv.InputError, fv.UnknownLayer), match=message):
+            windows_of(photographs, units, unit, (16, 16), field, 2)
+    wide = field._replace(window=(0, 0, 16, 17))
+    with pytest.raises(fv.InputError, match="sees 16 x 17 pixels, and the images of the index"):
+        windows_of(photographs, units, fv.Channel("units", ENERGY), (16, 17), wide, 2)
+    crops = windows_of(photographs, units, fv.Channel("units", ENERGY), (16, 16), field, 2)
+    highest = photographs.responses(f"units:{ENERGY}").highest(8)
+    for crop, place in zip(crops, highest, strict=True):
+        np.testing.assert_array_equal(crop, photographs.image(place))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -130,6 +203,11 @@ def test_a_table_goes_on_where_it_was_left_and_a_unit_is_the_same_alone(units, t
         (lambda m: fv.invariance_table(m, "units", [99]), "units 0 to 6; got 99"),
         (lambda m: fv.invariance_table(m, "unit"), "nearest: units"),
         (lambda m: fv.invariance_table(m, "units", []), "got none"),
+        (lambda m: fv.invariance_table(m, "units", 3), "list of their numbers; got 3"),
+        (lambda m: fv.invariance_table(m, "units", [0.5]), r"list of their numbers; got \[0.5\]"),
+        (lambda m: fv.invariance_table(m, "units", n=1), "got n=1"),
+        (lambda m: fv.invariance_table(m, "units", at_a_time=0), "at_a_time is an integer of at"),
+        (lambda m: fv.invariance_table(m, "units", natural="nowhere"), "is no index"),
     ],
 )
 def test_what_there_is_no_report_of(units, make, message):
@@ -145,7 +223,7 @@ def test_what_there_is_no_report_of(units, make, message):
         ("diverse efficientnet_lite0 block2:5 --sweep --keep 0.9", "leave out --keep"),
         ("diverse efficientnet_lite0 block2:5 -n 1", "got n=1"),
         ("diverse efficientnet_lite0 block2:5 --layer block3", "block3 comes after block2"),
-        ("invariance efficientnet_lite0 block2 --natural .", "a table has none"),
+        ("invariance efficientnet_lite0 block2 --natural .", "is no index: `featvis index"),
     ],
 )
 def test_mistakes_on_the_command_line(line, message, capsys, tmp_path, monkeypatch):

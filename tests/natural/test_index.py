@@ -420,6 +420,50 @@ def test_the_weight_of_a_maximisation_is_that_of_natural_images(whole, network):
         fv.class_model(network, 1, preset="exp_maximization")
 
 
+def said_by(arguments, capsys):
+    code = main(arguments)
+    out, errors = capsys.readouterr()
+    return code, [json.loads(line) for line in out.splitlines()], errors
+
+
+@pytest.mark.thorough
+def test_a_maximisation_of_units_is_a_preset_of_render(
+    whole, network, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("featvis.cli.output.enable_cache", lambda: None)
+    place = ["--model", "networks:toy", "--steps", "4", "--json", "--quiet"]
+    given = [*place, "--preset", "exp_maximization", "--natural", str(whole.store.path)]
+    units = ["relu:1", "linear:0", "relu:3@2,3"]
+    code, lines, _ = said_by(["render", *units, *given, "-o", "all/"], capsys)
+    assert code == 0
+    for unit, line in zip(units, lines, strict=False):
+        with Image.open(line["image"]) as picture:
+            record = json.loads(picture.text["featvis"])
+        objective = record.get("objective") or record["runs"][-1]["objective"]
+        layer = unit.partition(":")[0]
+        largest = whole.responses(unit.partition("@")[0]).maximum.max()
+        weight = 1e4 / np.prod(whole.field(layer).sides) / largest
+        number, _, rest = objective.partition("*")
+        assert float(number) == pytest.approx(weight, rel=1e-5)
+        assert rest.startswith(unit)
+        assert "alpha_norm" in rest
+        # Each is what it is alone.
+        _, (alone, *_), _ = said_by(["render", unit, *given, "-o", "alone.png"], capsys)
+        assert alone["score"] == pytest.approx(line["score"], rel=1e-4)
+    for unit, options, message in [
+        ("relu:1", [*place, "--preset", "exp_maximization"], "takes natural=, an index"),
+        ("relu:1 - 0.1*tv", given, "is of channels, neurons and classes"),
+        ("linear", given, "is of channels, neurons and classes"),
+        ("dead:0", given, "no image of the index excites dead:0"),
+        ("relu:1", [*place, "--natural", str(whole.store.path)], "'natural'"),
+        ("relu:1", [*given[:-1], "nowhere"], "nowhere"),
+    ]:
+        code, lines, errors = said_by(["render", unit, *options], capsys)
+        assert (code, lines) == (2, [])
+        assert message in errors
+
+
 def test_a_place_that_is_taken_is_said_before_anything_is_computed(
     network, folder, tmp_path, monkeypatch
 ):
