@@ -91,7 +91,7 @@ class Driver:
                 takes = network.input
                 at = size or takes.size
                 texts.parameterization(way, at, takes.channels, fixed_size=size is not None)
-        if getattr(given, "animate", None) is not None:
+        if "animate" in self.options and given.animate is not None:
             found["snapshots"] = min(found.get("steps") or FRAMES, FRAMES)
         if hasattr(given, "quiet") and (self.of_runs or "progress" in taken):
             found["progress"] = not given.quiet
