@@ -159,7 +159,7 @@ def _span(pixels: np.ndarray, axis: int) -> Span:
     return (int(places.min()), int(places.max()) + 1) if len(places) else (0, 0)
 
 
-@functools.partial(kernels.compiled, static=("apply",))
+@functools.partial(kernels.compiled, static=("apply",), plain=True)
 def _support(apply: Any, params: Any, images: jax.Array, weights: Any) -> jax.Array:
     """Pixels (h, w) by which a weighted sum of layers has a gradient in any of the images.
 
