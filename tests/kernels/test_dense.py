@@ -60,7 +60,17 @@ def value_and_gradients(case, x, kernel, step):
     return value, pullback(jnp.sin(jnp.arange(value.size)).reshape(value.shape) * 1.4)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+#: One of each way, forward and gradient: tiles of 4 and of 2, windows, products, and XLA's.
+QUICK = (1, 3, 6, 10)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if place in QUICK else [pytest.mark.thorough], id=str(case))
+        for place, case in enumerate(CASES)
+    ],
+)
 def test_equal_to_xla(case):
     def all_of(x, kernel):
         return in_a_loop(lambda *args: value_and_gradients(case, *args))(x, kernel)
