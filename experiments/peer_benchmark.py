@@ -5,7 +5,8 @@ Peers: lucent 0.1.8 (PyPI `torch-lucent`), at its best: the network's own prepro
     its MaCo. Same machine, weights, sizes, steps and transforms (lucid's standard; for MaCo, 6
     crops and noise), each in processes of its own, in alternation; every ratio is of one round, so
     that above 1 is ours faster, and min, median, max are over the rounds.
-    Networks: EfficientNet-Lite0, and ResNet-18 (dense convolutions) with random weights.
+    Networks: EfficientNet-Lite0; and ResNet-18, VGG-16 and GoogLeNet (dense convolutions) with
+    random weights.
 Command: pip install -e ".[benchmark]" && python experiments/peer_benchmark.py --quick
     (without --quick: all of it, or with --part steps, and so on, a part; --show FILE…: the table
     and the plot of figures measured before, of several parts too; --profile: where a step of ours
@@ -17,7 +18,8 @@ Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the who
 What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds, at 128 and 224
     pixels: early 17.6 and 10.1 (1 image), 10 and 8.9 (4), 6.4 and 15.5 (16); middle 10.2 and 5.6,
     4.9 and 4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. ResNet-18 with 4
-    images of 128 pixels: 1.5, 0.65, 0.53, for XLA's dense convolutions are slower than oneDNN's.
+    images of 128 pixels: 1.5, 0.65, 0.53 by XLA's dense convolutions; by ours, on two cores with
+    AVX2 of which one was busy, 2.8, 0.9 to 2.1, 1.8.
     lucent's clean score after 512 steps: at our step 64, 52 times sooner, and twice as soon with
     the start; lucent reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent
     5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. Memory 407 MB warm, 627 MB cold

@@ -33,19 +33,21 @@ SWEPT = {
 }
 
 
-def compiled(function: Callable[..., Any], static: Sequence[str] = ()) -> Any:
+def compiled(function: Callable[..., Any], static: Sequence[str] = (), plain: bool = False) -> Any:
     """`jax.jit` of what runs a network, with the kernels of this room and `compiler_options`.
 
     Args:
         function: to compile, at its first call: importing featvis starts no device.
         static: names of its arguments that are no arrays.
+        plain: whether all operations are XLA's. Where it matters what is 0, they have to be: what
+            our kernels give is within rounding, also next to where a gradient ends.
     """
     static_names = tuple(static)
     inner = jax.jit(function, static_argnames=static_names)
 
     @functools.wraps(function)
     def whole(*args: Any, **kwargs: Any) -> Any:
-        if not on_cpu():
+        if plain or not on_cpu():
             return function(*args, **kwargs)
         bound = inspect.signature(function).bind(*args, **kwargs)
         given = {name: bound.arguments[name] for name in {*bound.arguments} - {*static}}

@@ -22,7 +22,7 @@ a machine that was not quite quiet; PyTorch's are oneDNN's):
     4, 16, 16 and 48                0.4     0.3     0.4
     4, 8, 32 and 128                0.3     0.1     0.3
 
-    of stride 2, forward              XLA   windows          PyTorch
+    of stride 2, forward, 3 x 3       XLA   windows          PyTorch
     4, 32, 64, 128                    2.0     1.5             1.1
     4, 16, 128, 256                   1.1     1.3             1.1
     4, 8, 256, 512                    1.3     1.4             1.5
@@ -64,8 +64,8 @@ _TILES_OF_ONE_USE, _BYTES_OF_ONE_USE = 64, 8 * 2**20
 #: Channels of a strided convolution up to which a matrix product of copied windows is faster.
 _COPIED_CHANNELS = 64
 
-#: Taps of a kernel up to which the ways of strided convolutions were measured.
-_MOST_TAPS = 9
+#: Sides of a kernel up to which strided convolutions were measured.
+_LARGEST_SIDE = 3
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def best_tile(result: tuple[int, ...], kernel: tuple[int, ...], repeated: bool) 
 
 def _is_faster(kernel: tuple[int, ...], spread: Pair) -> bool:
     rows, columns, inputs, outputs = kernel
-    if max(rows, columns) > _MOST_TAPS or min(inputs, outputs) < _LEAST_CHANNELS:
+    if max(rows, columns) > _LARGEST_SIDE or min(inputs, outputs) < _LEAST_CHANNELS:
         return False
     if (rows, columns) == (1, 1):
         return True

@@ -21,6 +21,7 @@ Kernel = Callable[..., Array]
 """What gives an equation's result from its inputs; equal ones are lowered once a program."""
 
 _kernel = core.Primitive("featvis_kernel")
+_kernel.def_impl(lambda *inputs, kernel, like: kernel(*inputs))  # for `jax_debug_nans`
 _kernel.def_abstract_eval(lambda *inputs, kernel, like: like)
 mlir.register_lowering(
     _kernel,

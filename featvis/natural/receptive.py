@@ -213,7 +213,7 @@ def _weighted(weights: Any, acts: Activations, images: jax.Array) -> jax.Array:
     return sum((jnp.sum(acts[layer] * w) for layer, w in given.items()), jnp.float32(0))
 
 
-@functools.partial(kernels.compiled, static=("apply",))
+@functools.partial(kernels.compiled, static=("apply",), plain=True)
 def _support(apply: Any, params: Any, images: jax.Array, score: Any) -> jax.Array:
     """Pixels (h, w) by which a score has a gradient in any of the images."""
 

@@ -79,11 +79,19 @@ class Parameterization(Component):
 
         By default what `decode` gives; a class that draws some of it, as a background, does so from
         `key`.
+
+        Args:
+            key: of the step and the image.
+            params: of one image.
         """
         return self.decode(params)
 
     def with_opacity(self, params: Params) -> jax.Array | None:
-        """Return colours and their opacity, (h, w, c + 1) in [0, 1]; None: all is opaque."""
+        """Return colours and their opacity, (h, w, c + 1) in [0, 1]; None: all is opaque.
+
+        Args:
+            params: of one image.
+        """
         return None
 
     def encode(self, image: jax.Array) -> Params:

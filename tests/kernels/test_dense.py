@@ -10,6 +10,7 @@ from jax import lax
 
 import featvis as fv
 from featvis import kernels
+from featvis.errors import NonFiniteError
 from featvis.kernels.winograd import winograd
 
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -23,7 +24,7 @@ CASES = [
     ((9, 8), 16, 24, (3, 3), (1, 1), "SAME", NHWC, (2, 2)),
     ((9, 8), 16, 24, (3, 3), (2, 2), "SAME", NHWC, (1, 1)),
     ((8, 11), 24, 16, (3, 3), (2, 2), ((1, 1), (1, 1)), NCHW, (1, 1)),
-    ((12, 11), 80, 16, (5, 4), (3, 2), ((2, 0), (0, 1)), NHWC, (1, 1)),
+    ((12, 11), 40, 16, (3, 2), (3, 2), ((2, 0), (0, 1)), NHWC, (1, 1)),
     ((12, 11), 16, 16, (7, 7), (2, 2), "VALID", NHWC, (1, 1)),
     ((7, 6), 16, 20, (1, 1), (1, 1), "VALID", NCHW, (1, 1)),
     ((7, 6), 16, 20, (1, 1), (2, 2), "VALID", NCHW, (1, 1)),
@@ -59,7 +60,17 @@ def value_and_gradients(case, x, kernel, step):
     return value, pullback(jnp.sin(jnp.arange(value.size)).reshape(value.shape) * 1.4)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+#: One of each way, forward and gradient: tiles of 4 and of 2, windows, products, and XLA's.
+QUICK = (1, 3, 6, 10)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if place in QUICK else [pytest.mark.thorough], id=str(case))
+        for place, case in enumerate(CASES)
+    ],
+)
 def test_equal_to_xla(case):
     def all_of(x, kernel):
         return in_a_loop(lambda *args: value_and_gradients(case, *args))(x, kernel)
@@ -114,6 +125,13 @@ def test_only_what_is_faster_is_replaced():
     # Outside of our programs nothing changes.
     plain = jax.jit(lambda x, kernel: convolve(CASES[0], x, kernel))
     assert "stablehlo.convolution" in plain.lower(x, kernel).as_text()
+
+
+def test_nans_are_found_in_them():
+    _, kernel = arrays(CASES[0])
+    x = np.full((16, 8, 8, 32), np.nan, np.float32)
+    with jax.debug_nans(True), pytest.raises(NonFiniteError):
+        kernels.compiled(lambda x, kernel: convolve(CASES[0], x, kernel))(x, kernel)
 
 
 class OfLinen(nn.Module):

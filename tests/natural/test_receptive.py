@@ -132,3 +132,20 @@ def test_fields_of_a_real_network_are_those_of_theory(lite0):
     names = ["stem", "block0", "block2", "block4", "block6", "block8"]
     found = receptive_fields(lite0, names, (224, 224))
     assert [one.sides[0] for one in found] == [3, 7, 19, 67, 115, 211]
+
+
+def test_fields_of_wide_convolutions_end_where_they_end():
+    """Kernels that are fast give next to nothing, and not nothing, beyond a field."""
+    rng = np.random.default_rng(0)
+    params = [rng.normal(size=(3, 3, c, 32)).astype(np.float32) / 9 for c in (3, 32)]
+
+    def apply(params, x):
+        for kernel in params:
+            x = jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return {"last": x}
+
+    model = fv.from_function(apply, params, input=fv.Input(size=(32, 32)), name="wide")
+    (found,) = receptive_fields(model, ["last"], (32, 32))
+    assert list(found.rows) == [(max(0, row - 2), min(32, row + 3)) for row in range(32)]
