@@ -6,14 +6,18 @@ Papers: Petsiuk et al. 2018 (RISE: deletion and insertion), Zhang et al. 2016 (t
 Command: pip install -e ".[experiments]" && python experiments/faithfulness.py PHOTOGRAPHS -o OUT
     (PHOTOGRAPHS: a folder; --boxes a folder of photographs NAME.jpg with NAME.txt beside, a line of
     `class left top right bottom` each; --mobilenet a file of weights of mobilenet_v2_tf, the second
-    network; --minutes after which no further photograph is begun; --quick for a first look)
-Runtime: 23 min with two photographs, one network and eleven methods among much else on two cores, 2
-    min 16 s of processor time; --quick 47 s of processor time. All methods on 100 photographs in 15
-    minutes need an accelerator: at the papers' budgets a photograph takes some 4,000 passes.
-What it showed: two photographs of 96 pixels are no answer to the question; this is what was seen on
-    them (EfficientNet-Lite0; RISE of 500 masks, 32 steps of integrated gradients, I-GOS in full).
-    Maps of pixels delete best (integrated gradients 0.04, gradient times input 0.04, noise 0.31),
-    maps of regions insert best (occlusion 0.79, RISE 0.71, I-GOS 0.69, noise 0.52). I-GOS deletes
+    network; --minutes after which no further photograph is begun; --quick for a first look). What
+    was measured is kept in OUT/measured: the same command again goes on from there. Cheap methods
+    are measured on all photographs, those of some 50 passes on 16 and those of many hundred on 8,
+    and each row of the table says on how many.
+Runtime: as many photographs as fit into --minutes (10), then the sanity checks; it has not been run
+    as a whole since it keeps what it measures. The first photograph compiles 30 programs: 17 maps
+    of one of 160 pixels took 6 min on two cores that three programs shared.
+What it showed: two photographs of 96 pixels are no answer to the question; this is what an earlier
+    version of this file saw on them (EfficientNet-Lite0; RISE of 500 masks, 32 steps of integrated
+    gradients, I-GOS in full). Maps of pixels delete best (integrated gradients 0.04, gradient times
+    input 0.04, noise 0.31), maps of regions insert best (occlusion 0.79, RISE 0.71, I-GOS 0.69,
+    noise 0.52). I-GOS deletes
     better than RISE by 0.14 ± 0.27 and inserts worse by 0.03 ± 0.06; integrated gradients delete
     better than I-GOS by 0.17 ± 0.34 and insert worse by 0.09 ± 0.17: its published order over both
     is not reached here, nor refuted. With all weights shuffled gradient times input and integrated
@@ -26,12 +30,13 @@ What it showed: two photographs of 96 pixels are no answer to the question; this
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import studies
 from localisation import NAMES
@@ -55,19 +60,32 @@ from featvis.attribution.faithfulness import (
     rank_iou,
 )
 from featvis.attribution.localisation import Box
+from featvis.attribution.masking import blurred, enlarge, places_in_order, scored
 from featvis.attribution.overlay import overlay
 from featvis.attribution.sanity import SanityCurve, sanity
 from featvis.evidence.metrics import mean_interval
+from featvis.files import part_of_name
 from featvis.images import image_files
 from featvis.models import Model
 from featvis.pages import Report
 
 #: Options of methods that cost too much at their defaults; what is left out is the papers'.
 BUDGETS: dict[str, dict[str, Any]] = {
-    "rise": {"masks": 2000},
-    "mfpp": {"masks": 2000},
-    "extremal": {"iterations": 200, "areas": "0.1+0.3"},
+    "rise": {"masks": 1000},
+    "mfpp": {"masks": 1000},
+    "lime": {"samples": 500},
+    "kernel_shap": {"samples": 500},
+    "extremal": {"iterations": 100, "areas": "0.1+0.3"},
+    "salient_mask": {"iterations": 150},
+    "expected_gradients": {"samples": 100},
+    "smooth_taylor": {"samples": 100},
 }
+#: On how many photographs a method is measured at most, by what it costs; all others on all.
+DEAR = ("rise", "mfpp", "lime", "kernel_shap", "igos", "salient_mask", "extremal")
+DEARER = (
+    *("integrated_gradients", "guided_nonlinearity_ig", "smooth_grad", "var_grad"),
+    *("smooth_taylor", "expected_gradients", "occlusion"),
+)
 #: For a first look, and for the maps of networks with random weights.
 SMALL: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 16},
@@ -95,6 +113,9 @@ QUICK = (
 #: What their papers explain is a probability; what all others do, a class's score.
 OF_PROBABILITIES = ("igos", "salient_mask", "extremal")
 CONTROLS = ("random", "centre", "edges")
+#: What the authors of I-GOS compare, also by their own measure, of so many cells along a side.
+ORDER = ("igos", "rise", "integrated_gradients", "random", "centre")
+CELLS = 28
 
 
 @dataclass
@@ -108,22 +129,62 @@ class Seen:
 
 
 @dataclass
+class Row:
+    """What was measured of one map: the map (h, w), curves, figures by boxes, seconds."""
+
+    values: np.ndarray
+    curves: dict[str, np.ndarray]
+    boxes: dict[str, float]
+    seconds: float
+
+    def save(self, path: Path) -> None:
+        """Writes it, so that a run that was broken off goes on from here."""
+        curves = {f"curve-{way}": curve for way, curve in self.curves.items()}
+        boxes = {f"box-{name}": np.float64(value) for name, value in self.boxes.items()}
+        write_whole(path, values=self.values, seconds=np.float64(self.seconds), **curves, **boxes)
+
+    @classmethod
+    def read(cls, path: Path) -> Row:
+        """What `save` wrote."""
+        with np.load(path) as kept:
+            named = {name: kept[name] for name in kept.files}
+        curves = {n.removeprefix("curve-"): v for n, v in named.items() if n.startswith("curve-")}
+        boxes = {n.removeprefix("box-"): float(v) for n, v in named.items() if n.startswith("box-")}
+        return cls(named["values"], curves, boxes, float(named["seconds"]))
+
+
+@dataclass
 class Found:
-    """All that was measured of one network: by method, one entry a photograph."""
+    """All that was measured of one network: by method, by the number of the photograph."""
 
     model: Model
+    folder: Path
     seen: list[Seen] = field(default_factory=list)
-    maps: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    curves: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=dict)
-    boxes: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    sensitivity: dict[str, list[float]] = field(default_factory=dict)
+    rows: dict[str, dict[int, Row]] = field(default_factory=dict)
+    sensitivity: dict[str, float] = field(default_factory=dict)
     sane: dict[str, SanityCurve] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def names(self) -> list[str]:
-        """Methods and controls that have a map of every photograph."""
-        return [name for name, maps in self.maps.items() if len(maps) == len(self.seen)]
+    def maps(self, name: str, places: Sequence[int]) -> np.ndarray:
+        """The maps of a method, (n, h, w)."""
+        return np.stack([self.rows[name][place].values for place in places])
+
+    def areas(self, name: str, way: str) -> dict[int, float]:
+        """The areas under a method's curves, by photograph."""
+        rows = self.rows.get(name, {})
+        return {n: float(area(row.curves[way])) for n, row in rows.items() if way in row.curves}
+
+    def in_common(self, names: Sequence[str]) -> list[int]:
+        """The photographs of which all these methods have a map."""
+        return sorted(set.intersection(*(set(self.rows[name]) for name in names)))
+
+
+def write_whole(path: Path, **arrays: Any) -> None:
+    """Writes arrays into a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(path)
 
 
 # ---- photographs ---------------------------------------------------------------------------
@@ -206,78 +267,117 @@ def explained(
 
 
 def measure(
-    found: Found, one: Seen, chosen: Sequence[str], small: bool, references: np.ndarray, steps: int
+    found: Found, place: int, chosen: Sequence[str], small: bool, references: np.ndarray, steps: int
 ) -> None:
-    """All maps of a photograph, and what they are worth."""
-    maps = {
-        "random": random_map(one.image.shape[:2], len(found.seen)),
-        "centre": centre_map(one.image.shape[:2]),
-        "edges": edge_map(one.image),
+    """All maps of a photograph, and what they are worth; those that are there are read."""
+    one = found.seen[place]
+    size = one.image.shape[:2]
+    controls: dict[str, Callable[[], np.ndarray]] = {
+        "random": lambda: random_map(size, place),
+        "centre": lambda: centre_map(size),
+        "edges": lambda: edge_map(one.image),
     }
-    for name in [name for name in chosen if name not in found.refused]:
-        options = options_of(name, small, references)
+    score, batch = prober(found.model, fv.Probability(one.index), one.image[None], 0)
+    given = Probed(one.image, score, batch, jax.random.key(0))
+    for name in [*controls, *(name for name in chosen if name not in found.refused)]:
+        path = found.folder / part_of_name(one.name) / f"{name}.npz"
+        if path.exists():
+            found.rows.setdefault(name, {})[place] = Row.read(path)
+            continue
         started = time.perf_counter()
         try:
-            maps[name] = explained(found.model, name, one.index, one.image[None], options)[0]
+            if name in controls:
+                values = controls[name]()
+            else:
+                options = options_of(name, small, references)
+                values = explained(found.model, name, one.index, one.image[None], options)[0]
         except fv.FeatvisError as error:
             found.refused[name] = str(error)
             continue
-        found.seconds.setdefault(name, []).append(time.perf_counter() - started)
-    score, batch = prober(found.model, fv.Probability(one.index), one.image[None], 0)
-    given = Probed(one.image, score, batch, jax.random.key(0))
-    for name, values in maps.items():
-        curves = found.curves.setdefault(name, {"deletion": [], "insertion": []})
-        curves["deletion"].append(deletion(given, values, steps=steps))
-        curves["insertion"].append(insertion(given, values, steps=steps))
+        row = Row(values, {}, {}, time.perf_counter() - started)
+        row.curves["deletion"] = deletion(given, values, steps=steps)
+        row.curves["insertion"] = insertion(given, values, steps=steps)
+        if name in ORDER:
+            row.curves |= coarse_curves(given, values, steps)
         if one.inside is not None:
-            boxes = found.boxes.setdefault(name, {"pointing": [], "iou": [], "mass": []})
-            tolerance = round(15 * one.image.shape[0] / 224)
-            boxes["pointing"].append(pointing(values, one.inside, tolerance))
-            boxes["iou"].append(rank_iou(values, one.inside))
-            boxes["mass"].append(mass_inside(values, one.inside))
-        found.maps.setdefault(name, []).append(values)
-    found.seen.append(one)
+            row.boxes["pointing"] = pointing(values, one.inside, round(15 * size[0] / 224))
+            row.boxes["iou"] = rank_iou(values, one.inside)
+            row.boxes["mass"] = mass_inside(values, one.inside)
+        row.save(path)
+        found.rows.setdefault(name, {})[place] = row
+
+
+def coarse_curves(given: Probed, values: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    """Deletion and insertion as the authors of I-GOS measure them.
+
+    Of 28 x 28 cells, which hold the mean of a map, the highest are blurred first, or shown first
+    where all is blurred; the mask of cells is enlarged bilinearly, and the blur is their 50 pixels
+    in a window of 51, in proportion to 224.
+    """
+    height, width = values.shape
+    rows, columns = (np.arange(side) * CELLS // side for side in (height, width))
+    cells = np.zeros((CELLS, CELLS))
+    np.add.at(cells, (rows[:, None], columns), values)
+    count = np.zeros_like(cells)
+    np.add.at(count, (rows[:, None], columns), 1)
+    places = jnp.asarray(places_in_order(cells / count))
+    scale = max(height, width) / 224
+    blur = blurred(jnp.asarray(given.image)[None], 2 * round(25 * scale) + 1, 50 * scale)[0]
+    counts = np.ceil(np.arange(steps + 1) * CELLS**2 / steps).astype(np.int64)
+
+    def curve(vanishes: bool) -> np.ndarray:
+        def masks(counts: jax.Array) -> jax.Array:
+            reached = places < counts[:, None, None]
+            shown = (~reached if vanishes else reached).astype(jnp.float32)
+            return enlarge(shown, (height, width))
+
+        return np.concatenate([scores for scores, _ in scored(given, blur, counts, masks)])
+
+    return {"coarse deletion": curve(True), "coarse insertion": curve(False)}
 
 
 def check(
     found: Found, chosen: Sequence[str], references: np.ndarray, count: int, steps: int
 ) -> None:
-    """Sanity checks and sensitivity, of a few photographs together."""
+    """Sanity checks of a few photographs together, and sensitivity of the first."""
     few = found.seen[:count]
     images = np.stack([one.image for one in few])
+    size = images.shape[1:3]
 
     def maps_of(name: str, model: Model) -> np.ndarray:
+        if name in CONTROLS:
+            return np.stack([centre_map(size) if name == "centre" else edge_map(i) for i in images])
         options = options_of(name, True, references)
         return np.concatenate(
             [explained(model, name, one.index, one.image[None], options) for one in few]
         )
 
-    size = images.shape[1:3]
-    for name in [name for name in chosen if name in found.maps]:
-        found.sane[name] = sanity(
-            lambda model, name=name: maps_of(name, model),
-            found.model, fv.Logit(few[0].index), size, steps=steps,
-        )  # fmt: skip
-    own = {"centre": lambda one: centre_map(size), "edges": edge_map}
-    for name, make in own.items():
-        found.sane[name] = sanity(
-            lambda model, make=make: np.stack([make(one) for one in images]),
-            found.model, fv.Logit(few[0].index), size, steps=steps,
-        )  # fmt: skip
+    for name in ["centre", "edges", *(name for name in chosen if name in found.rows)]:
+        path = found.folder / f"sanity-{name}.npz"
+        if not path.exists():
+            curve = sanity(
+                lambda model, name=name: maps_of(name, model),
+                found.model, fv.Logit(few[0].index), size, steps=steps,
+            )  # fmt: skip
+            changed = 0.0 if name in CONTROLS else sensitivity_of(found, name, references)
+            write_whole(path, sensitivity=np.float64(changed), **vars(curve))
+        with np.load(path) as kept:
+            named = {name: kept[name] for name in kept.files}
+        found.sensitivity[name] = float(named.pop("sensitivity"))
+        layers = tuple(str(one) for one in named.pop("layers"))
+        found.sane[name] = SanityCurve(layers, **named)
 
 
-def measure_sensitivity(found: Found, chosen: Sequence[str], references: np.ndarray) -> None:
-    """How much maps change under noise that nobody sees, of the first photograph."""
-    one = found.seen[0]
-    for name in [name for name in chosen if name in found.maps]:
-        options = options_of(name, True, references)
-        found.sensitivity[name] = max_sensitivity(
-            lambda images, name=name, options=options: explained(
-                found.model, name, one.index, images, options
-            ),
+def sensitivity_of(found: Found, name: str, references: np.ndarray) -> float:
+    """How much a map changes under noise that nobody sees, of the first photograph."""
+    one, options = found.seen[0], options_of(name, True, references)
+    return float(
+        max_sensitivity(
+            lambda images: explained(found.model, name, one.index, images, options),
             one.image[None],
             samples=3,
-        ).tolist()
+        )[0]
+    )
 
 
 # ---- the report ----------------------------------------------------------------------------
@@ -300,81 +400,105 @@ def verdict(curve: SanityCurve | None) -> str:
 
 def report_network(report: Report, found: Found) -> None:
     """The tables and curves of one network."""
-    names = found.names()
     areas = {
-        name: {way: area(np.stack(curves)) for way, curves in found.curves[name].items()}
-        for name in names
+        name: {
+            way: np.array([*found.areas(name, way).values()]) for way in ("deletion", "insertion")
+        }
+        for name in found.rows
     }
     # By what a person would want of a map: the score gone early, and there early.
-    order = sorted(names, key=lambda n: (areas[n]["deletion"] - areas[n]["insertion"]).mean())
+    order = sorted(
+        found.rows, key=lambda n: float(areas[n]["deletion"].mean() - areas[n]["insertion"].mean())
+    )
     rows = []
     for name in order:
-        boxes = found.boxes.get(name, {})
+        measured = found.rows[name].values()
         curve = found.sane.get(name)
+        boxes = [
+            band([row.boxes[kind] for row in measured if kind in row.boxes], 2)
+            for kind in ("pointing", "iou", "mass")
+        ]
+        real = name not in CONTROLS
         rows.append(
             [
-                name + (" (control)" if name in CONTROLS else ""),
+                name + ("" if real else " (control)"),
+                str(len(measured)),
                 band(areas[name]["deletion"]),
                 band(areas[name]["insertion"]),
-                *(band(boxes.get(kind, []), 2) for kind in ("pointing", "iou", "mass")),
+                *boxes,
                 "" if curve is None else f"{curve.absolute[-1].mean():.2f}",
                 "" if curve is None else f"{curve.others.mean():.2f}",
                 verdict(curve),
-                "" if name not in found.sensitivity else f"{found.sensitivity[name][0]:.2f}",
-                "" if name in CONTROLS else f"{np.median(found.seconds[name]):.2f}",
+                f"{found.sensitivity[name]:.2f}" if real and name in found.sensitivity else "",
+                f"{np.median([row.seconds for row in measured]):.2f}" if real else "",
             ]
         )
-        print("{:26} {:15} {:15} {:13} {:13} {:13} {:>5} {:>5} {:7} {:>6} {:>7}".format(*rows[-1]))
+        line = "{:26} {:>3} {:15} {:15} {:13} {:13} {:13} {:>5} {:>5} {:7} {:>6} {:>7}"
+        print(line.format(*rows[-1]))
     report.heading(found.model.name)
     boxed = sum(one.inside is not None for one in found.seen)
     report.table(
-        ["map", "deletion", "insertion", "pointing", "IoU", "mass", "random weights",
-         "another image", "sanity", "sensitivity", "seconds"],
+        ["map", "photographs", "deletion", "insertion", "pointing", "IoU", "mass",
+         "random weights", "another image", "sanity", "sensitivity", "seconds"],
         rows,
-        caption=f"{len(found.seen)} photographs, {boxed} of them with boxes of the class that is "
-        "explained; mean ± 1.96 standard errors over photographs. Areas of the probability: "
-        "deletion (low is good) towards mid-grey, insertion (high is good) from a blur. Pointing "
-        "game, IoU of as many pixels as the boxes have, share of positive values in boxes. Rank "
-        "correlation of the map's size with that of the network with shuffled weights, and with "
-        "that of another photograph; a map fails where the first is surely above 0.2, or above 0.5 "
-        "half way. Largest change under noise of 0.02, in proportion. Seconds a photograph: the "
-        "median.",
+        caption=f"Up to {len(found.seen)} photographs, {boxed} of them with boxes of the class "
+        "that is explained; mean ± 1.96 standard errors over photographs. Areas of the "
+        "probability: deletion (low is good) towards mid-grey, insertion (high is good) from a "
+        "blur. Pointing game, IoU of as many pixels as the boxes have, share of positive values in "
+        "boxes. Rank correlation of the map's size with that of the network with shuffled weights, "
+        "and with that of another photograph; a map fails where the first is surely above 0.2, or "
+        "above 0.5 half way. Largest change under noise of 0.02, in proportion. Seconds a "
+        "photograph: the median.",
     )  # fmt: skip
     failing = [name for name in order if name in found.sane and not found.sane[name].passes]
     real = [name for name in failing if name not in CONTROLS]
     if found.sane:
-        report.text(
-            f"Fail the sanity check: {', '.join(real) or 'no method'}; of the controls: "
-            f"{', '.join(n for n in failing if n in CONTROLS) or 'none'}."
-        )
+        said = f"Fail the sanity check: {', '.join(real) or 'no method'}; of the controls: "
+        said += f"{', '.join(n for n in failing if n in CONTROLS) or 'none'}."
     else:
-        report.text("The sanity check was not run.")
+        said = "The sanity check was not run."
+    print(said)
+    report.text(said)
     if found.refused:
         report.text(
             "Refused: " + "; ".join(f"{name}: {why}" for name, why in found.refused.items()) + "."
         )
+    report_order(report, found)
+    draw_curves(report, found, order)
+    common = found.in_common(order)
+    if common:
+        table = agreement([found.maps(name, common) for name in order])
+        report.table(
+            ["rank correlation", *order],
+            [[name, *(f"{r:.2f}" for r in row)] for name, row in zip(order, table, strict=True)],
+            caption=f"Agreement of maps, the mean over {len(common)} photographs.",
+        )
+
+
+def report_order(report: Report, found: Found) -> None:
+    """I-GOS beside others, photograph by photograph, by RISE's measure and by its authors' own."""
+    ways = ("deletion", "insertion", "coarse deletion", "coarse insertion")
     rows = []
-    for other in ("rise", "integrated_gradients", *CONTROLS):
-        if "igos" in areas and other in areas:
-            differences = [
-                areas["igos"][way] - areas[other][way] for way in ("deletion", "insertion")
-            ]
-            rows.append([f"igos - {other}", *map(band, differences)])
+    for other in ORDER[1:]:
+        if "igos" in found.rows and other in found.rows:
+            cells = []
+            for way in ways:
+                ours, theirs = found.areas("igos", way), found.areas(other, way)
+                both = sorted({*ours} & {*theirs})
+                cells.append(band([ours[n] - theirs[n] for n in both]))
+            rows.append([f"igos - {other}", str(len(both)), *cells])
     if rows:
         report.table(
-            ["photograph by photograph", "deletion", "insertion"], rows,
-            caption="I-GOS is ahead where deletion is below 0 and insertion above.",
+            ["photograph by photograph", "photographs", *ways], rows,
+            caption="I-GOS is ahead where deletion is below 0 and insertion above. Coarse: as its "
+            "authors measure, 28 x 28 cells blurred and shown.",
         )  # fmt: skip
-        for row in rows:
-            print("{:40} {} {}".format(*row))
-    draw_curves(report, found, order)
-    chosen = [name for name in order if name in found.maps]
-    table = agreement([np.stack(found.maps[name]) for name in chosen])
-    report.table(
-        ["rank correlation", *chosen],
-        [[name, *(f"{r:.2f}" for r in row)] for name, row in zip(chosen, table, strict=True)],
-        caption="Agreement of maps, the mean over photographs.",
-    )
+    for row in rows:
+        print("{:30} {:>3} {:17} {:17} {:17} {}".format(*row))
+    for name in ORDER:
+        if name in found.rows:
+            told = [band([*found.areas(name, way).values()]) for way in ways]
+            print("{:30} {:17} {:17} {:17} {}".format(name, *told))
 
 
 def draw_curves(report: Report, found: Found, order: list[str]) -> None:
@@ -384,7 +508,7 @@ def draw_curves(report: Report, found: Found, order: list[str]) -> None:
     for way in ("deletion", "insertion"):
         figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
         for name in shown:
-            mean = np.mean(found.curves[name][way], axis=0)
+            mean = np.mean([row.curves[way] for row in found.rows[name].values()], axis=0)
             style = "--" if name in CONTROLS else "-"
             axis.plot(np.linspace(0, 1, len(mean)), mean, style, label=name)
         axis.set_xlabel("share of the pixels")
@@ -410,8 +534,8 @@ def report_pictures(report: Report, found: Found, count: int) -> None:
     """Maps over their photographs."""
     labels = found.model.labels or ()
     for place, one in enumerate(found.seen[:count]):
-        names = found.names()
-        shown = [one.image, *(overlay(one.image, found.maps[name][place]) for name in names)]
+        names = [name for name, rows in found.rows.items() if place in rows]
+        shown = [one.image, *(overlay(one.image, found.rows[name][place].values) for name in names)]
         report.pictures(
             f"{found.model.name}-{place}",
             shown,
@@ -431,9 +555,11 @@ def main() -> None:
     line.add_argument("--boxes", type=Path, help="a folder of photographs with boxes")
     line.add_argument("--mobilenet", type=Path, help="a file of weights of mobilenet_v2_tf")
     line.add_argument("--count", type=int, default=100, help="photographs")
-    line.add_argument("--size", type=int, default=224, help="of the photographs, in pixels")
-    line.add_argument("--steps", type=int, default=32, help="of deletion and insertion")
-    line.add_argument("--minutes", type=float, default=9.0, help="for the maps of photographs")
+    line.add_argument("--dearer", type=int, default=16, help="of them for methods of 50 passes")
+    line.add_argument("--dear", type=int, default=8, help="of them for methods of many hundred")
+    line.add_argument("--size", type=int, default=160, help="of the photographs, in pixels")
+    line.add_argument("--steps", type=int, default=12, help="of deletion and insertion")
+    line.add_argument("--minutes", type=float, default=10.0, help="for the maps of photographs")
     line.add_argument("--small", action="store_true", help="fewer masks, steps and samples")
     line.add_argument("--checked", type=int, default=4, help="photographs of the sanity checks")
     line.add_argument("--methods", default="", help="some of them, joined by commas; all else")
@@ -441,19 +567,32 @@ def main() -> None:
     quick = options.quick
     size, count, steps = (96, 2, 8) if quick else (options.size, options.count, options.steps)
     chosen = [one for one in options.methods.split(",") if one]
-    chosen = chosen or [name for name in methods() if not quick or name in QUICK]
+    # Attention is of networks of tokens.
+    chosen = chosen or [
+        name
+        for name in methods()
+        if (not quick or name in QUICK) and not name.startswith(("attention", "transformer"))
+    ]
+    most = dict.fromkeys(DEARER, options.dearer) | dict.fromkeys(DEAR, options.dear)
     pictures = photographs(options.folder, options.boxes, size, max(count, 16))
     references = np.stack([image for _, image, _ in pictures[-16:]])
-    found = [Found(fv.load("efficientnet_lite0"))]
+    models = [fv.load("efficientnet_lite0")]
     if options.mobilenet is not None and not quick:
-        found.append(Found(fv.load("mobilenet_v2_tf", weights=str(options.mobilenet))))
+        models.append(fv.load("mobilenet_v2_tf", weights=str(options.mobilenet)))
+    about = f"{size}-{steps}{'-small' if quick or options.small else ''}"
+    found = [Found(model, options.out / "measured" / about / model.name) for model in models]
+
+    def left() -> bool:
+        return time.perf_counter() - started < 60 * options.minutes
+
     for number, (name, image, boxes) in enumerate(pictures[:count]):
-        late = time.perf_counter() - started > 60 * options.minutes
-        if late and number >= 2 and not quick:
+        # What is left of the time ends with a photograph; two are measured whatever it takes.
+        if not left() and number >= 2:
             break
         for one in found:
-            seen = seen_by(one.model, name, image, boxes)
-            measure(one, seen, chosen, quick or options.small, references, steps)
+            one.seen.append(seen_by(one.model, name, image, boxes))
+            now = [method for method in chosen if number < most.get(method, count)]
+            measure(one, number, now, quick or options.small, references, steps)
     report = Report(options.out, (__doc__ or "").partition("\n")[0])
     report.text(
         f"{len(found[0].seen)} photographs of {size}² in the time there was. Methods that ask for "
@@ -461,9 +600,8 @@ def main() -> None:
         "its score before the softmax."
     )
     for one in found:
-        if not quick:
+        if not quick and options.checked:
             check(one, chosen, references, options.checked, 4)
-            measure_sensitivity(one, chosen, references)
         report_network(report, one)
         report_pictures(report, one, 3)
     page = report.write(arguments=options, seconds=time.perf_counter() - started)
