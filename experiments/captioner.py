@@ -7,8 +7,8 @@ Paper: Nguyen et al. 2017, "Plug & Play Generative Networks", section 4.4 and fi
 Command: python experiments/captioner.py FOLDER -o OUT   (FOLDER has MNIST's idx files; --quick for
     fewer steps and samples; training that was cut off goes on). Then, without -o and from here:
     PYTHONPATH=experiments featvis sample mnist_ppgn --words "a thin two" --model captioner:trained
-Runtime: @@
-What it showed: @@
+Runtime: not measured.
+What it showed: it was not run yet.
 """
 
 from __future__ import annotations

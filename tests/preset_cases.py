@@ -24,8 +24,8 @@ CASES = [
     ("visualization", "maco", {"steps": 2}),
     ("visualization", "recognisable", {"steps": 2}),
     ("sampling", "modern", {"steps": 2}),
-    ("sampling", "ppgn_joint", {"steps": 2}),
-    ("sampling", "ppgn_h", {"steps": 2}),
+    ("sampling", "ppgn_joint", {"steps": 2, "rate": 0.1}),
+    ("sampling", "ppgn_h", {"steps": 2, "rate": 0.1}),
     ("sampling", "ppgn_x", {"steps": 2}),
     ("sampling", "dgn_am", {"steps": 2}),
 ]
@@ -46,9 +46,9 @@ def _halved(params, code):
     return params * code
 
 
-def generator():
+def generator(seed=0):
     """What the cases of samplers sample: an orthonormal map of codes, with all that is known."""
-    rows = np.random.default_rng(0).normal(size=(np.prod(_MADE), _CODE))
+    rows = np.random.default_rng(seed).normal(size=(np.prod(_MADE), _CODE))
     params = np.float32(np.linalg.qr(rows)[0].T)
     codes = fv.Codes(
         mean=np.full(_CODE, 0.5, np.float32),

@@ -57,10 +57,6 @@ _LEAST_CHANNELS, _LEAST_PRODUCT = 16, 1024
 #: that F(2,3), whose are half as large, is faster with few tiles.
 _WIDE, _FEW_TILES = 512 * 512, 32
 
-#: Tiles from which a kernel that is used once is worth its transform, and the bytes of the tiles up
-#: to which: memory that a program takes once, and no loop uses again, is slow at first.
-_TILES_OF_ONE_USE, _BYTES_OF_ONE_USE = 64, 8 * 2**20
-
 #: Channels of a strided convolution up to which a matrix product of copied windows is faster.
 _COPIED_CHANNELS = 64
 
@@ -103,10 +99,15 @@ class Convolution:
 def dense(eqn: Any, repeated: bool) -> Convolution | None:
     """Our kernel for a traced convolution; None where XLA's own is as fast, or it is another.
 
+    A convolution that is run once stays XLA's: little can be won, and what a network is said to
+    compute has the rounding of the program that its author runs.
+
     Args:
         eqn: an equation of a traced program.
         repeated: whether it is run many times with the same kernel.
     """
+    if not repeated:
+        return None
     given, (x, kernel), out = eqn.params, (v.aval for v in eqn.invars), eqn.outvars[0].aval
     if not (
         x.ndim == 4
@@ -125,7 +126,7 @@ def dense(eqn: Any, repeated: bool) -> Convolution | None:
     rows, columns = (tuple(pair) for pair in given["padding"])
     tile = 0
     if stride == spread == (1, 1):
-        tile = best_tile(sizes, taps, repeated)
+        tile = best_tile(sizes, taps)
         if not tile and (taps[:2] != (1, 1) or (rows, columns) != ((0, 0), (0, 0))):
             return None
     elif (1, 1) not in (stride, spread) or not _is_faster(taps, spread):
@@ -133,13 +134,12 @@ def dense(eqn: Any, repeated: bool) -> Convolution | None:
     return Convolution(orders, stride, (rows, columns), spread, tile)
 
 
-def best_tile(result: tuple[int, ...], kernel: tuple[int, ...], repeated: bool) -> int:
+def best_tile(result: tuple[int, ...], kernel: tuple[int, ...]) -> int:
     """The outputs of a tile of `winograd`, a side; 0 where XLA's convolution is as fast.
 
     Args:
         result: its shape (n, h, w, d).
         kernel: its shape (kh, kw, c, d).
-        repeated: whether it is run many times with the same kernel, which is then transformed once.
     """
     n, height, width, _ = result
     rows, columns, inputs, outputs = kernel
@@ -148,9 +148,6 @@ def best_tile(result: tuple[int, ...], kernel: tuple[int, ...], repeated: bool) 
     if inputs * outputs < _LEAST_PRODUCT:
         return 0
     tiles = n * -(-height // 4) * -(-width // 4)
-    size = 36 * tiles * (inputs + outputs) * 4
-    if not repeated and (tiles < _TILES_OF_ONE_USE or size > _BYTES_OF_ONE_USE):
-        return 0
     return 2 if inputs * outputs >= _WIDE and tiles < _FEW_TILES else 4
 
 

@@ -20,7 +20,8 @@ class Samples:
 
     Attributes:
         result: all of them; in its `evidence` are `probability`, how far each is what was asked,
-            `accepted`, and with a judge that has the same classes `judged`, whether it says so too.
+            the mean over ways that the preset's transform shows it, `accepted`, and with a judge
+            that has the same classes `judged`, whether it says so too.
         names: what was asked, a name a set.
         sets: the set of each sample, (n,).
         diversity: of the accepted samples of each set, None where there are fewer than 2.

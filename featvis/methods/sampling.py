@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,10 @@ from featvis.results import Result
 from featvis.results.format import LARGEST
 from featvis.results.run import check_positive
 from featvis.synthesis import memory
+from featvis.transforms import Compose, Transform
+
+#: How often a sample is seen through the preset's transform before it is kept or not.
+_WAYS = 16
 
 
 def sample(
@@ -204,7 +209,7 @@ def _measured(result: Result, condition: Condition, judge: Model | None, n: int)
     """The samples with what is measured on them."""
     once = np.repeat(np.arange(len(condition.names)), n)
     sets = np.tile(once, len(result) // len(once))
-    probability = condition.measure(condition.model(result.images), sets)
+    probability = _probability(result, condition, sets)
     accepted = probability >= condition.accept
     evidence = {"probability": probability, "accepted": accepted.astype(np.float32)}
     features = None
@@ -220,6 +225,26 @@ def _measured(result: Result, condition: Condition, judge: Model | None, n: int)
         some = None if features is None else features[own]
         apart.append(diversity(result.images[own], some) if own.sum() > 1 else None)
     return Samples(result.with_evidence(**evidence), condition.names, sets, tuple(apart))
+
+
+def _probability(result: Result, condition: Condition, sets: np.ndarray) -> np.ndarray:
+    """How far each sample is what was asked: the mean over ways that the last step may show it."""
+    last = result.joined[-1] if result.joined else result
+    transform, step = last.run.parts.transform, jnp.int32(last.run.steps - 1)
+    if transform == Compose(()):
+        return condition.measure(condition.model(result.images), sets)
+    ways = [
+        _shown(transform, step, jax.random.split(key, len(sets)), result.images)
+        for key in jax.random.split(jax.random.key(0), _WAYS)
+    ]
+    found = [condition.measure(condition.model(np.asarray(one)), sets) for one in ways]
+    mean: np.ndarray = np.mean(found, axis=0)
+    return mean
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _shown(transform: Transform, step: jax.Array, keys: jax.Array, images: jax.Array) -> jax.Array:
+    return jax.vmap(transform.at(step))(keys, images)
 
 
 def _last_vector(model: Model, size: tuple[int, int]) -> str:

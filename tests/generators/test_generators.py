@@ -417,7 +417,13 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.generators.load("taef3"), "unknown generator 'taef3'; nearest: taef"),
         (lambda g: fv.generators.load("test_generators:none"), "has no none"),
         (lambda g: fv.generators.load("test_generators:silent_factory"), "got str"),
+        (
+            lambda g: fv.Generator(linear, (6,), params=g.params, encoder_params=g.params),
+            "encoder_params is None without an encoder",
+        ),
         (lambda g: fv.generators.from_nnx(linear, 6), "a module of Flax NNX; got function"),
+        (lambda g: fv.generators.from_linen(3, {}, 6), "of Flax Linen; got int"),
+        (lambda g: fv.generators.from_linen(_Linen(), {}, 6, method="no"), "has no method 'no'"),
         (lambda g: fv.generators.from_function("x", {}, 6), "decode is a function"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import compiles
 import jax
 import jax.numpy as jnp
 import numpy as np
+import preset_cases
 import pytest
 
 import featvis as fv
@@ -92,6 +93,33 @@ def test_another_generator_of_the_same_architecture_compiles_nothing(gaussian):
         other = _codes(gaussian, 0.25, "sgd(0.1)", scale=2.0)
     assert found.steps == 0
     assert np.isfinite(other).all()
+
+
+def test_samples_of_another_generator_compile_nothing(toy):
+    def drawn(seed):
+        return fv.sample(
+            preset_cases.generator(seed), 2, classes=[0, 1], model=toy, steps=2, progress=False
+        )
+
+    first = drawn(0)
+    with compiles.Compiled() as found:
+        second = drawn(1)
+    assert found.names == []
+    assert np.abs(first.result.images - second.result.images).max() > 0.01
+
+
+@pytest.mark.parametrize(("transform", "frame"), [("none", 0), ("Pad(2)", 2)])
+def test_a_sample_is_measured_in_the_ways_that_it_is_shown(toy, transform, frame):
+    found = fv.sample(
+        preset_cases.generator(), 2, classes=[0, "b"], model=toy, steps=2, transform=transform,
+        progress=False,
+    )  # fmt: skip
+    around = ((0, 0), (frame, frame), (frame, frame), (0, 0))
+    shown = np.pad(found.result.images, around, constant_values=0.5)
+    logits = np.asarray(toy(shown)["logits"], np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    own = shares[np.arange(4), [0, 0, 1, 1]]
+    np.testing.assert_allclose(found.result.evidence["probability"], own, rtol=1e-4)
 
 
 # ---- MNIST's generator, as it is shipped
