@@ -437,7 +437,9 @@ def test_a_maximisation_of_units_is_a_preset_of_render(
     units = ["relu:1", "linear:0", "relu:3@2,3"]
     code, lines, _ = said_by(["render", *units, *given, "-o", "all/"], capsys)
     assert code == 0
-    for unit, line in zip(units, lines, strict=False):
+    found = {line["objective"]: line for line in lines}
+    for unit in units:
+        line = found[unit]
         with Image.open(line["image"]) as picture:
             record = json.loads(picture.text["featvis"])
         objective = record.get("objective") or record["runs"][-1]["objective"]
