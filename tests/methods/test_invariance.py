@@ -144,29 +144,40 @@ def photographs(units, tmp_path_factory):
     return fv.index(units, folder, layers="units", out=out, progress=False)
 
 
-@pytest.mark.thorough
-def test_natural_crops_of_an_index_are_bands_of_a_table(units, photographs, tmp_path):
+@pytest.fixture(scope="module")
+def with_crops(units, photographs, tmp_path_factory):
+    """Rows of a linear unit, a quadrature pair and a dead unit, their folder, and the options."""
+    folder = tmp_path_factory.mktemp("table")
     options = {"steps": 120, "at_a_time": 2, "n": 2, "natural": photographs, "crops": 3}
-    folder = tmp_path / "table"
-    chosen = [LINEAR, ENERGY, DEAD]
-    rows = fv.invariance_table(units, "units", chosen, folder=folder, **options)
+    options |= {"units": [LINEAR, ENERGY, DEAD], "folder": folder}
+    return fv.invariance_table(units, "units", **options), folder, options
+
+
+@pytest.mark.thorough
+def test_natural_crops_of_an_index_are_bands_of_a_table(units, with_crops):
+    rows, folder, options = with_crops
     linear, energy, dead = rows
     # The patches of all phases excite the pair alike, and one of them the linear unit.
     assert energy["phase_natural"] > 0.95
     assert linear["phase_natural"] < 0.1
     assert 0 <= energy["phase_natural_spread"] < 0.05
     assert "phase_natural" not in dead
-    again = fv.invariance_table(units, "units", chosen, folder=folder, **options)
+    again = fv.invariance_table(units, "units", **options)
     assert again[1]["phase_natural"] == pytest.approx(energy["phase_natural"], rel=1e-5)
     text = table_page(again, "units", "units", folder).read_text()
     assert "natural crops" in text
     assert "reaches the border of the 16 x 16 pixels" in text
     with pytest.raises(fv.InputError, match="has a table with natural"):
-        fv.invariance_table(units, "units", chosen, folder=folder, **options | {"natural": None})
+        fv.invariance_table(units, "units", **options | {"natural": None})
+
+
+@pytest.mark.thorough
+def test_a_table_is_also_written_as_parquet(with_crops):
+    rows, folder, options = with_crops
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     table = pandas.read_parquet(folder / "units.parquet")
-    assert table["unit"].tolist() == chosen
+    assert table["unit"].tolist() == options["units"]
     assert table["alive"].tolist() == [True, True, False]
     for name in ("phase", "phase_chance", "phase_natural", "best"):
         expected = [np.nan if row.get(name) is None else row[name] for row in rows]
