@@ -154,6 +154,9 @@ def kills(out: Path, count: int, seeds: int, seed: int = 0) -> Survived:
         levels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
         Image.fromarray(levels).save(photographs / f"{number:02}.png")
     index = fv.index(small(), photographs, layers=["conv"], out=out / "index", progress=False)
+    whole = {"negative": True, "diverse": 2, "index": index}
+    # First, so that its programs are in the cache, and those that are killed write more than wait.
+    other = fill(out / "whole.atlas", seeds, **whole)
     folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     command = [sys.executable, "-m", "featvis_command", "atlas", "--model", "neuron_atlas:small"]
@@ -189,8 +192,7 @@ def kills(out: Path, count: int, seeds: int, seed: int = 0) -> Survived:
         kept = _records(path)
         what = "its folder" if units == 2 else "its first batch"
         print(f"kill {done}, {wait:.2f} s after {what}: {len(kept)} batches are in", flush=True)
-    whole = {"negative": True, "diverse": 2, "index": index}
-    there, other = (fill(one, seeds, **whole) for one in (path, out / "whole.atlas"))
+    there = fill(path, seeds, **whole)
     lost += len(kept.items() - _records(path).items())
     had, wanted = _figures(there), _figures(other)
     arrays, undisturbed = (one.store.natural("conv")["arrays"] for one in (there, other))
