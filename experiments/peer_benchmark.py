@@ -22,8 +22,10 @@ What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds,
     AVX2 of which one was busy, 2.8, 0.9 to 2.1, 1.8.
     lucent's clean score after 512 steps: at our step 64, 52 times sooner, and twice as soon with
     the start; lucent reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent
-    5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. Memory 407 MB warm, 627 MB cold
-    (the compiler), lucent 440; 16 images of 224 pixels to the logits 815 MB, lucent 2584. MaCo
+    5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. An atlas of 16 units at 128 steps
+    compiles once; 0.77 units a second, a loop over lucent 0.036 (--quick --only atlas, one round
+    beside another program at low priority: 22 times, which is too high). Memory 407 MB warm, 627 MB
+    cold (the compiler), lucent 440; 16 images of 224 pixels to the logits 815 MB, lucent 2584. MaCo
     3.2 and 2.2 times Horama's. The parts of a step of one image of 224 pixels to the logits, in
     ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9
     together; parts alone in a loop sum to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of

@@ -111,7 +111,9 @@ class Ray:
             with warnings.catch_warnings():
                 # JAX warns of any fork; Ray's starts another program at once.
                 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-                ray.init(self.address or "local", log_to_driver=False, logging_level="error")
+                # Of a cluster for this run alone nobody looks at the dashboard's ten processes.
+                own = {} if self.address else {"include_dashboard": False}
+                ray.init(self.address or "local", log_to_driver=False, logging_level="error", **own)
         # Whatever Ray raises where it finds nobody, or where it cannot start.
         except Exception as error:
             raise InputError(
