@@ -119,7 +119,7 @@ def test_only_what_is_faster_is_replaced():
     assert not left_to_xla(conv, x, kernel)
     assert left_to_xla(conv, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     assert left_to_xla(conv, x[..., :8], kernel[:, :, :8])
-    # A kernel that is used once, for few tiles, is not worth its transform.
+    # What is run once is the program that its author runs.
     once = kernels.compiled(lambda x, kernel: convolve(CASES[0], x, kernel))
     assert "stablehlo.convolution" in once.lower(x, kernel).as_text()
     # Outside of our programs nothing changes.
