@@ -156,7 +156,7 @@ def main() -> None:
         _OUT,
         folder="MNIST's idx files",
         required=True,
-        pictures=False,
+        holds=["train-images-idx*"],
         needs=("orbax-checkpoint",),
         quick="a quarter of the steps, and 4 samples a sentence in place of 10",
         seed="the weights, the order of images, and all chains",

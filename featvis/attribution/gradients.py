@@ -95,9 +95,10 @@ def integrated_gradients(
         _nodes(rule, steps, level) for level in range(1 if tolerance is None else _MOST_THIRDS + 1)
     ]
     # One table of places and weights, of which a level reads its part.
-    table = jnp.asarray(np.concatenate([nodes for nodes, _ in levels], axis=1), jnp.float32)
+    nodes_of_all = np.concatenate([nodes for nodes, _ in levels], axis=1)
+    table = jnp.asarray(nodes_of_all, given.images.dtype)
     firsts = jnp.asarray(np.cumsum([0, *(nodes.shape[1] for nodes, _ in levels)]), jnp.int32)
-    kept = jnp.asarray([share for _, share in levels], jnp.float32)
+    kept = jnp.asarray([share for _, share in levels], given.images.dtype)
 
     def along(start: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         away, gained = given.images - start, own - given.score(start)

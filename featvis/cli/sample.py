@@ -8,7 +8,7 @@ from argparse import Namespace
 from featvis import methods
 from featvis.cli.command import ONE_FILE, command, option
 from featvis.cli.drivers import Driver
-from featvis.cli.network import load_network
+from featvis.cli.network import load_network, see_working_folder
 from featvis.cli.output import leave, place_of, save, tell, use_cache
 from featvis.errors import InputError, printable
 
@@ -43,6 +43,7 @@ def sample(given: Namespace) -> None:
         if file is not None and not os.path.isfile(file):
             raise InputError(f"there is no file {printable(file)}")
     use_cache()
+    see_working_folder()
     (generator,) = given.words
     said = [one for one in (given.classes, given.unit, given.sentence) if one]
     own = generator.rpartition(":")[2] or generator

@@ -80,8 +80,9 @@ def _with_kernels(function: Any, bound: inspect.BoundArguments, given: dict[str,
     """What a function gives for arguments, of which some are traced, with our kernels in it."""
 
     def call(given: dict[str, Any]) -> Any:
-        bound.arguments.update(given)
-        return function(*bound.args, **bound.kwargs)
+        # A copy: what is traced must not outlive its trace.
+        own = inspect.BoundArguments(bound.signature, {**bound.arguments, **given})
+        return function(*own.args, **own.kwargs)
 
     program, shape = jax.make_jaxpr(call, return_shape=True)(given)
     out = core.jaxpr_as_fun(replaced(program))(*jax.tree.leaves(given))

@@ -113,6 +113,7 @@ def dense(eqn: Any, repeated: bool) -> Convolution | None:
         x.ndim == 4
         and given["rhs_dilation"] == (1, 1)
         and given["feature_group_count"] == given["batch_group_count"] == 1
+        and given["precision"] in (None, (lax.Precision.DEFAULT,) * 2)
         and {x.dtype, kernel.dtype, out.dtype} == {np.dtype("float32")}
         and 0 not in (*x.shape, *kernel.shape, *out.shape)
     ):

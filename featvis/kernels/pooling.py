@@ -27,7 +27,7 @@ class PoolGradient:
     Attributes:
         window: its length along each axis.
         strides: along each axis.
-        pads: places before and after each axis, which are never chosen.
+        pads: places before and after each axis, not chosen where a window has a number above -inf.
     """
 
     window: _Places
@@ -108,6 +108,7 @@ def pool_gradient(eqn: Any, repeated: bool) -> PoolGradient | None:
         or out.dtype != np.dtype("float32")
         or 0 in out.shape
         or math.prod(given["window_dimensions"]) > _MOST_PLACES
+        or any(edge < 0 for pair in given["padding"] for edge in pair)
     ):
         return None
     pads = tuple((int(before), int(after)) for before, after in given["padding"])

@@ -110,15 +110,16 @@ class Invariance(NamedTuple):
     flat: int
     notes: tuple[str, ...]
 
-    def told(self, page: Path, seconds: float) -> Told:
+    def told(self, unit: str, page: Path, seconds: float) -> Told:
         """What the command line says of the unit.
 
         Args:
+            unit: as it was asked for.
             page: where the report was written.
             seconds: it took.
         """
         rows = {one.name: [one.value, one.chance] for one in self.indices}
-        record = {"unit": str(self.aim.unit), "page": str(page), "indices": rows}
+        record = {"unit": unit, "page": str(page), "indices": rows}
         lines = [
             f"{one.name:12} {one.value:.2f} ± {one.spread:.2f}  chance {one.chance:.2f}"
             for one in self.indices

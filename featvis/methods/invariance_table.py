@@ -137,7 +137,8 @@ def invariance_table(
     if photographs is not None:
         crops = checks.integer("invariance_table", "crops", crops, 1)
         photographs.check_model(model)
-        settings["natural"] = {"images": len(photographs), "crops": crops}
+        where = str(photographs.store.path.resolve())
+        settings["natural"] = {"index": where, "images": len(photographs), "crops": crops}
     columns = _columns(model.input.channels, natural=photographs is not None)
     place = None if folder is None else Path(folder)
     rows = {} if place is None else _read(place, settings, columns)

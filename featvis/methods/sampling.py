@@ -237,7 +237,9 @@ def _probability(result: Result, condition: Condition, sets: np.ndarray) -> np.n
         _shown(transform, step, jax.random.split(key, len(sets)), result.images)
         for key in jax.random.split(jax.random.key(0), _WAYS)
     ]
-    found = [condition.measure(condition.model(np.asarray(one)), sets) for one in ways]
+    # Noise may leave what a network takes as an image.
+    seen = [np.clip(np.asarray(one), 0, 1) for one in ways]
+    found = [condition.measure(condition.model(one), sets) for one in seen]
     mean: np.ndarray = np.mean(found, axis=0)
     return mean
 

@@ -237,7 +237,7 @@ def report_invariance(
     found = invariance(model, asked, natural=images, progress=progress, **options)
     seconds = round(time.perf_counter() - began, 1)
     page = invariance_page(found, folder, seed=seed, seconds=seconds)
-    return found.told(page, seconds)
+    return found.told(unit, page, seconds)
 
 
 def _of_field(folder: str | Path) -> str:

@@ -413,7 +413,7 @@ class NormalCrop(Transform):
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """Transform `image`, (h, w, c), with the randomness of `key`."""
-        wider, down, right = jax.random.normal(key, (3,))
+        wider, down, right = jax.random.normal(key, (3,), jnp.float32)
         side = jnp.clip(self.side + self.side_sd * wider, self.smallest, 1)
         centre = 0.5 + self.centre_sd * jnp.stack([down, right])
         return _box(image, side, centre, self.output_shape(image.shape))

