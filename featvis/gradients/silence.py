@@ -210,7 +210,7 @@ class _Program:
                         eqn,
                     )
                 )
-            zeros.append(jnp.stack([jnp.all(k.value == 0) for k in inputs]))
+            zeros.append(jnp.stack([~jnp.any(k.value) for k in inputs]))
             return given
 
         *rest, seen = leaves
