@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
+from featvis.kernels import kept
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 
 #: Rounds in which the pixels that the box cuts off are found; each cuts off more, and few do.
@@ -111,7 +112,8 @@ class FixedNorm(Parameterization):
         y, x = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)
         factors = np.maximum(1.0, np.hypot(y[:, None], x[None]))[..., None] ** power
         spectrum = jnp.fft.rfft2(pixels, axes=(0, 1)) * jnp.asarray(factors, jnp.complex64)
-        return jnp.fft.irfft2(spectrum, (height, width), axes=(0, 1))
+        # Kept: on several devices XLA would hand its FFT for a CPU an array in another order.
+        return jnp.fft.irfft2(kept(spectrum), (height, width), axes=(0, 1))
 
     def _on_sphere(self, pixels: jax.Array) -> jax.Array:
         """The offsets, of the norm and within ±0.5.

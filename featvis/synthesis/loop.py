@@ -193,7 +193,7 @@ def _mean_of_draws(function: Callable[[jax.Array], Any], keys: jax.Array, draws:
     total, _ = jax.lax.scan(
         lambda total, keys: (jax.tree.map(jnp.add, total, function(keys)), None), nothing, drawn
     )
-    return jax.tree.map(lambda value: value / draws, total)
+    return jax.tree.map(lambda value: value / int(draws), total)
 
 
 def _gradients(

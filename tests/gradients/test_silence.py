@@ -71,6 +71,7 @@ SILENT = {
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize("case", SILENT)
 def test_a_silent_unit_is_reported_with_the_reason(case):
     unit, reason = SILENT[case]
@@ -146,6 +147,7 @@ def test_a_living_run_compiles_what_it_did(toy):
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize(
     "act",
     [

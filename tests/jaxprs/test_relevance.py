@@ -234,7 +234,7 @@ def controlled(x, steps=None, apart=False):
         return (sums.reshape(len(x), 12)[:, :6] @ HEAD)[:, 1]
 
     def going(state):
-        return state[0] < (3 if steps is None else steps)
+        return state[0] < (3 if steps is None else steps.astype(jnp.int32))
 
     def step(state):
         return state[0] + 1, jax.nn.relu(state[1] @ weights)

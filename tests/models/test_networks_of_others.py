@@ -129,6 +129,7 @@ NETWORKS = {
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("usual_promotions")
 def test_a_well_known_structure(name):
     module, call, rngs, (layer, shape), result = NETWORKS[name]
     first = name == "VAE"

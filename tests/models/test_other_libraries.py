@@ -9,7 +9,7 @@ import pytest
 
 import featvis as fv
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
+pytestmark = pytest.mark.usefixtures("quick_to_compile", "usual_promotions")
 
 SIZE = (16, 24)
 

@@ -195,6 +195,7 @@ def test_the_base_class_is_abstract():
     [Pixels((64, 48)), BoundedPixels((64, 48)), Fourier((64, 48)), Pyramid((64, 48))],
     ids=name,
 )
+@pytest.mark.usefixtures("usual_promotions")
 def test_reaches_a_photograph(case):
     target = photograph(case.size)
     optimizer = optax.adam(0.05)
@@ -302,6 +303,7 @@ def test_pyramid_levels_halve_upwards():
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("usual_promotions")
 def test_cppn_learns_xor():
     case = CPPN((16, 24), 1, hidden=12, layers=3)
     y, x = np.mgrid[:16, :24]

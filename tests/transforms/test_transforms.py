@@ -165,6 +165,7 @@ def test_scale_above_one_enlarges():
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("usual_promotions")
 def test_draws_stay_within_their_bounds():
     image = jnp.zeros((21, 21, 1)).at[10, 10].set(1)
     keys = jax.random.split(jax.random.key(0), 64)
