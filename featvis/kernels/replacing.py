@@ -45,9 +45,10 @@ def replaced(program: Any, repeated: bool = False) -> Any:
         program: of which all derivatives that there will be were taken.
         repeated: whether it is run many times with the same weights, as in a loop.
     """
-    if hasattr(program, "jaxpr"):
-        inner = replaced(program.jaxpr, repeated)
-        return program if inner is program.jaxpr else program.replace(jaxpr=inner)
+    within = getattr(program, "jaxpr", program)
+    if within is not program:  # A closed one; from jax 0.12 on both are one class.
+        inner = replaced(within, repeated)
+        return program if inner is within else program.replace(jaxpr=inner)
     eqns = [_replaced(eqn, repeated) for eqn in program.eqns]
     same = all(new is old for new, old in zip(eqns, program.eqns, strict=True))
     return program if same else program.replace(eqns=eqns)
