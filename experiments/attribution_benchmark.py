@@ -21,19 +21,29 @@ What it showed: torch 2.13, captum 0.9, jax 0.10.2, on two cores that were not w
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import peer_benchmark
-from peer_benchmark import HEADER, LITE, Bench, Row, alternating, cells, markdown, say, values
+from peer_benchmark import (
+    HEADER,
+    LITE,
+    Bench,
+    Row,
+    alternating,
+    cells,
+    facts,
+    markdown,
+    measure,
+    say,
+    values,
+    write_figures,
+)
 
 INSTALL = 'pip install -e ".[benchmark,parity]"'
 OURS, PEER = "explaining", "explaining_torch"
-PARTS = ("gradients", "masks", "memory")
 #: The ratio to reach in each.
 TARGET = 2.0
 SIZE = 224
@@ -111,6 +121,9 @@ def memory(bench: Bench, quick: bool) -> list[Row]:
     return rows
 
 
+PARTS = {one.__name__: one for one in (gradients, masks, memory)}
+
+
 def main() -> None:
     """Measures the parts that are asked for, and prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=INSTALL)
@@ -118,19 +131,15 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="one of them; else all")
     parser.add_argument("-o", "--out", type=Path, default=Path("attribution_benchmark"))
     options = parser.parse_args()
-    load, started = os.getloadavg()[0], time.perf_counter()
-    print(f"load average {load:.2f} on {os.cpu_count()} cores")
-    measures = {"gradients": gradients, "masks": masks, "memory": memory}
-    rows: list[Row] = []
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="attribution-benchmark-") as folder:
         bench = Bench(Path(folder))
-        for part in options.part or PARTS:
-            rows += measures[part](bench, options.quick)
+        rows = measure(bench, options.quick, options.part or tuple(PARTS), known=PARTS)
     print(markdown(HEADER, [cells(row) for row in rows]))
     options.out.mkdir(parents=True, exist_ok=True)
-    about = peer_benchmark.facts(bench, time.perf_counter() - started, load)
+    about = facts(bench, time.perf_counter() - started)
     name = "-".join(options.part or ["all"])
-    peer_benchmark.write_figures(options.out / f"{name}.json", rows, about)
+    write_figures(options.out / f"{name}.json", rows, about)
     for trouble in bench.troubles:
         print(f"failed: {trouble}", file=sys.stderr)
     for who, reason in bench.missing.items():

@@ -57,7 +57,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -696,14 +696,26 @@ PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
 
 
 def measure(
-    bench: Bench, plan: Plan, parts: Sequence[str] = tuple(PARTS), ask: Callable[[], float] = load
+    bench: Bench,
+    plan: Any,
+    parts: Sequence[str] = tuple(PARTS),
+    ask: Callable[[], float] = load,
+    known: Mapping[str, Callable[[Bench, Any], list[Row]]] = PARTS,
 ) -> list[Row]:
-    """The rows of some parts of a plan, with the machine's load before each part."""
+    """The rows of some parts of a plan, with the machine's load before each part.
+
+    Args:
+        bench: what has the work done.
+        plan: how much of it, as the parts take it.
+        parts: by name.
+        ask: for the load.
+        known: what can be measured.
+    """
     rows = []
     for part in parts:
         busy = ask()
         say(f"{part}: others keep {busy:.2f} of {os.cpu_count()} processors busy")
-        rows += [dataclasses.replace(row, load=busy) for row in PARTS[part](bench, plan)]
+        rows += [dataclasses.replace(row, load=busy) for row in known[part](bench, plan)]
     # A peer that is missing leaves its column empty.
     return [dataclasses.replace(row, peer=[]) if row.who in bench.missing else row for row in rows]
 

@@ -212,7 +212,9 @@ def save(
 ) -> None:
     """Writes rows of figures and the pictures."""
     (out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
-    sheet = grid([to_picture(one) for one in pictures], [str(row["unit"]) for row in rows], columns)
+    sheet = grid(
+        [to_picture(one) for one in pictures], [str(row["unit"]) for row in rows], columns=columns
+    )
     sheet.save(out / f"{name}.png")
 
 

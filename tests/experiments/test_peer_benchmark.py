@@ -1,7 +1,9 @@
 """The benchmark against the peers: its arithmetic, its text, and its own worker."""
 
+import functools
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -170,6 +172,9 @@ FOUND = {
     "template": {},
     "layer": {"seconds": 8.0, "loops": 1, "later": 0},
     "atlas": {"seconds": 8.0, "loops": 1},
+    "integrated_gradients": {"seconds": 2.0},
+    "grad_cam": {"seconds": 0.1},
+    "rise": {"seconds": 30.0},
     "machine": {"flops": 1e9, "bytes": 1e9},
     "parts": {
         "decode": 1.0,
@@ -202,7 +207,7 @@ def stand_in(benchmark, missing=()):
 
         def work(self, who, tasks, cache="cache"):
             self.asked.append((who, tasks[0]["kind"]))
-            factor = 1 if who == "ours" else TIMES_SLOWER
+            factor = 1 if who in ("ours", "explaining") else TIMES_SLOWER
             ended = benchmark.Ended(2.0 * factor, 100 * factor, 0, "", "")
             if who in self.missing:
                 return benchmark.Work(ended, [None] * len(tasks))
@@ -260,6 +265,22 @@ def test_an_atlas_is_compared_in_units_a_second(benchmark):
     assert rate.ours == [2]
     assert rate.ratios == pytest.approx([4 * TIMES_SLOWER])
     assert (rate.target, loops.limit) == (4, 1)
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.0])
+def test_attributions_are_compared_in_seconds(benchmark, experiment, monkeypatch, tmp_path, busy):
+    study = experiment("attribution_benchmark")
+    monkeypatch.setattr(study, "Bench", lambda folder: stand_in(benchmark))
+    ask = functools.partial(benchmark.measure, ask=lambda: busy)
+    monkeypatch.setattr(study, "measure", ask)
+    monkeypatch.setattr(sys, "argv", ["attribution_benchmark.py", "-o", str(tmp_path)])
+    study.main()
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    rows = [benchmark.Row(**row) for row in rows]
+    # Three of ours beside the peer's; steps and masks, the fewest of which are no verdict.
+    assert [row.ratios for row in rows[:3]] == [[TIMES_SLOWER] * 3] * 2 + [[TIMES_SLOWER]]
+    judged = "busy" if busy else "PASS"
+    assert [row.verdict for row in rows] == [judged] * 3 + ["", judged, judged] * 2
 
 
 def test_both_take_turns_in_coming_first(benchmark):
