@@ -106,33 +106,40 @@ def _jobs(
     rule: Callable[[Setting], Recipe],
     seen: Setting,
 ) -> list[_Job]:
-    """Objectives by what their recipes have in common; most presets have one recipe for all."""
-    jobs: list[_Job] = []
-    for place, given in enumerate(objectives):
-        one = as_objective(given, network)
-        at = _setting(network, one, seen)
+    """Objectives by what their recipes have in common; most presets have one recipe for all.
+
+    A recipe is made once for the units of a layer, as what it reads may be large, and once for
+    whatever is no unit.
+    """
+    given: list[Any] = [as_objective(one, network) for one in objectives]
+    by_layer: dict[str | None, list[int]] = {}
+    for place, one in enumerate(given):
+        unit = isinstance(one, (Channel, Logit, Neuron)) and not np.ndim(one.index)
+        by_layer.setdefault(one.layer if unit else None, []).append(place)
+    recipes: dict[int, tuple[Recipe, float, str]] = {}
+    for layer, places in by_layer.items():
+        at = seen if layer is None else _setting(network, layer, [given[i] for i in places], seen)
         recipe = rule(at)
+        weights = np.broadcast_to(recipe.weight, len(places)).tolist()
+        recipes |= {i: (recipe, w, at.layer) for i, w in zip(places, weights, strict=True)}
+    jobs: dict[Any, _Job] = {}
+    for place, one in enumerate(given):
+        recipe, weight, layer = recipes[place]
         (stage,) = recipe.stages
-        wanted = one if np.all(np.equal(recipe.weight, 1)) else recipe.weight * one
-        model, wanted = asked(network, wanted, recipe, at.layer)
+        model, wanted = asked(network, one if weight == 1 else weight * one, recipe, layer)
         like = model.apply, repr(vars(stage))  # of texts, as manifests have them
-        alike = (job for job in jobs if (job.model.apply, repr(vars(job.stage))) == like)
-        job = next(alike, None)
-        if job is None:
-            jobs.append(job := _Job(model, stage, [], []))
+        job = jobs.setdefault(like, _Job(model, stage, [], []))
         job.objectives.append(wanted)
         job.places.append(place)
-    return jobs
+    return [*jobs.values()]
 
 
-def _setting(network: Model, objective: Objective, seen: Setting) -> Setting:
-    """The setting of one unit; of any other objective what all have."""
-    if not isinstance(objective, (Channel, Logit, Neuron)) or np.ndim(objective.index):
-        return seen
-    own = setting_of(network, objective.layer, seen.size, None)
+def _setting(network: Model, layer: str, units: Sequence[Any], seen: Setting) -> Setting:
+    """The setting of units of a layer."""
+    own = setting_of(network, layer, seen.size, None)
     return replace(
         seen, stride=own.stride, depth=own.depth, learned=own.learned, layer=own.layer,
-        units=(int(np.asarray(objective.index)),), digest=network.digest,
+        units=tuple(int(np.asarray(one.index)) for one in units), digest=network.digest,
     )  # fmt: skip
 
 
