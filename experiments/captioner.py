@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import studies
+from flax.traverse_util import unflatten_dict
 from train_generator import Data, Images, State, Trainer, Update, flat, moved, read_data, sheet
 
 import featvis as fv
@@ -122,14 +123,8 @@ def trained() -> fv.Captioner:
     """The captioner that this study wrote, as it does without `-o`, where it was called."""
     from safetensors.numpy import load_file
 
-    params: dict[str, Any] = {}
-    for path, array in load_file(Path(_OUT) / _FILE).items():
-        *folders, name = path.split("/")
-        place = params
-        for one in folders:
-            place = place.setdefault(one, {})
-        place[name] = jnp.asarray(array)
-    return captioner(params)
+    params = unflatten_dict(load_file(Path(_OUT) / _FILE), sep="/")
+    return captioner(jax.tree.map(jnp.asarray, params))
 
 
 def right(params: Any, data: Data) -> tuple[float, float]:

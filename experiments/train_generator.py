@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import studies
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 import featvis as fv
@@ -358,15 +359,9 @@ def sheet(rows: list[np.ndarray], path: Path) -> None:
     picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(path)
 
 
-def flat(tree: Any, before: str = "") -> dict[str, np.ndarray]:
+def flat(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a nested dict by their paths."""
-    found = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{before}{name}/")
-        else:
-            found[f"{before}{name}"] = np.asarray(value)
-    return found
+    return {path: np.asarray(array) for path, array in flatten_dict(tree, sep="/").items()}
 
 
 def main() -> None:

@@ -346,7 +346,7 @@ def _smooth_masks(
     few = [math.ceil(side / step) + 2 * padding - 2 * reach for side in size]
     many = [step * (count - 1) + 1 for count in few]
     # The first of the bumps about each pixel along an axis, and how far each of them is from it.
-    firsts = [np.arange(side) // step for side in many]
+    firsts = [np.arange(side, dtype=np.int32) // step for side in many]
     near = np.arange(2 * reach + 1)
     apart = [
         np.arange(side)[:, None] - sigma - step * (first[:, None] + near - padding)
@@ -362,8 +362,7 @@ def _smooth_masks(
                 jnp.asarray(apart[0], jnp.float32)[:, down][:, None],
                 jnp.asarray(apart[1], jnp.float32)[:, right][None],
             )
-            rows, columns = (jnp.asarray(first, jnp.int32) for first in firsts)
-            bump = padded[:, (rows + down)[:, None], (columns + right)[None]]
+            bump = padded[:, (firsts[0] + down)[:, None], (firsts[1] + right)[None]]
             value = bump * jnp.exp(-2 * jnp.maximum(distance[None] / sigma - 0.5, 0) ** 2)
             # At most 1, so that no exponential overflows.
             share = jnp.exp(20 * (value - 1))

@@ -14,7 +14,7 @@ from featvis.atlas.driver import LOOP
 from featvis.cli.command import JSON, NETWORK, QUIET, SIZE, command, option
 from featvis.cli.drivers import Driver
 from featvis.cli.network import network_of
-from featvis.cli.output import SILENT, tell, use_cache
+from featvis.cli.output import SILENT, gone_on_with, tell, use_cache
 from featvis.errors import InputError, printable
 from featvis.pages.site import atlas_site
 from featvis.told import Told
@@ -71,11 +71,8 @@ def atlas(given: Namespace) -> None:
     network, layers = network_of(given)
     if given.out is None:
         raise InputError("atlas takes --out too: the folder of the atlas")
-    try:
+    with gone_on_with(given.out):
         made = _ATLAS(given, network, layers, given.out)
-    except KeyboardInterrupt:
-        said = f"the same command goes on with {printable(given.out)}"
-        raise KeyboardInterrupt(said) from None
     _tell(made, given)
     if made.silent:
         raise typer.Exit(SILENT)

@@ -11,8 +11,7 @@ from featvis import methods, natural
 from featvis.cli.command import FILES, JSON, NETWORK, QUIET, SIZE, command, option
 from featvis.cli.drivers import Driver
 from featvis.cli.network import network_of
-from featvis.cli.output import leave, place_of, save, tell, use_cache
-from featvis.errors import printable
+from featvis.cli.output import gone_on_with, leave, place_of, save, tell, use_cache
 from featvis.pages.activation_atlas import activation_site, told_site
 from featvis.pages.facets import facet_report
 from featvis.pages.sheets import check_site_folder
@@ -44,11 +43,8 @@ def index(given: Namespace) -> None:
     """Index what a folder of images does to every unit; the same command goes on with it."""
     use_cache()
     network, (folder,) = network_of(given)
-    try:
+    with gone_on_with(given.out):
         made = _INDEX(given, network, folder)
-    except KeyboardInterrupt:
-        said = f"the same command goes on with {printable(given.out)}"
-        raise KeyboardInterrupt(said) from None
     tell(made.told(), given)
 
 

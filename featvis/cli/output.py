@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def save(write: Callable[..., Path], path: Path, force: bool) -> Path:
         spare = write(Path(tempfile.mkdtemp(prefix="featvis-")) / path.name, force=True)
         print(f"warning: {error}; written to {printable(spare)} instead", file=sys.stderr)
         return spare
+
+
+@contextlib.contextmanager
+def gone_on_with(place: str) -> Iterator[None]:
+    """What makes something in a place; after a Ctrl-C it is said how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on with {printable(place)}") from None
 
 
 def tell(told: Told, given: Namespace, **more: Any) -> None:

@@ -29,6 +29,7 @@ _VISUALIZE.options |= option("batch", int, options_of_runs()["batch"].metadata["
         "efficientnet_lite0 block8:3@7,7 logits:285 'block4:0 - 0.1*tv' --size 160 -o units/",
         "efficientnet_lite0 block8:3 --evidence photographs/ --seeds 4 --json",
         "efficientnet_lite0 logits:285 --judge mobilenet_v2",
+        "efficientnet_lite0 block8:3 --preset exp_maximization --natural photographs.index",
         "--model mypackage.nets:factory blocks_3/conv2:5",
     ),
 )

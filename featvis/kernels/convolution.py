@@ -28,7 +28,10 @@ from featvis.kernels.keeping import kept, on_cpu
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
 """Zeros around: "SAME", "VALID", as many on all sides, or ((top, bottom), (left, right))."""
 
-_Pads = tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+Orders = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Where the axes of (n, h, w, c), (h, w, c, d) and (n, h, w, d) stand in three arrays."""
 
 #: Of the images whose convolution is a matrix product of copied windows: above it, XLA's is faster.
 _FEW_CHANNELS = 4
@@ -49,7 +52,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 def resolve_padding(
     padding: Padding, shape: tuple[int, ...], kernel: tuple[int, int], stride: int
-) -> _Pads:
+) -> Pads:
     """Zeros as ((top, bottom), (left, right)) for an image and a kernel of these (h, w)."""
     if padding == "SAME":
         rows, columns = (same_padding(*one, stride) for one in zip(shape, kernel, strict=True))
@@ -83,7 +86,7 @@ def conv(
 
 
 def _way(
-    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, pads: _Pads, groups: int
+    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, pads: Pads, groups: int
 ) -> Callable[[Array, Array], Array] | None:
     """Ours for these shapes; None where it is XLA's, or what `dense` puts in its place."""
     rows, columns, inputs, filters = kernel
@@ -115,18 +118,34 @@ def conv_of_equation(eqn: Any, inputs: Sequence[Array]) -> list[Array] | None:
         and {x.dtype, kernel.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")}
     ):
         return None
-    (n, c, *image), (d, i, *sides), (b, f, *result) = given["dimension_numbers"]
+    orders = orders_of(given["dimension_numbers"])
+    images, taps = (
+        tuple(one.shape[axis] for axis in order)
+        for one, order in zip(inputs, orders[:2], strict=True)
+    )
     rows, columns = (tuple(pair) for pair in given["padding"])
     groups, stride = given["feature_group_count"], given["window_strides"][0]
-    x, kernel = x.transpose((n, *image, c)), kernel.transpose((*sides, i, d))
-    if _way(x.shape, kernel.shape, stride, (rows, columns), groups) is None:
-        return None  # As it stands, for what reads programs and for `dense`.
-    out = (b, *result, f)
-    y = conv(x, kernel, stride, (rows, columns), groups)
-    return [y.transpose([out.index(axis) for axis in range(4)])]
+    way = _way(images, taps, stride, (rows, columns), groups)
+    # Else as it stands, for what reads programs and for `dense`.
+    return None if way is None else [in_orders(way, orders, x, kernel)]
 
 
-def _plain_conv(x: Array, kernel: Array, stride: int, pads: _Pads, groups: int = 1) -> Array:
+def orders_of(numbers: Any) -> Orders:
+    """Where the axes stand, by the dimension numbers of JAX."""
+    (n, c, *image), (d, i, *sides), (b, f, *result) = numbers
+    return (n, *image, c), (*sides, i, d), (b, *result, f)
+
+
+def in_orders(
+    way: Callable[[Array, Array], Array], orders: Orders, x: Array, kernel: Array
+) -> Array:
+    """A convolution of the usual layout, of images, a kernel and a result that have others."""
+    images, taps, out = orders
+    y = way(x.transpose(images), kernel.transpose(taps))
+    return y.transpose([out.index(axis) for axis in range(4)])
+
+
+def _plain_conv(x: Array, kernel: Array, stride: int, pads: Pads, groups: int = 1) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -137,7 +156,7 @@ def _plain_conv(x: Array, kernel: Array, stride: int, pads: _Pads, groups: int =
     )
 
 
-def _plain_depthwise(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
+def _plain_depthwise(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     return _plain_conv(x, kernel[:, :, None], stride, pads, groups=x.shape[-1])
 
 
@@ -171,7 +190,7 @@ def _window(x: Array, row: int, column: int, height: int, width: int, stride: in
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
+def _depthwise(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     k = kernel.shape[0]
     height, width = (
         _outputs(size, pad, k, stride) for size, pad in zip(x.shape[1:3], pads, strict=True)
@@ -185,13 +204,13 @@ def _depthwise(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
 
 
 def _depthwise_fwd(
-    x: Array, kernel: Array, stride: int, pads: _Pads
+    x: Array, kernel: Array, stride: int, pads: Pads
 ) -> tuple[Array, tuple[Array, Array]]:
     return _depthwise(x, kernel, stride, pads), (x, kernel)
 
 
 def _depthwise_bwd(
-    stride: int, pads: _Pads, residuals: tuple[Array, Array], gradient: Array
+    stride: int, pads: Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     x_gradient = _depthwise_transposed(gradient, kernel, stride, pads, x.shape[1:3])
@@ -204,7 +223,7 @@ _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def _depthwise_transposed(
-    gradient: Array, kernel: Array, stride: int, pads: _Pads, size: tuple[int, ...]
+    gradient: Array, kernel: Array, stride: int, pads: Pads, size: tuple[int, ...]
 ) -> Array:
     """The gradient by images of a size (h, w) from that by their depthwise convolution."""
     k = kernel.shape[0]
@@ -247,7 +266,7 @@ def _interleave(phases: list[list[Array]]) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: Array, kernel: Array, stride: int, pads: _Pads) -> Array:
+def _conv(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     k = kernel.shape[0]
     n, h, w, c = x.shape
     height, width = _outputs(h, pads[0], k, stride), _outputs(w, pads[1], k, stride)
@@ -277,13 +296,13 @@ def _as_matrix(kernel: Array, stride: int) -> Array:
 
 
 def _conv_fwd(
-    x: Array, kernel: Array, stride: int, pads: _Pads
+    x: Array, kernel: Array, stride: int, pads: Pads
 ) -> tuple[Array, tuple[Array, Array]]:
     return _conv(x, kernel, stride, pads), (x, kernel)
 
 
 def _conv_bwd(
-    stride: int, pads: _Pads, residuals: tuple[Array, Array], gradient: Array
+    stride: int, pads: Pads, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     k, _, c, _ = kernel.shape

@@ -42,11 +42,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from featvis.kernels.convolution import Orders, Pads, in_orders, orders_of
 from featvis.kernels.keeping import kept
-from featvis.kernels.winograd import Pads, winograd
-
-Order = tuple[int, ...]
-"""Where the axes of (n, h, w, c), (h, w, c, d) or (n, h, w, d) stand in an array."""
+from featvis.kernels.winograd import winograd
 
 Pair = tuple[int, int]
 
@@ -69,14 +67,14 @@ class Convolution:
     """A convolution of float32 over two axes.
 
     Attributes:
-        orders: of the axes of the images, of the kernel and of the result.
+        orders: of the axes of the images, of the kernel and of the result (`orders_of`).
         stride: down and right.
         pads: zeros around; negative ones crop.
         spread: distances of the image's pixels, down and right, with zeros between them.
         tile: outputs of a tile of `winograd`, a side, where that is the way.
     """
 
-    orders: tuple[Order, Order, Order]
+    orders: Orders
     stride: Pair
     pads: Pads
     spread: Pair
@@ -84,9 +82,7 @@ class Convolution:
 
     def __call__(self, x: Array, kernel: Array) -> Array:
         """The result, from the images and the kernel, each in its order."""
-        images, taps, out = self.orders
-        y = self._in_order(x.transpose(images), kernel.transpose(taps))
-        return y.transpose([out.index(axis) for axis in range(4)])
+        return in_orders(self._in_order, self.orders, x, kernel)
 
     def _in_order(self, x: Array, kernel: Array) -> Array:
         if self.tile:
@@ -118,9 +114,7 @@ def dense(eqn: Any, repeated: bool) -> Convolution | None:
         and 0 not in (*x.shape, *kernel.shape, *out.shape)
     ):
         return None
-    numbers = given["dimension_numbers"]
-    (n, c, *image), (d, i, *sides), (b, f, *result) = numbers
-    orders = (n, *image, c), (*sides, i, d), (b, *result, f)
+    orders = orders_of(given["dimension_numbers"])
     taps = tuple(kernel.shape[axis] for axis in orders[1])
     sizes = tuple(out.shape[axis] for axis in orders[2])
     stride, spread = tuple(given["window_strides"]), tuple(given["lhs_dilation"])

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from featvis.kernels.convolution import Pads
 from featvis.kernels.keeping import kept
 
 #: By the side of a tile's outputs, the transforms of outputs, of inputs and of the kernel.
@@ -47,8 +48,6 @@ _G: dict[int, list[list[float]]] = {
         [0, 0, 1],
     ],
 }
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def winograd(x: Array, kernel: Array, pads: Pads, m: int) -> Array:

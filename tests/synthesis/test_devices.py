@@ -1,16 +1,13 @@
 """Run as a program, on four devices, this file prints what its test asserts on."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import networks
 import numpy as np
 import pytest
 from compiles import Compiled
+from devices import printed_on
 
 import featvis as fv
 from featvis.results.run import Run
@@ -100,18 +97,7 @@ def findings():
 
 @pytest.mark.thorough
 def test_images_are_spread_over_the_devices_and_the_result_is_that_of_one():
-    # Most of the time is compiling: without optimizing, half of it.
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    # A program finds the modules beside it, not those of the tests.
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = printed_on(4, __file__)
 
     assert found["devices"] == 4
     whole = {"moved": False, "whole": True}

@@ -1,16 +1,13 @@
 """Every driver on two devices. Run as a program, this file prints what its test asserts on."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 
 import jax
 import networks
 import numpy as np
 import pytest
+from devices import printed_on
 from PIL import Image
 
 import featvis as fv
@@ -66,18 +63,7 @@ def findings():
 
 @pytest.mark.thorough
 def test_every_driver_makes_on_two_devices_what_it_makes_on_one():
-    # Most of the time is compiling: without optimizing, half of it.
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    # A program finds the modules beside it, not those of the tests.
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = printed_on(2, __file__)
     assert found["devices"] == 2
     apart = {name: value for name, value in found["apart"].items() if not value < 1e-3}
     assert not apart
