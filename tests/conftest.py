@@ -39,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A file's bytes name no test: an archive holds the time, which differs between processes."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten() -> Iterator[None]:
     """Programs of the modules before fill gigabytes, through which Python's collector walks."""
