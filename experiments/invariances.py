@@ -93,21 +93,29 @@ def means(rows: list[dict], network: str, name: str) -> list[tuple[int, float, f
 def figure_of(rows: list[dict], networks: list[str]) -> Any:
     """Index against depth, with chance dotted; one panel a transformation."""
     figure, axes = studies.pyplot().subplots(
-        1, len(SHOWN), figsize=(3.2 * len(SHOWN), 3.2), sharey=True, layout="constrained"
+        1, len(SHOWN), figsize=(3.2 * len(SHOWN), 3.8), sharey=True, layout="constrained"
     )
+    # Where networks have different layers, their names in the order of the legend.
+    names: dict[int, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(row["depth"], {})[str(row["layer"])] = None
     for axis, name in zip(axes, SHOWN, strict=True):
         for colour, network in enumerate(networks):
             found = means(rows, network, name)
             if not found:
                 continue
             depth, mean, error, chance = map(np.array, zip(*found, strict=True))
-            axis.errorbar(depth, mean, error, color=f"C{colour}", marker="o", label=network)
+            # Side by side, or the bars of one network hide those of another.
+            aside = depth + 0.06 * (colour - (len(networks) - 1) / 2)
+            axis.errorbar(aside, mean, error, color=f"C{colour}", marker=".", label=network)
             axis.plot(depth, chance, ":", color=f"C{colour}")
         axis.set_title(name.replace("_", " "))
-        axis.set_xlabel("layer")
-        axis.set_ylim(0, 1)
+        axis.set_xticks(sorted(names), ["\n".join(names[depth]) for depth in sorted(names)])
+        axis.tick_params("x", labelrotation=90, labelsize=8)
+        axis.set_ylim(-0.03, 1)
     axes[0].set_ylabel("index")
-    axes[-1].legend(fontsize=7)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(networks), fontsize=8)
     return figure
 
 

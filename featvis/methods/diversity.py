@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featvis import loading
+from featvis import checks, loading
 from featvis.errors import InputError
 from featvis.evidence.responses import central_unit, responses
 from featvis.gradients.silence import SilenceWarning
@@ -265,7 +265,7 @@ def located(
     Raises:
         InputError: no unit, or a size that the network does not take.
     """
-    size = size or default_size(model)
+    size = default_size(model) if size is None else checks.image_size("a picture", "size", size)
     found = central_unit(model, as_objective(unit, model), size)
     order = list(model.layers(size))
     read = [getattr(node, "layer", None) for node in found.walk()]

@@ -117,7 +117,9 @@ class Facets:
         ):
             shown.append(self.images[i])
             apart = "" if self.distinct[i] else ", not apart"
-            labels.append(f"{100 * share:.0f} %: {score:.3g} (images {natural:.3g}){apart}")
+            # Unbroken within its parts, which are lines of their own where there is no room.
+            said = (f"{100 * share:.0f} %: {score:.3g}", f"(images {natural:.3g}){apart}")
+            labels.append(" ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in said))
             places = list(self.nearest[i][:nearest])
             blank = np.ones((height, width, channels), np.float32)
             shown += [*self.excited.images[places], *[blank] * (nearest - len(places))]
@@ -270,6 +272,7 @@ def facets(
         images = Index(images)
     if size is None:
         size = images.size if isinstance(images, Index) else _own_size(images, model)
+    size = checks.image_size("facets", "size", size)
     layer, number = unit_of(model, unit, size)
     code = code or code_layer(model, layer, size)
     shapes = Activations(model.layers(size))
