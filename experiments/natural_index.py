@@ -39,8 +39,8 @@ from featvis import kernels
 from featvis.images import image_files
 from featvis.natural.index import measure
 
-#: Images a batch, and batches of a measurement.
-SIZE, BATCH, BATCHES = (160, 160), 32, 4
+#: Images a batch, and batches of a measurement: enough of them that beginning and end count little.
+SIZE, BATCH, BATCHES = (160, 160), 32, 12
 
 
 def small() -> fv.Model:
@@ -102,7 +102,10 @@ def speed(photographs: Path, out: Path, rounds: int) -> None:
     folder, some = out / "timed", iter(range(10**6))
 
     def more(count: int) -> None:
-        folder.mkdir(exist_ok=True)
+        """Puts other photographs into the folder, and out of the index what it has."""
+        shutil.rmtree(folder, ignore_errors=True)
+        (out / "of-all" / "files.jsonl").unlink(missing_ok=True)
+        folder.mkdir()
         for _ in range(count):
             number = next(some)
             shutil.copy(files[number % len(files)], folder / f"{number:06}.jpg")
@@ -129,8 +132,8 @@ def speed(photographs: Path, out: Path, rounds: int) -> None:
         way()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
-        more(BATCHES * BATCH)
         for name, way in ways.items():
+            more(BATCHES * BATCH)
             began = time.perf_counter(), time.process_time()
             way()
             taken[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))

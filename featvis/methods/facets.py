@@ -117,9 +117,7 @@ class Facets:
         ):
             shown.append(self.images[i])
             apart = "" if self.distinct[i] else ", not apart"
-            # Unbroken within its parts, which are lines of their own where there is no room.
-            said = (f"{100 * share:.0f} %: {score:.3g}", f"(images {natural:.3g}){apart}")
-            labels.append(" ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in said))
+            labels.append(f"{100 * share:.0f} %: {score:.3g} (images {natural:.3g}){apart}")
             places = list(self.nearest[i][:nearest])
             blank = np.ones((height, width, channels), np.float32)
             shown += [*self.excited.images[places], *[blank] * (nearest - len(places))]

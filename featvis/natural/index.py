@@ -6,8 +6,6 @@ import functools
 import hashlib
 import math
 import os
-import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +31,8 @@ from objectives import Activations
 
 #: Files that a message names of many.
 _NAMED = 3
-#: Threads that read and decode files, while the batch before is in the network; and how much they
-#: give way to it (see nice(2)).
-_READERS, _NICE = 2, 10
+#: Threads that read and decode files, while the batch before is in the network.
+_READERS = 2
 #: Parts of a map that are combined at a time.
 _WAYS = 8
 
@@ -311,7 +308,7 @@ def _read_ahead(
         except InputError as error:
             return Entry(**{**asdict(entry), "left_out": str(error)}), None, []
 
-    with ThreadPoolExecutor(_READERS, initializer=_give_way) as readers:
+    with ThreadPoolExecutor(_READERS) as readers:
         starts = range(0, len(files), batch)
         try:
             waiting = [readers.submit(read, path) for path in files[:batch]]
@@ -322,17 +319,6 @@ def _read_ahead(
                 waiting = coming
         finally:
             readers.shutdown(cancel_futures=True)
-
-
-def _give_way() -> None:
-    """Leaves the processors to the network: this thread has what it does not use.
-
-    Elsewhere than on Linux, where it would be the whole process, nothing.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        own = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(own + _NICE, 19))
 
 
 def _drawn(digest: str, seed: int, layers: dict[str, list[int]]) -> list[int]:

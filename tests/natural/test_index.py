@@ -109,23 +109,6 @@ def test_measures_of_maps_of_any_size_are_numpys():
         np.testing.assert_allclose(own["mean"], a.mean(1, np.float64), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is a process's")
-def test_what_reads_files_gives_way_to_the_network(network, folder, tmp_path, monkeypatch):
-    of_readers = set()
-    module = sys.modules["featvis.natural.index"]
-    read = module.read_noted
-
-    def heard(*given):
-        of_readers.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return read(*given)
-
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    monkeypatch.setattr(module, "read_noted", heard)
-    make(network, folder, tmp_path / "store")
-    assert of_readers == {min(own + 10, 19)}
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
-
-
 def test_equal_pictures_tie_and_come_in_the_order_of_the_files(whole):
     found = whole.responses("relu:2")
     assert (found.maximum[:50] == found.maximum[150:]).sum() == 47  # 150, 160 and 190 have no twin
