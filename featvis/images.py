@@ -250,7 +250,7 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         InputError: no such folder, or no picture in it.
     """
-    if not isinstance(folder, (str, os.PathLike)):
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
         raise InputError(f"a folder of pictures is a path; got {printable(repr(folder), 80)}")
     folder = Path(folder)
     if not os.path.isdir(folder):  # a name that is too long is none

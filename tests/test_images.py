@@ -283,6 +283,12 @@ def test_batches_leave_out_what_is_no_picture(tmp_path):
     np.testing.assert_allclose(images, np.stack([RGB, RGB]) / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("folder", [None, 3, "", b"pictures", ["pictures"]])
+def test_what_is_no_folder_is_said(folder):
+    with pytest.raises(fv.InputError, match="a folder of pictures is a path; got "):
+        image_files(folder)
+
+
 # ---- damaged files -------------------------------------------------------------------------
 
 

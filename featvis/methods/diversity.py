@@ -324,6 +324,8 @@ def best_of(
         InputError: the unit is dead.
         KeyboardInterrupt: Ctrl-C; there is nothing yet to keep.
     """
+    if seed is None:  # it would be another one each time
+        raise InputError("seed must be an integer from 0 to 2^32 - 1, or several; got None")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilenceWarning)  # what is dead is said below
         result = run_recipe(model, unit, recipe, layer, seed=seed, batch=n, **options).or_raise()

@@ -122,20 +122,22 @@ def invariance_table(
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
     at_a_time = checks.integer("invariance_table", "at_a_time", at_a_time, 1)
+    seed = checks.integer("invariance_table", "seed", seed, 0, 2**32 - n)
     model = loading.as_model(model)
     size = default_size(model) if size is None else checks.image_size("a picture", "size", size)
     shape = Activations(model.layers(size))[layer]
     wanted = _checked(layer, shape, units)
+    photographs = None if natural is None else as_index(natural)
+    if photographs is not None:
+        crops = checks.integer("invariance_table", "crops", crops, 1)
+        photographs.check_model(model)
     field = _field_of(unrectified(model, layer), layer, shape, size)
     check_extent(Channel(layer, wanted[0]), field.window)
     settings: dict[str, Any] = {
         "model": model.name, "digest": model.digest, "layer": layer, "size": list(size), "n": n,
         "keep": keep, "contrast": contrast, "steps": steps, "seed": seed,
     }  # fmt: skip
-    photographs = None if natural is None else as_index(natural)
     if photographs is not None:
-        crops = checks.integer("invariance_table", "crops", crops, 1)
-        photographs.check_model(model)
         where = str(photographs.store.path.resolve())
         settings["natural"] = {"index": where, "images": len(photographs), "crops": crops}
     columns = _columns(model.input.channels, natural=photographs is not None)
