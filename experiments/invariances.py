@@ -153,19 +153,27 @@ def main() -> None:
             networks.append(one.name)
 
     layers = {(row["network"], row["depth"]): row["layer"] for row in rows}
-    report = fv.Report(options.out, "What units ignore, by depth", __doc__.split("\n\n")[-1])
+    report = fv.Report(
+        options.out,
+        "What units ignore, by depth",
+        f"Mean index of at most {options.units} units of each layer, drawn at random, and 1.96 "
+        "standard errors; chance is that of linear units of the same images. What was found, and "
+        "what that does not show, is in the header of experiments/invariances.py.",
+    )
+    report.figure("depth", figure_of(rows, networks), "Mean index of the units; dotted, chance.")
     for name in SHOWN:
         table = [
-            [network, layers[network, depth], mean, error, chance, mean - chance]
+            # A chance of 1e-9 is 0, and shown so.
+            [network, layers[network, depth], *(round(v, 6) for v in (mean, error, chance))]
             for network in networks
             for depth, mean, error, chance in means(rows, network, name)
         ]
-        header = ["network", "layer", name, "± 1.96 standard errors", "chance", "beyond chance"]
-        report.table(header, table)
+        header = ["network", "layer", "index", "± 1.96 standard errors", "chance", "beyond chance"]
+        report.heading(name.replace("_", " "))
+        report.table(header, [[*row, row[2] - row[4]] for row in table])
         print(name)
         for row in table:
             print(f"  {row[0]:28} {row[1]:8} {row[2]:.2f} ± {row[3]:.2f}  chance {row[4]:.2f}")
-    report.figure("depth", figure_of(rows, networks), "Mean index of the units; dotted, chance.")
     page = report.write(arguments=options, seconds=round(time.perf_counter() - started, 1))
     studies.finish(started, page)
 

@@ -11,7 +11,7 @@ What it showed: 20 kills at random moments lose no image that was said to be in,
     batches of 32: given decoded images the bare network sees 64 to 80 photographs a second on two
     cores with some work beside, the measures of the same batches 0.83 to 0.95 of that (median
     0.88; by processor time 0.82 to 0.94), a whole index, which reads and decodes JPEG files and
-    writes its store beside, 0.74 to 0.89 (median 0.83; by processor time 0.66 to 0.78). Of a
+    writes its store beside, 0.74 to 0.89 (median 0.82; by processor time 0.66 to 0.78). Of a
     photograph's 16.5 ms of a processor the network has 11.9, the measures 1.8, of which two thirds
     are layers written that the bare network would not write, reading 1.8 (decoding 0.6, scaling
     0.9), the store 0.7. It is what there is to do that costs: readers that give way to the network,
