@@ -15,7 +15,7 @@ from jax.extend import core
 from jax.interpreters import mlir
 
 from featvis.kernels.dense import dense
-from featvis.kernels.pooling import pool_gradient
+from featvis.kernels.pooling import pool, pool_gradient
 from featvis.kernels.products import few_rows
 
 Kernel = Callable[..., Array]
@@ -33,6 +33,7 @@ mlir.register_lowering(
 _RULES: dict[str, Callable[[Any, bool], Kernel | None]] = {
     "conv_general_dilated": dense,
     "dot_general": few_rows,
+    "reduce_window_max": pool,
     "select_and_scatter_add": pool_gradient,
 }
 
