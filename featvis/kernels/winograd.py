@@ -79,7 +79,7 @@ def winograd(x: Array, kernel: Array, pads: Pads, m: int) -> Array:
     tiles = tiles.reshape(t * t, n * rows * columns, c)
     products = lax.dot_general(tiles, transformed(kernel, m), (((2,), (1,)), ((0,), (0,))))
     # One small matrix for both axes: (l, k, n, rows, columns, d), then (n, rows, k, columns, l, d).
-    outputs = _both_axes(_A[m]) @ products.reshape(t * t, -1)
+    outputs = jnp.matmul(_both_axes(_A[m]), products.reshape(t * t, -1))
     whole = outputs.reshape(m, m, n, rows, columns, d).transpose(2, 3, 1, 4, 0, 5)
     return whole.reshape(n, rows * m, columns * m, d)[:, :height, :width]
 
@@ -91,7 +91,7 @@ def transformed(kernel: Array, m: int) -> Array:
     """
     # The kernel's rows come first, the tiles' columns do.
     taps = _both_axes(_G[m]).reshape(-1, 3, 3).swapaxes(1, 2).reshape(-1, 9)
-    return (taps @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
+    return jnp.matmul(taps, kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
 
 
 def _both_axes(matrix: Sequence[Sequence[float]]) -> np.ndarray:
