@@ -6,8 +6,8 @@ Command: pip install ".[index,experiments]" && python experiments/facets.py PHOT
     (PHOTOGRAPHS: a folder; --judge a file of weights of mobilenet_v2_tf, for the independent
     network; --index a folder for the index, which is kept; --quick for one unit, small pictures)
 Runtime: 9 min 7 s on two cores with much other work beside; a unit 24 to 89 s, the median 38;
-    a unit of 4 facets 40 s with its programs compiled anew, the machine quiet. --quick has one unit
-    for that: with two it took 67 s.
+    a unit of 4 facets 40 s with its programs compiled anew, the machine quiet. --quick 39 s of a
+    quiet machine (52 s of a processor), nothing compiled before.
 What it showed: 800 ImageNet photographs, EfficientNet-Lite0 at 160 x 160, four groups asked for of
     each of 12 units (four classes, four channels each of block12 and block15), of which 6 were too
     small: 42 facets. Each picture is above the median of its group's 15 most exciting photographs,

@@ -99,7 +99,9 @@ def deceiving(
     classes = fv.Logit(range(500, 508))
     made = fv.synthesize(model, classes, fv.Fourier((size, size)), steps=steps, snapshots=marks)
     drawn = np.concatenate(list(made.snapshots.values()))
-    natural = np.concatenate(list(read_batches(image_files(photographs), (size, size), 3, 64)))
+    natural = np.concatenate(
+        [batch for batch, _ in read_batches(image_files(photographs), (size, size), 3, 64)]
+    )
     of = [
         np.concatenate([np.asarray(means(model(part))) for part in np.array_split(some, 25)])
         for some in (natural[::2], natural[1::2], drawn)

@@ -7,7 +7,9 @@ numpy scalars and lists are turned into Python numbers and tuples here.
 import dataclasses
 import math
 import numbers
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,13 @@ def choice(owner: object, name: str, value: Any, choices: tuple[str, ...]) -> st
         return value
     listed = ", ".join(repr(c) for c in choices)
     raise error(owner, name, f"one of {listed}", value)
+
+
+def path(owner: object, name: str, value: Any) -> Path:
+    """Return `value` as a Path if it is a text that is not empty, or one; InputError otherwise."""
+    if isinstance(value, (str, os.PathLike)) and str(value):
+        return Path(value)
+    raise error(owner, name, "a path", value)
 
 
 def image_size(owner: object, name: str, value: Any) -> tuple[int, int]:

@@ -250,6 +250,8 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         InputError: no such folder, or no picture in it.
     """
+    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
+        raise InputError(f"a folder of pictures is a path; got {printable(repr(folder), 80)}")
     folder = Path(folder)
     if not os.path.isdir(folder):  # a name that is too long is none
         raise InputError(f"there is no folder {printable(folder)}")
@@ -268,14 +270,15 @@ def image_files(folder: str | Path) -> list[Path]:
 
 def read_batches(
     files: list[Path], size: tuple[int, int], channels: int, batch: int
-) -> Iterator[np.ndarray]:
-    """Images of files in batches (batch, h, w, c), the last shorter.
+) -> Iterator[tuple[np.ndarray, list[Path]]]:
+    """Images of files in batches (batch, h, w, c), the last shorter, and their files.
 
     Warns:
         UserWarning: a file that cannot be read was left out.
         ConversionWarning: as `read_image`, once, after the last batch.
     """
     held: list[np.ndarray] = []
+    of: list[Path] = []
     changed: list[str] = []
     for path in files:
         try:
@@ -284,12 +287,13 @@ def read_batches(
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
         held.append(image)
+        of.append(path)
         changed += changes
         if len(held) == batch:
-            yield np.stack(held)
-            held = []
+            yield np.stack(held), of
+            held, of = [], []
     if held:
-        yield np.stack(held)
+        yield np.stack(held), of
     warn_of_changes(changed, len(files))
 
 

@@ -198,14 +198,26 @@ class Place:
                 ) from error
         return self._arrays[name]
 
-    def read_rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def read_rows(
+        self,
+        name: str,
+        start: int = 0,
+        stop: int | None = None,
+        columns: tuple[slice, ...] = (),
+    ) -> np.ndarray:
         """Rows of an array, by default all.
+
+        Args:
+            name: of the array.
+            start: the first row.
+            stop: the one after the last.
+            columns: of the other axes, what is read.
 
         Raises:
             InputError: it is missing or damaged.
         """
         try:
-            return np.asarray(self.array(name)[start:stop])
+            return np.asarray(self.array(name)[(slice(start, stop), *columns)])
         except InputError:
             raise
         except _DAMAGED as error:

@@ -31,14 +31,14 @@ class Activations(Mapping[str, Any]):
         self._layers: Mapping[str, Any] = whole
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._layers:
+        if name not in self:
             near = difflib.get_close_matches(str(name), self, n=4, cutoff=0.4)
             hint = f"; nearest: {', '.join(near)}" if near else f"; it has: {', '.join(self)}"
             raise UnknownLayer(f"unknown layer {name!r}{hint}")
         return in_float32(self._layers[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._layers
+        return isinstance(name, str) and name in self._layers
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)

@@ -29,8 +29,8 @@ class _OfScore(Objective):
     level: ArrayLike = leaf(ndim=0)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         _check_inner(self, self.objective)
+        super().__post_init__()
 
 
 class AtLeast(_OfScore):

@@ -103,6 +103,10 @@ class Objective(abc.ABC):
                 value = checked_static(name, field, value)
             elif field.metadata.get("leaf"):
                 value = canonical(name, value)
+                if value is None and field.default is not None:
+                    raise ObjectiveError(
+                        f"{name} must be a number or an array of numbers; got None"
+                    )
                 check_rank(name, field.metadata["ndim"], value)
             elif holds_objectives(value):
                 value = tuple(value)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from objectives.activations import Activations
 from objectives.errors import ObjectiveError
-from objectives.fields import check_number, leaf, static
+from objectives.fields import canonical, check_number, is_traced, leaf, shorten, static
 from objectives.measures import safe_cosine
 from objectives.objective import Objective
 from objectives.units import Indexed, take
@@ -26,13 +26,25 @@ def precision(activations: ArrayLike, ridge: float = 1e-3) -> jax.Array:
     Args:
         activations: of natural images, at more positions than there are channels.
         ridge: added to the diagonal, as many times its mean, so that it has an inverse.
+
+    Raises:
+        ObjectiveError: no finite numbers (n, ..., c), or so few or so alike that there is no
+            inverse.
     """
     check_number("ridge", ridge, at_least=0)
-    a = jnp.asarray(activations, jnp.float32)
-    flat = a.reshape(-1, a.shape[-1])
+    a = canonical("activations", activations)
+    if np.ndim(a) < 2:
+        raise ObjectiveError(f"activations are (n, ..., c); got {shorten(activations)}")
+    flat = jnp.asarray(a, jnp.float32).reshape(-1, np.shape(a)[-1])
     moment = flat.T @ flat / flat.shape[0]
     size = jnp.mean(jnp.diagonal(moment))
-    return jnp.linalg.inv(moment + ridge * size * jnp.eye(len(moment), dtype=moment.dtype))
+    found = jnp.linalg.inv(moment + ridge * size * jnp.eye(len(moment), dtype=moment.dtype))
+    if not is_traced(found) and not bool(jnp.all(jnp.isfinite(found))):
+        raise ObjectiveError(
+            f"the second moment of activations at {len(flat)} positions of {len(moment)} channels "
+            f"has no inverse with a ridge of {ridge:g}: give more positions, or a larger ridge"
+        )
+    return found
 
 
 class WhitenedDirection(Objective):

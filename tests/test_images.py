@@ -264,8 +264,8 @@ def test_several_files_warn_once(tmp_path):
     with pytest.warns(ConversionWarning) as caught:
         read_images(paths, (6, 8))
     with pytest.warns(ConversionWarning) as batches:
-        shapes = [images.shape for images in read_batches(paths, (6, 8), 3, 2)]
-    assert shapes == [(2, 6, 8, 3), (1, 6, 8, 3)]
+        read = [(images.shape, files) for images, files in read_batches(paths, (6, 8), 3, 2)]
+    assert read == [((2, 6, 8, 3), paths[:2]), ((1, 6, 8, 3), paths[2:])]
     for warned in (caught, batches):
         assert len(warned) == 1
         text = str(warned[0].message)
@@ -277,9 +277,16 @@ def test_batches_leave_out_what_is_no_picture(tmp_path):
     paths = [save(tmp_path, RGB, name=f"{i}.png") for i in range(3)]
     paths[1].write_bytes(b"hello")
     with pytest.warns(UserWarning, match=r"left out: .*1\.png is not a picture") as caught:
-        (images,) = read_batches(paths, (6, 8), 3, 8)
+        ((images, files),) = read_batches(paths, (6, 8), 3, 8)
     assert len(caught) == 1
+    assert files == [paths[0], paths[2]]
     np.testing.assert_allclose(images, np.stack([RGB, RGB]) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("folder", [None, 3, "", b"pictures", ["pictures"]])
+def test_what_is_no_folder_is_said(folder):
+    with pytest.raises(fv.InputError, match="a folder of pictures is a path; got "):
+        image_files(folder)
 
 
 # ---- damaged files -------------------------------------------------------------------------
@@ -362,7 +369,7 @@ def test_whatever_pillow_raises_is_one_error(tmp_path, monkeypatch, error, place
     # Of a folder the others are read.
     monkeypatch.setattr("PIL.Image.open", lambda path: fail() if path == paths[0] else opened(path))
     with pytest.warns(UserWarning, match=r"left out: .*a\.bmp"):
-        (images,) = read_batches(paths, (6, 8), 3, 8)
+        ((images, _),) = read_batches(paths, (6, 8), 3, 8)
     np.testing.assert_allclose(images[0], RGB / 255, atol=1e-6)
 
 

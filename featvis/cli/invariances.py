@@ -9,7 +9,7 @@ from featvis import methods
 from featvis.cli.command import FILES, JSON, NETWORK, QUIET, SIZE, command, option
 from featvis.cli.drivers import Driver
 from featvis.cli.network import network_of
-from featvis.cli.output import leave, place_of, save, tell, use_cache
+from featvis.cli.output import leave, place_of, report_folder, save, tell, use_cache
 from featvis.errors import InputError, printable
 from featvis.files import part_of_name, picture_name
 from featvis.pages.invariances import report_invariance
@@ -39,6 +39,8 @@ def diverse(given: Namespace) -> None:
     if given.sweep:
         if given.keep is not None or given.weight is not None:
             raise InputError("--sweep goes over weights of its own: leave out --keep and --weight")
+        if given.preset not in (next(iter(methods.presets("diversity"))), "cadena2018"):
+            raise InputError(f"--sweep is of the preset cadena2018; got {printable(given.preset)}")
         folder = _folder(given, network.name, f"diverse-{part_of_name(unit)}")
         if folder.suffix:
             raise InputError(f"--sweep writes a folder; got {printable(folder)}")
@@ -71,4 +73,4 @@ def invariance(given: Namespace) -> None:
 
 
 def _folder(given: Namespace, model: str, name: str) -> Path:
-    return Path(given.output or picture_name(model, name))
+    return report_folder(given.output or picture_name(model, name))

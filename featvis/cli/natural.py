@@ -11,7 +11,15 @@ from featvis import methods, natural
 from featvis.cli.command import FILES, JSON, NETWORK, QUIET, SIZE, command, option
 from featvis.cli.drivers import Driver
 from featvis.cli.network import network_of
-from featvis.cli.output import gone_on_with, leave, place_of, save, tell, use_cache
+from featvis.cli.output import (
+    gone_on_with,
+    leave,
+    place_of,
+    report_folder,
+    save,
+    tell,
+    use_cache,
+)
 from featvis.pages.activation_atlas import activation_site, told_site
 from featvis.pages.facets import facet_report
 from featvis.pages.sheets import check_site_folder
@@ -85,11 +93,12 @@ def facets(given: Namespace) -> None:
     use_cache()
     network, (unit, images) = network_of(given)
     path = place_of(given, f"facets {unit}", network.name)
+    report = None if given.report is None else report_folder(given.report)
     with warnings.catch_warnings():
         warnings.simplefilter("always", methods.FacetWarning)
         found = _FACETS(given, network, unit, Path(images))
     written = save(found.save, path, given.force)
-    page = facet_report(found, given.report) if given.report is not None else None
+    page = None if report is None else facet_report(found, report)
     tell(found.told(written, page), given)
     leave(found.result)
 

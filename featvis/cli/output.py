@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from argparse import Namespace
@@ -15,7 +16,7 @@ import typer
 
 from featvis.cache import enable_cache
 from featvis.cli.command import INTERRUPTED
-from featvis.errors import NonFiniteError, OutputError, printable
+from featvis.errors import InputError, NonFiniteError, OutputError, printable
 from featvis.files import output_path, part_of_name, picture_name, write_file
 from featvis.pictures import grid, png_bytes
 from featvis.results import Result
@@ -46,6 +47,21 @@ def place_of(given: Namespace, what: str, model: str | None = None) -> Path:
     name = part_of_name(what)
     name = name if model is None else picture_name(model, name)
     return output_path(given.output or "./", name=name)
+
+
+def report_folder(path: str | Path) -> Path:
+    """Return the folder that a report goes into, looked at before anything is computed.
+
+    Args:
+        path: of it; made where there is none.
+
+    Raises:
+        InputError: there is a file.
+    """
+    folder = Path(path)
+    if os.path.exists(folder) and not folder.is_dir():
+        raise InputError(f"{printable(folder)} is a file: a report goes into a folder")
+    return folder
 
 
 def save(write: Callable[..., Path], path: Path, force: bool) -> Path:

@@ -164,7 +164,8 @@ def _natural(
 ) -> Iterator[np.ndarray]:
     """The natural images in batches, the last shorter."""
     if isinstance(folder, (str, Path)) and not Path(folder).is_file():
-        yield from read_batches(natural_files(folder), size, channels, _BATCH)
+        for batch, _ in read_batches(natural_files(folder), size, channels, _BATCH):
+            yield batch
         return
     images = as_images(folder, channels, size)
     if images.shape[1:3] != size:

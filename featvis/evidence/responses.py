@@ -12,7 +12,7 @@ import numpy as np
 from featvis import kernels
 from featvis.errors import InputError
 from featvis.models import Model
-from objectives import Activations, Channel, Neuron, Objective, units_of
+from objectives import Activations, Channel, Layer, Neuron, Objective, units_of
 
 #: Images that go through the network together: one program for any number of them.
 _BATCH = 16
@@ -34,6 +34,11 @@ def central_unit(model: Model, unit: Objective, size: tuple[int, int]) -> Object
     """
     if units_of(unit) != unit or any(node.couples_images for node in unit.walk()):
         raise InputError(f"{unit!r} is no unit: name what is read of one image, as block4:3")
+    if isinstance(unit, Layer):
+        raise InputError(
+            f"{unit.layer} is a whole layer: name one of its units, as {unit.layer}:0; "
+            "invariance_table is about all of them"
+        )
     if (unit.batch_size or 1) != 1:
         raise InputError(
             f"{unit!r} are {unit.batch_size} units; one at a time, or the summary of a layer"

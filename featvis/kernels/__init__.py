@@ -14,6 +14,7 @@ from featvis.kernels.convolution import (
     resolve_padding,
     same_padding,
 )
+from featvis.kernels.dense import transformed_bytes
 from featvis.kernels.gather import take
 from featvis.kernels.keeping import kept, on_cpu
 
@@ -31,4 +32,5 @@ __all__ = [
     "resolve_padding",
     "same_padding",
     "take",
+    "transformed_bytes",
 ]

@@ -21,7 +21,8 @@ from featvis.kernels.replacing import replaced
 Option = str | int | bool
 """What an option of XLA's is set to."""
 
-#: Matrix products by Eigen in place of YNNPACK: as fast for many rows, a quarter faster for few.
+#: Matrix products by Eigen in place of YNNPACK: as fast for many rows, a quarter faster for few,
+#: but for those by a matrix that lies turned (`products`).
 OPTIONS: dict[str, Option] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 #: Where `experiments/compiler_sweep.py` found the options right: jaxlib's version and `processor`.

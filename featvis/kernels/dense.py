@@ -129,6 +129,25 @@ def dense(eqn: Any, repeated: bool) -> Convolution | None:
     return Convolution(orders, stride, (rows, columns), spread, tile)
 
 
+def transformed_bytes(eqn: Any, images: int) -> int:
+    """Bytes of the kernels that a traced convolution and its gradient by the images multiply by.
+
+    Args:
+        eqn: an equation of a traced program, forward.
+        images: that it is for, whatever their number in the program.
+    """
+    way = dense(eqn, True) if eqn.primitive.name == "conv_general_dilated" else None
+    if way is None or not way.tile:
+        return 0
+    arrays = (v.aval for v in (*eqn.invars, *eqn.outvars))
+    x, (*taps, c, d), out = (
+        tuple(array.shape[axis] for axis in order)
+        for array, order in zip(arrays, way.orders, strict=True)
+    )
+    tiles = best_tile((images, *out[1:]), (*taps, c, d)), best_tile((images, *x[1:]), (*taps, d, c))
+    return sum((m + 2) ** 2 for m in tiles) * c * d * np.dtype("float32").itemsize
+
+
 def best_tile(result: tuple[int, ...], kernel: tuple[int, ...]) -> int:
     """The outputs of a tile of `winograd`, a side; 0 where XLA's convolution is as fast.
 

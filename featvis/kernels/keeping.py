@@ -49,19 +49,27 @@ def _out_of_a_loop(*values: Array) -> list[Array]:
 
     def goes_on(carry: tuple[Array, list[Array]]) -> Array:
         done, values = carry
-        first = lax.slice(values[place], [0] * values[place].ndim, [1] * values[place].ndim)
-        return (done < 1) & (first.reshape(()) == _largest(first.dtype))
+        return ~done & (_first(values[place]).reshape(()) == _largest(values[place].dtype))
 
     def unchanged(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
         done, values = carry
-        kept = done < 1  # In every round there is, which XLA cannot know either.
-        same = [
-            lax.select(lax.broadcast(kept, value.shape), value, lax.full_like(value, 0))
-            for value in values
-        ]
-        return done + 1, same
+        # Not done, in every round there is, which XLA cannot know either.
+        return jnp.bool_(True), [_with_its_first(value, ~done) for value in values]
 
-    return lax.while_loop(goes_on, unchanged, (jnp.int32(0), list(values)))[1]
+    return lax.while_loop(goes_on, unchanged, (jnp.bool_(False), list(values)))[1]
+
+
+def _first(value: Array) -> Array:
+    return lax.slice(value, [0] * value.ndim, [1] * value.ndim)
+
+
+def _with_its_first(value: Array, same: Array) -> Array:
+    """A value whose first number is written where it is: of all loops the least to compile."""
+    if not value.size:
+        return value
+    first = _first(value)
+    number = lax.select(lax.broadcast(same, first.shape), first, lax.full_like(first, 0))
+    return lax.dynamic_update_slice(value, number, [jnp.int32(0)] * value.ndim)
 
 
 mlir.register_lowering(_kept, mlir.lower_fun(_out_of_a_loop, multiple_results=True), platform="cpu")

@@ -15,7 +15,8 @@ from jax.extend import core
 from jax.interpreters import mlir
 
 from featvis.kernels.dense import dense
-from featvis.kernels.pooling import pool_gradient
+from featvis.kernels.pooling import pool, pool_gradient
+from featvis.kernels.products import few_rows
 
 Kernel = Callable[..., Array]
 """What gives an equation's result from its inputs; equal ones are lowered once a program."""
@@ -31,6 +32,8 @@ mlir.register_lowering(
 #: By the name of a primitive, the kernel for an equation and how often it runs, or None.
 _RULES: dict[str, Callable[[Any, bool], Kernel | None]] = {
     "conv_general_dilated": dense,
+    "dot_general": few_rows,
+    "reduce_window_max": pool,
     "select_and_scatter_add": pool_gradient,
 }
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featvis import loading
+from featvis import checks, loading
 from featvis.errors import InputError
 from featvis.evidence.responses import central_unit, responses
 from featvis.gradients.silence import SilenceWarning
@@ -265,7 +265,7 @@ def located(
     Raises:
         InputError: no unit, or a size that the network does not take.
     """
-    size = size or default_size(model)
+    size = default_size(model) if size is None else checks.image_size("a picture", "size", size)
     found = central_unit(model, as_objective(unit, model), size)
     order = list(model.layers(size))
     read = [getattr(node, "layer", None) for node in found.walk()]
@@ -324,6 +324,8 @@ def best_of(
         InputError: the unit is dead.
         KeyboardInterrupt: Ctrl-C; there is nothing yet to keep.
     """
+    if seed is None:  # it would be another one each time
+        raise InputError("seed must be an integer from 0 to 2^32 - 1, or several; got None")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilenceWarning)  # what is dead is said below
         result = run_recipe(model, unit, recipe, layer, seed=seed, batch=n, **options).or_raise()

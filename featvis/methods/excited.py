@@ -186,11 +186,8 @@ def _batches(
         return
     if isinstance(images, (str, Path)) and not Path(images).is_file():
         files = natural_files(images)
-        for start in range(0, len(files), _BATCH):
-            for path in files[start : start + _BATCH]:
-                # One by one, for those that cannot be read have no name in a batch.
-                for batch in read_batches([path], size, model.input.channels, 1):
-                    yield batch, [path.name]
+        for batch, paths in read_batches(files, size, model.input.channels, _BATCH):
+            yield batch, [path.name for path in paths]
         return
     array = model.as_images(images, size)
     if array.shape[1:3] != size:

@@ -264,14 +264,17 @@ def facets(
     model = loading.as_model(model)
     most = checks.integer("facets", "most", most, 2, 10**4)
     nearest = checks.integer("facets", "nearest", nearest, 1, most)
+    seed = checks.integer("facets", "seed", seed, 0, 2**32 - 1)
     if n_facets is not None:
         n_facets = checks.integer("facets", "n_facets", n_facets, 1, most)
     if isinstance(images, (str, Path)) and is_index(images):
         images = Index(images)
     if size is None:
         size = images.size if isinstance(images, Index) else _own_size(images, model)
+    size = checks.image_size("facets", "size", size)
     layer, number = unit_of(model, unit, size)
-    code = code or code_layer(model, layer, size)
+    at = setting_of(model, layer, size, options.pop("steps", None))
+    code = code_layer(model, layer, size) if code is None else code
     shapes = Activations(model.layers(size))
     wide = len(shapes[code]) != 1
     excited = exciting(model, layer, number, code, images, size, most)
@@ -307,7 +310,6 @@ def facets(
     aligned = _centred(excited, shapes[layer][:-1], size)
     starts = np.stack([aligned[places].mean(0) for places in close])
 
-    at = setting_of(model, layer, size, options.pop("steps", None))
     recipe = rule(at)
     count, marks = len(kept), np.array(natural, np.float32)
     channels = np.full(count, number)

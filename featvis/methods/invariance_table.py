@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import importlib.util
 import io
 import json
@@ -55,8 +54,8 @@ from objectives import (
     check_number,
 )
 
-#: The table's file in a folder, and what it was made with.
-TABLE, SETTINGS = "units.csv", "settings.json"
+#: The table's file in a folder, the same of another kind, and what it was made with.
+TABLE, PARQUET, SETTINGS = "units.csv", "units.parquet", "settings.json"
 #: Of the settings, what was found and not asked for: the receptive field.
 FOUND = ("window", "cut")
 
@@ -86,7 +85,7 @@ def invariance_table(
     Every unit has `n` starts of its best image, whose tuning curves give the indices, and `n` most
     different images of `keep` of it. One compiled program serves the layer; `at_a_time` units are
     in the memory together. With a folder, what is there is written after each such part
-    (`units.csv`, and `units.parquet` where pandas and pyarrow are), and what a folder has already
+    (`units.csv`, and `units.parquet` where the package pyarrow is), and what a folder has already
     is not made again.
 
     Args:
@@ -123,24 +122,26 @@ def invariance_table(
     check_several(n)
     check_number("keep", keep, above=0, at_most=1)
     at_a_time = checks.integer("invariance_table", "at_a_time", at_a_time, 1)
+    seed = checks.integer("invariance_table", "seed", seed, 0, 2**32 - n)
     model = loading.as_model(model)
-    size = size or default_size(model)
+    size = default_size(model) if size is None else checks.image_size("a picture", "size", size)
     shape = Activations(model.layers(size))[layer]
     wanted = _checked(layer, shape, units)
+    photographs = None if natural is None else as_index(natural)
+    if photographs is not None:
+        crops = checks.integer("invariance_table", "crops", crops, 1)
+        photographs.check_model(model)
     field = _field_of(unrectified(model, layer), layer, shape, size)
     check_extent(Channel(layer, wanted[0]), field.window)
     settings: dict[str, Any] = {
         "model": model.name, "digest": model.digest, "layer": layer, "size": list(size), "n": n,
         "keep": keep, "contrast": contrast, "steps": steps, "seed": seed,
     }  # fmt: skip
-    photographs = None if natural is None else as_index(natural)
     if photographs is not None:
-        crops = checks.integer("invariance_table", "crops", crops, 1)
-        photographs.check_model(model)
         where = str(photographs.store.path.resolve())
         settings["natural"] = {"index": where, "images": len(photographs), "crops": crops}
     columns = _columns(model.input.channels, natural=photographs is not None)
-    place = None if folder is None else Path(folder)
+    place = None if folder is None else checks.path("invariance_table", "folder", folder)
     rows = {} if place is None else _read(place, settings, columns)
     settings |= {"window": list(field.window), "cut": field.cut}
     left = [unit for unit in wanted if unit not in rows]
@@ -380,12 +381,22 @@ def _write(
     writer.writerows({name: _cell(row.get(name)) for name in columns} for row in ordered)
     write_file(folder / SETTINGS, (json.dumps(settings, indent=1) + "\n").encode(), force=True)
     write_file(folder / TABLE, text.getvalue().encode(), force=True)
-    if all(importlib.util.find_spec(name) for name in ("pandas", "pyarrow")):
-        pandas = importlib.import_module("pandas")
+    if importlib.util.find_spec("pyarrow") is not None:
+        write_file(folder / PARQUET, _as_parquet(ordered, columns), force=True)
+    else:  # an earlier one has not all rows
+        (folder / PARQUET).unlink(missing_ok=True)
 
-        buffer = io.BytesIO()
-        pandas.DataFrame(ordered, columns=list(columns)).to_parquet(buffer)
-        write_file(folder / "units.parquet", buffer.getvalue(), force=True)
+
+def _as_parquet(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"unit": pyarrow.int64(), "alive": pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in columns])
+    values = {name: [row.get(name) for row in rows] for name in columns}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(values, schema=schema), buffer)
+    return buffer.getvalue()
 
 
 def _cell(value: Any) -> Any:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featvis import checks
 from featvis.errors import InputError, printable
 from featvis.methods.diversity import check_several, measures, prepared
 from featvis.methods.recipe import chosen, run_recipe, with_measures
 from featvis.models import Model
 from featvis.results import Result
 from featvis.told import Told
-from objectives import InGroups, Objective, check_number
+from objectives import InGroups, Objective
 
 
 class TradeOff(NamedTuple):
@@ -88,15 +89,14 @@ def trade_off(
         **options: as for `diverse`.
 
     Raises:
-        InputError: as `diverse`; fewer than 3 weights.
-        ObjectiveError: a weight below 0.
+        InputError: as `diverse`; fewer than 3 weights that differ, or one below 0.
     """
     check_several(n)
-    swept = sorted({float(weight) for weight in weights})
+    if isinstance(weights, str) or not np.iterable(weights):
+        raise InputError(f"weights are at least 3 numbers; got {weights!r}")
+    swept = sorted({checks.number("trade_off", "a weight", weight, 0) for weight in weights})
     if len(swept) < 3:
-        raise InputError(f"a curve of weights has at least 3 of them; got {list(weights)!r}")
-    for weight in swept:
-        check_number("a weight", weight, at_least=0)
+        raise InputError(f"a curve goes over at least 3 weights that differ; got {list(weights)!r}")
     if "weight" in options:
         raise InputError("trade_off goes over `weights`; one `weight` is an option of diverse")
     rule = chosen("trade_off", "diversity", "cadena2018", options)

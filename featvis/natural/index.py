@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,8 @@ from objectives import Activations
 _NAMED = 3
 #: Threads that read and decode files, while the batch before is in the network.
 _READERS = 2
+#: Parts of a map that are combined at a time.
+_WAYS = 8
 
 
 def index(
@@ -82,19 +84,15 @@ def index(
         ConversionWarning: as `read_images`.
     """
     model = loading.as_model(model)
-    height, width = checks.image_size("index", "size", size or model.input.size)
+    height, width = checks.image_size("index", "size", model.input.size if size is None else size)
     batch = checks.integer("index", "batch", batch, 1, 4096)
     seed = checks.integer("index", "seed", seed, 0, 2**32 - 1)
     model.check_image_shape(height, width, model.input.channels)
     shapes = Activations(model.layers((height, width)))
-    if layers is None:
-        layers = [name for name in shapes if "/" not in name]
-    wanted = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
-    if not wanted:
-        raise InputError("an index is of at least one layer; got none")
     extents = {name: tuple(shapes[name]) for name in shapes}
-    wanted = [name for name in extents if name in [w for w in wanted if shapes[w]]]
-    files, out = natural_files(folder), Path(out)
+    wanted = _layers(layers, shapes)
+    out = checks.path("index", "out", out)
+    files = natural_files(folder)
     asked = {
         "digest": model.digest, "size": [height, width], "layers": wanted, "seed": seed,
         "batch": batch,
@@ -128,6 +126,20 @@ def index(
             f"no picture in {printable(folder)} can be read; the first: {first.left_out}"
         )
     return Index(store)
+
+
+def _layers(layers: Sequence[str] | str | None, shapes: Mapping[str, Any]) -> list[str]:
+    """The layers that are asked for, in forward order, by default all without a slash."""
+    if layers is None:
+        return [name for name in shapes if "/" not in name]
+    if not isinstance(layers, (str, Sequence)):
+        raise InputError(f"layers are names, as ['{next(iter(shapes))}']; got {layers!r}")
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    if not wanted:
+        raise InputError(f"an index is of at least one layer; got none of {', '.join(shapes)}")
+    for name in wanted:
+        _ = shapes[name]  # an unknown one says the nearest
+    return [name for name in shapes if name in wanted]
 
 
 def _agree(store: Store, asked: dict[str, Any], model: Model) -> None:
@@ -352,31 +364,50 @@ def _measured(
     acts = Activations(apply(params, images))
     parts: dict[str, list[jax.Array]] = {}
     for number, layer in enumerate(layers):
-        highest, first = _first_of_highest(acts[layer])
         a = acts[layer].reshape(acts[layer].shape[0], -1, acts[layer].shape[-1])
+        order = jax.lax.broadcasted_iota(jnp.int32, a.shape, 1)
+        highest, first = _over_positions((a, order), _earlier_of_higher)
+        (total,) = _over_positions((a,), lambda one, other: (one[0] + other[0],))
         drawn = jnp.take_along_axis(a, places[:, number, None, None], axis=1)[:, 0]
-        of_layer = {"maximum": highest, "mean": a.mean(axis=1), "position": first, "vector": drawn}
+        of_layer = {
+            "maximum": highest, "mean": total / a.shape[1], "position": first, "vector": drawn,
+        }  # fmt: skip
         for name, values in of_layer.items():
             parts.setdefault(name, []).append(values)
     return {name: jnp.concatenate(values, axis=1) for name, values in parts.items()}
 
 
-def _first_of_highest(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest activation of each unit, and where it is first, counted row by row; (n, c) each.
+_Arrays = tuple[jax.Array, ...]
 
-    As `argmax`, which XLA does one number at a time on a CPU: of a map row by row first, so that
-    whatever is more than a plain maximum sees one row alone.
+
+def _over_positions(
+    arrays: _Arrays, combined: Callable[[_Arrays, _Arrays], _Arrays]
+) -> tuple[jax.Array, ...]:
+    """Arrays (n, positions, c) combined over their positions, (n, c).
+
+    As `jax.lax.reduce`, which XLA does one number at a time on a CPU: here a few parts at a time,
+    whole arrays of them.
+
+    Args:
+        arrays: as `combined` takes them.
+        combined: of two of them elementwise; in whatever order.
     """
-    n, c = a.shape[0], a.shape[-1]
-    rows = a if a.ndim == 4 else a.reshape(n, 1, -1, c)
-    of_rows = rows.max(axis=2)
-    highest = of_rows.max(axis=1)
-    row = _first(of_rows == highest[:, None])
-    there = jnp.take_along_axis(rows, row[:, None, None], axis=1)[:, 0]
-    return highest, row * rows.shape[2] + _first(there == highest[:, None])
+    count = arrays[0].shape[1]
+    if count == 1:
+        return tuple(one[:, 0] for one in arrays)
+    ways = min(_WAYS, count)
+    length = count // ways
+    parts = [
+        tuple(one[:, way * length : (way + 1) * length] for one in arrays) for way in range(ways)
+    ]
+    found = _over_positions(functools.reduce(combined, parts), combined)
+    if ways * length == count:
+        return found
+    left = tuple(one[:, ways * length :] for one in arrays)
+    return combined(found, _over_positions(left, combined))
 
 
-def _first(found: jax.Array) -> jax.Array:
-    """The first place along the second axis of (n, k, c) that is true; the last where none is."""
-    order = jax.lax.broadcasted_iota(jnp.int32, (1, found.shape[1], 1), 1)
-    return jnp.min(jnp.where(found, order, jnp.int32(found.shape[1] - 1)), axis=1)
+def _earlier_of_higher(one: _Arrays, other: _Arrays) -> _Arrays:
+    """Of two values, each with its place, the higher; of equal ones the place that is first."""
+    (a, i), (b, j) = one, other
+    return jnp.maximum(a, b), jnp.where((b > a) | ((b == a) & (j < i)), j, i)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featvis import checks
 from featvis.errors import InputError
 
 #: What an image's map is told by: its largest activation, and the mean of all.
@@ -43,15 +44,17 @@ class Responses:
 
     def highest(self, count: int, by: str = "maximum") -> np.ndarray:
         """Places of the images with the highest values, the highest first; ties in their order."""
+        count = checks.integer("highest", "count", count, 1)
         return np.argsort(-self.by(by), kind="stable")[:count]
 
     def lowest(self, count: int, by: str = "maximum") -> np.ndarray:
         """Places of the images with the lowest values, the lowest first; ties in their order."""
+        count = checks.integer("lowest", "count", count, 1)
         return np.argsort(self.by(by), kind="stable")[:count]
 
     def quantiles(self, shares: Sequence[float], by: str = "maximum") -> np.ndarray:
         """The values below which these shares of the images are, interpolated linearly."""
-        return np.quantile(self.by(by), shares)
+        return np.quantile(self.by(by), as_shares("quantiles", shares))
 
     def percentile(self, values: ArrayLike, by: str = "maximum") -> np.ndarray:
         """The share of the images below values, in percent, those equal to them by half."""
@@ -59,7 +62,22 @@ class Responses:
 
 
 def percentile(values: ArrayLike, among: np.ndarray) -> np.ndarray:
-    """The share of numbers below values, in percent, those equal to them by half."""
-    ordered = np.sort(among)
-    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return 50 * (below + up_to) / len(ordered)
+    """The share of numbers below values, in percent, those equal to them by half; NaN of NaN."""
+    given, ordered = checks.real_array("values", values, np.float64), np.sort(among)
+    below, up_to = (np.searchsorted(ordered, given, side) for side in ("left", "right"))
+    return np.where(np.isnan(given), np.nan, 50 * (below + up_to) / len(ordered))
+
+
+def as_shares(owner: str, shares: Sequence[float]) -> list[float]:
+    """Shares of the images, each from 0 to 1.
+
+    Args:
+        owner: the function that was given them, for the message.
+        shares: what it was given.
+
+    Raises:
+        InputError: not that.
+    """
+    if isinstance(shares, str) or not np.iterable(shares):
+        raise checks.error(owner, "shares", "several numbers from 0 to 1", shares)
+    return [checks.number(owner, "a share", one, 0, 1) for one in shares]

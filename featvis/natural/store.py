@@ -37,6 +37,11 @@ _ARRAYS = {
     "vector": ("float32", "units"),
     "place": ("uint32", "layers"),
 }
+#: Settings by their name: their kind.
+_SETTINGS: dict[str, type] = {
+    "model": str, "digest": str, "layers": dict, "size": list, "channels": int, "batch": int,
+    "seed": int, "folder": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +118,15 @@ class Store:
         try:
             # A line without its end was being written when its process was killed.
             lines = (place.read(_LIST) or b"").split(b"\n")[:-1]
-            entries = [Entry(**json.loads(line)) for line in lines if line]
+            entries = [_entry(line) for line in lines if line]
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the index {place} is damaged: {printable(error)}") from error
+        try:
+            _check_settings(settings)
+        except (LookupError, TypeError, ValueError) as error:
+            raise place.damaged(error) from error
         return cls(place, settings, entries)
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
@@ -181,29 +190,94 @@ class Store:
             os.truncate(path, whole)
 
     def columns(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Columns of an array, (images, stop - start), in the order of the rows."""
-        rows = self._rows()
-        if not len(rows):
-            return np.zeros((0, stop - start), _ARRAYS[name][0])
-        return np.asarray(self.place.array(name)[: self.next_row(), start:stop])[rows]
+        """Columns of an array, (images, stop - start), in the order of the rows.
+
+        Raises:
+            InputError: there is no image yet, or the array is damaged.
+        """
+        rows = self._rows(name, start, stop)
+        return self.place.read_rows(name, 0, self.next_row(), (slice(start, stop),))[rows]
 
     def blocks(self, name: str, start: int, stop: int) -> Iterator[np.ndarray]:
         """The same in parts, (some images, stop - start), without all of it in the memory."""
         chunk = int(self.settings["batch"])
-        rows = self._rows()
+        rows = self._rows(name, start, stop)
         for first in range(0, self.next_row(), chunk):
             own = rows[(rows >= first) & (rows < first + chunk)] - first
             if len(own):
-                yield np.asarray(self.place.array(name)[first : first + chunk, start:stop])[own]
+                columns = (slice(start, stop),)
+                yield self.place.read_rows(name, first, first + chunk, columns)[own]
 
-    def _rows(self) -> np.ndarray:
-        return np.array([entry.row for entry in self.images], int)
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The images' rows, whose chunks are there: what is missing Zarr takes for zeros.
+
+        Raises:
+            InputError: there is no image yet, or a chunk is missing.
+        """
+        rows = np.array([entry.row for entry in self.images], int)
+        if not len(rows):
+            raise InputError(
+                f"the index {self.place} has no image yet: the `featvis index` that made it goes on"
+            )
+        shape = self.place.array(name).shape
+        if len(shape) != 2 or shape[0] <= rows.max() or shape[1] < stop:
+            raise InputError(
+                f"the index {self.place} is damaged: its array {name} is {shape}, and its files "
+                f"have rows up to {rows.max()}: put a copy of both back, or index the images anew"
+            )
+        parts = range(start // _COLUMNS, (stop - 1) // _COLUMNS + 1)
+        for number in np.unique(rows // self.settings["batch"]).tolist():
+            for part in parts:
+                if not (self.path / name / "c" / str(number) / str(part)).is_file():
+                    raise InputError(
+                        f"the index {self.place} is damaged: {name}/c/{number}/{part} is missing: "
+                        "put a copy of it back, or index the images anew"
+                    )
+        return rows
 
     def _width(self, name: str) -> int:
         layers = self.settings["layers"]
         if _ARRAYS[name][1] == "layers":
             return len(layers)
         return sum(layer["shape"][-1] for layer in layers.values())
+
+
+def _entry(line: bytes) -> Entry:
+    """The file of a line.
+
+    Raises:
+        TypeError: other fields.
+        ValueError: fields of other kinds.
+    """
+    entry = Entry(**json.loads(line))
+    known = isinstance(entry.name, str) and isinstance(entry.sha256, str)
+    known = known and isinstance(entry.bytes, int) and isinstance(entry.time, int)
+    if entry.row is None:
+        known = known and isinstance(entry.left_out, str)
+    else:
+        known = known and isinstance(entry.row, int) and entry.row >= 0
+    if not known:
+        raise ValueError(f"{_LIST} has a line that is no file's: {line[:80]!r}")
+    return entry
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Checks that settings have what all that reads an index takes from them.
+
+    Raises:
+        LookupError: one is missing.
+        TypeError: a layer is none.
+        ValueError: one is of another kind.
+    """
+    for name, kind in _SETTINGS.items():
+        if not isinstance(settings[name], kind):
+            raise ValueError(f"{name} {settings[name]!r}")
+    if settings["batch"] < 1 or len(settings["size"]) != 2:
+        raise ValueError(f"batch {settings['batch']}, size {settings['size']}")
+    for name, layer in settings["layers"].items():
+        if not all(isinstance(side, int) for side in layer["shape"]) or not layer["shape"]:
+            raise ValueError(f"{name} {layer['shape']!r}")
+        _ = layer["field"]["rows"], layer["field"]["columns"], layer["field"]["tokens"]
 
 
 def is_index(path: str | Path) -> bool:

@@ -14,7 +14,7 @@ from featvis.errors import InputError, printable
 from featvis.images import read_noted
 from featvis.models import Model
 from featvis.natural.receptive import Fields
-from featvis.natural.responses import MEASURES, Responses
+from featvis.natural.responses import MEASURES, Responses, as_shares
 from featvis.natural.store import Store
 from featvis.told import Told
 from objectives import Activations, Channel, Logit, Objective, ObjectiveError, parse
@@ -186,14 +186,14 @@ class Index:
             InputError: another `by`.
             UnknownLayer: a layer that the index does not have.
         """
-        values = self._values(layer, by)
+        values, shares = self._values(layer, by), as_shares("statistics", quantiles)
         found = {
             "mean": values.mean(0, np.float64),
             "sd": values.std(0, np.float64),
             "zeros": (values == 0).mean(0),
         }
-        levels = np.quantile(values, quantiles, axis=0)
-        return found | {f"quantile_{q:g}": v for q, v in zip(quantiles, levels, strict=True)}
+        levels = np.quantile(values, shares, axis=0)
+        return found | {f"quantile_{q:g}": v for q, v in zip(shares, levels, strict=True)}
 
     def extremes(self, layer: str, count: int, by: str = "maximum") -> dict[str, np.ndarray]:
         """The images that drive each unit of a layer the most and the least.
@@ -212,6 +212,7 @@ class Index:
             InputError: another `by`.
             UnknownLayer: a layer that the index does not have.
         """
+        count = checks.integer("extremes", "count", count, 1)
         values = self._values(layer, by)
         highest, lowest = (
             np.argsort(signed, axis=0, kind="stable")[:count] for signed in (-values, values)
@@ -275,6 +276,7 @@ class Index:
             InputError: another `by`.
             UnknownLayer: a layer that the index does not have.
         """
+        count = checks.integer("nearest", "count", count, 1)
         values = self._values(layer, by).astype(np.float64)
         values -= values.mean(0)
         norms = np.linalg.norm(values, axis=0)
@@ -312,8 +314,13 @@ class Index:
 
         Args:
             layer: its name.
+
+        Raises:
+            UnknownLayer: a layer that the index does not have.
         """
-        place = list(Activations(self.layers)).index(layer)
+        shapes = Activations(self.layers)
+        _ = shapes[layer]  # an unknown one says the nearest
+        place = list(shapes).index(layer)
         return self.store.columns("place", place, place + 1)[:, 0]
 
     def second_moment(self, layer: str) -> np.ndarray:
@@ -354,8 +361,9 @@ class Index:
             place: among the files, from 0.
 
         Raises:
-            InputError: the file is gone, or another one now.
+            InputError: no such place; the file is gone, or another one now.
         """
+        place = checks.integer("image", "place", place, 0, len(self) - 1)
         entry = self.store.images[place]
         path = Path(self.store.settings["folder"], entry.name)
         try:
@@ -412,4 +420,4 @@ class Index:
 
 def as_index(given: Any) -> Index:
     """An index, or the one in a folder."""
-    return given if isinstance(given, Index) else Index(given)
+    return given if isinstance(given, Index) else Index(checks.path("index", "its folder", given))

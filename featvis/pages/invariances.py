@@ -80,9 +80,9 @@ def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Pa
     report.heading("Known transformations of the best image")
     natural = any(not math.isnan(one.natural) for one in made.indices)
     rows = [
-        [one.name, one.value, one.spread, one.chance, "more" if one.beyond_chance else "no more",
-         f"{one.width:.3g} {one.unit}".strip(),
-         *([one.natural, one.natural_spread] if natural else [])]
+        [one.name, *_indices(one.value, one.spread, one.chance),
+         "more" if one.beyond_chance else "no more", f"{one.width:.3g} {one.unit}".strip(),
+         *(_indices(one.natural, one.natural_spread) if natural else [])]
         for one in made.indices
     ]  # fmt: skip
     header = ["transformation", "index", "± over starts", "chance", "than chance", "width"]
@@ -164,7 +164,7 @@ def table_page(
             mean, half = float(own.mean()), 1.96 * float(own.std() / math.sqrt(len(own)))
             beyond = float((own - chance).mean())
             more = [float(values.mean()) if len(values) else "none" for values in crops]
-            summary.append([name, mean, half, float(chance.mean()), beyond, *more])
+            summary.append([name, *_indices(mean, half, float(chance.mean()), beyond), *more])
     header = ["transformation", "index", "± 1.96 standard errors", "chance", "beyond chance"]
     header += ["natural crops"] * with_crops
     report.table(header, summary, _INDICES)
@@ -259,6 +259,11 @@ def _values(rows: Sequence[Row], column: str) -> np.ndarray:
 def plots() -> bool:
     """Whether plots can be drawn."""
     return importlib.util.find_spec("matplotlib") is not None
+
+
+def _indices(*values: float) -> list[float]:
+    """Indices as a table shows them: one of 1e-9 is 0."""
+    return [round(value, 6) for value in values]
 
 
 def _shown(value: Any) -> Any:

@@ -63,6 +63,7 @@ class Need:
         each: of every image, by what they are for.
         passing: of each image that is on its way through the transform and the network.
         together: how many images are on that way, by the number of images.
+        transformed: bytes of kernels that a device multiplies by, by the number of images together.
         devices: that share the images.
     """
 
@@ -70,11 +71,17 @@ class Need:
     each: Mapping[str, int]
     passing: int = 0
     together: Callable[[int], int] = int
+    transformed: Callable[[int], int] = lambda together: 0
     devices: int = 1
 
     def of(self, count: int) -> int:
         """Bytes of `count` images."""
-        return count * sum(self.each.values()) + self.together(count) * self.passing
+        parts = count * sum(self.each.values()) + self.together(count) * self.passing
+        return parts + self._whatever(count)
+
+    def _whatever(self, count: int) -> int:
+        """Bytes that do not grow with the images."""
+        return self.devices * self.transformed(self.together(count))
 
     @property
     def free(self) -> float:
@@ -101,6 +108,7 @@ class Need:
             return
         parts = {what: count * size for what, size in self.each.items()}
         parts["the network"] = self.together(count) * self.passing
+        parts["its kernels, transformed"] = self._whatever(count)
         listed = sorted(parts.items(), key=lambda part: -part[1])
         said = ", ".join(f"{what} {shown(size)}" for what, size in listed if size >= whole / 20)
         height, width = self.parameterization.size
@@ -114,8 +122,11 @@ class Need:
         fitting = self.fitting(count)
         if fitting:
             return f"{fitting} of the {count} images would fit"
-        share = free / self.of(1)
-        if largest in ("the images", "the network"):
+        fixed = self._whatever(1)
+        if fixed >= free:
+            return "no picture would fit that network"
+        share = (free - fixed) / (self.of(1) - fixed)
+        if largest in ("the images", "the network", "its kernels, transformed"):
             # Both grow with the picture's area.
             height, width = (max(1, int(n * math.sqrt(share))) for n in self.parameterization.size)
             return f"one picture of about {height}x{width} would fit"
@@ -166,8 +177,8 @@ def estimate(
     """
     image = parameterization.shape
     program, seen = traced(transform, image)
-    passing = _written(program)
-    passing += _FLOAT * math.prod(seen) + _network(model, objective, count, image, seen)
+    network, transformed = _network(model, objective, count, image, seen)
+    passing = _written(program) + _FLOAT * math.prod(seen) + network
     each = {
         **_kept(parameterization, steps, snapshots),
         "the parameters and the optimizer": _STATES * state,
@@ -178,7 +189,7 @@ def estimate(
         part = objective if images == count else _first(objective, images)
         return images_at_a_time(model, part, (images, *image), (images, *seen)) or images
 
-    return Need(parameterization, each, passing, functools.cache(together), devices)
+    return Need(parameterization, each, passing, functools.cache(together), transformed, devices)
 
 
 @functools.lru_cache(maxsize=64)
@@ -212,21 +223,42 @@ def _written(jaxpr: Any, results: int | None = None, besides: str = "-") -> int:
     return total
 
 
-def _network(model: Model, objective: Objective, count: int, image: Shape, seen: Shape) -> int:
-    """Bytes that one of the images takes in a network: what is named, or what is written."""
+def _transformed(jaxpr: Any, results: int | None, images: int) -> int:
+    """Bytes of the kernels that a program's convolutions multiply by, for some images together."""
+    needed = alive(jaxpr.outvars[:results], jaxpr)
+    found = 0
+    for eqn in jaxpr.eqns:
+        if any(out in needed for out in eqn.outvars):
+            found += kernels.transformed_bytes(eqn, images)
+            inner = core.jaxprs_in_params(eqn.params)
+            found += sum(_transformed(one, None, images) for one in inner)
+    return found
 
-    def trace(objective: Objective, count: int) -> int:
+
+def _network(
+    model: Model, objective: Objective, count: int, image: Shape, seen: Shape
+) -> tuple[int, Callable[[int], int]]:
+    """Bytes that one of the images takes in a network: what is named, or what is written.
+
+    And those of its transformed kernels, by the number of images together.
+    """
+
+    def trace(objective: Objective, count: int) -> tuple[int, Callable[[int], int]]:
         shapes = (jax.ShapeDtypeStruct((count, *one), np.float32) for one in (image, seen))
         jaxpr = traced_scores.trace(model.apply, model.params, objective, *shapes).jaxpr.jaxpr
         # A frame of zeros is written for a moment only.
-        return _written(jaxpr, 1, "pad") // count
+        written = _written(jaxpr, 1, "pad") // count
+        if not kernels.on_cpu():
+            return written, lambda together: 0
+        return written, functools.cache(functools.partial(_transformed, jaxpr, 1))
 
     if separable(objective):
         try:
             # Traced once for all units of a layer.
             alone = _first(objective, 1)
             named, _ = footprint(model, alone, image, seen)
-            return max(named, trace(alone, 1))
+            written, transformed = trace(alone, 1)
+            return max(named, written), transformed
         except (TypeError, ValueError):  # a network that one image alone does not go through
             pass
     return trace(objective, count)

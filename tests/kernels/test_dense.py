@@ -127,6 +127,22 @@ def test_only_what_is_faster_is_replaced():
     assert "stablehlo.convolution" in plain.lower(x, kernel).as_text()
 
 
+@pytest.mark.skipif(not kernels.on_cpu(), reason="XLA decides elsewhere")
+def test_transformed_kernels_are_counted_as_they_are_compiled():
+    case = ((8, 8), 128, 128, (3, 3), (1, 1), "SAME", NHWC, (1, 1))
+
+    def slope(x, kernel, step):
+        value, pullback = jax.vjp(lambda x: convolve(case, x + step, kernel), x)
+        return pullback(value)
+
+    x, kernel = arrays(case)
+    (eqn,) = jax.make_jaxpr(lambda *args: convolve(case, *args))(x, kernel).eqns
+    counted = kernels.transformed_bytes(eqn, len(x))
+    assert counted == 2 * 36 * 128 * 128 * 4
+    whole = kernels.compiled(in_a_loop(slope)).lower(x, kernel).compile().memory_analysis()
+    assert counted <= whole.temp_size_in_bytes < 1.5 * counted
+
+
 @pytest.mark.thorough
 def test_nans_are_found_in_them():
     _, kernel = arrays(CASES[0])

@@ -171,6 +171,14 @@ def test_what_cannot_have_facets_says_why(tmp_path):
         fv.facets(model, "unit:0", images, preset="modrn")
     with pytest.raises(fv.InputError, match="n_facets is an integer of at least 1"):
         fv.facets(model, "unit:0", images, 0)
+    for given, message in [
+        ({"size": 12}, r"size is \(height, width\), two positive integers, not 12"),
+        ({"seed": "a"}, "seed is an integer of at least 0, not 'a'"),
+        ({"steps": 0}, "steps must be an integer of at least 1; got 0"),
+        ({"code": ""}, "unknown layer ''"),
+    ]:
+        with pytest.raises((fv.InputError, fv.UnknownLayer), match=message):
+            fv.facets(model, "unit:2", images, **given)  # before the images are looked at
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import featvis as fv
 from featvis.cli.app import main
 from featvis.files import write_file
 from featvis.natural import Responses, store
+from featvis.natural.index import measure
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -85,6 +86,27 @@ def test_responses_are_those_of_a_brute_force_pass(whole, activations, layer):
         assert found.highest(17).tolist() == order[:17]
         order = sorted(range(COUNT), key=lambda i: (found.mean[i], i))
         assert found.lowest(17, by="mean").tolist() == order[:17]
+
+
+def test_measures_of_maps_of_any_size_are_numpys():
+    sides = [(1, 1), (1, 3), (2, 4), (3, 3), (7, 9), (8, 8), (11, 13)]
+
+    def apply(params, image):
+        return {f"{h}x{w}": image[:, :h, :w] - 0.5 for h, w in sides}
+
+    network = fv.from_function(apply, {}, input=fv.Input(size=(11, 13)))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 5, (6, 11, 13, 3)).astype(np.float32) / 4  # of few levels, that tie
+    images[0], images[1] = 0.5, rng.random((11, 13, 3))
+    places = rng.integers(0, 2**31, (6, len(sides))) % [h * w for h, w in sides]
+    found = measure(network, tuple(network.layers()), images, places)
+    for number, (h, w) in enumerate(sides):
+        a = (images[:, :h, :w] - np.float32(0.5)).reshape(6, h * w, 3)
+        own = {name: values[:, 3 * number : 3 * number + 3] for name, values in found.items()}
+        np.testing.assert_array_equal(own["maximum"], a.max(1))
+        np.testing.assert_array_equal(own["position"], a.argmax(1))
+        np.testing.assert_array_equal(own["vector"], a[np.arange(6), places[:, number]])
+        np.testing.assert_allclose(own["mean"], a.mean(1, np.float64), rtol=1e-6, atol=1e-7)
 
 
 def test_equal_pictures_tie_and_come_in_the_order_of_the_files(whole):
@@ -294,6 +316,57 @@ def test_units_that_an_index_does_not_have(whole):
         fv.top(whole, "conv:1", by="max")
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda index: fv.top(index, "conv:1", 0), "count is an integer of at least 1, not 0"),
+        (lambda index: fv.top(3, "conv:1"), "is a path, not 3"),
+        (lambda index: fv.top("", "conv:1"), "is a path, not ''"),
+        (lambda index: index.responses("conv:1").highest(-1), "count is an integer of at least 1"),
+        (lambda index: index.responses("conv:1").lowest(2.5), "count is an integer of at least 1"),
+        (lambda index: index.responses("conv:1").quantiles([2]), "number from 0 to 1, not 2"),
+        (lambda index: index.responses("conv:1").percentile("a"), "array of real numbers; got 'a'"),
+        (lambda index: index.statistics("conv", quantiles=(np.nan,)), "number from 0 to 1, not n"),
+        (lambda index: index.statistics("conv", quantiles=0.5), "several numbers from 0 to 1, not"),
+        (lambda index: index.statistics(3), "unknown layer 3"),
+        (lambda index: index.extremes("conv", 0), "count is an integer of at least 1, not 0"),
+        (lambda index: index.nearest("conv", -1), "count is an integer of at least 1, not -1"),
+        (lambda index: index.image(-1), "place is an integer of at least 0, not -1"),
+        (lambda index: index.image(COUNT), f"an integer from 0 to {COUNT - 1}, not {COUNT}"),
+        (lambda index: index.positions("cnv"), "unknown layer 'cnv'; nearest: conv"),
+    ],
+)
+def test_what_an_index_is_not_asked(whole, asked, message):
+    with pytest.raises((fv.InputError, fv.UnknownLayer), match=message):
+        asked(whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folder": 3}, "a folder of pictures is a path; got 3"),
+        ({"folder": None}, "a folder of pictures is a path; got None"),
+        ({"out": None}, "index: out is a path, not None"),
+        ({"out": ""}, "index: out is a path, not ''"),
+        ({"layers": 3}, r"layers are names, as \['linear'\]; got 3"),
+        ({"layers": [3]}, "unknown layer 3"),
+        ({"layers": []}, "at least one layer; got none of linear, conv"),
+        ({"size": 0}, r"index: size is \(height, width\), two positive integers, not 0"),
+        ({"batch": 0}, "batch is an integer of at least 1, not 0"),
+        ({"seed": -1}, "seed is an integer of at least 0, not -1"),
+    ],
+)
+def test_what_no_index_is_made_with(network, folder, tmp_path, given, message):
+    with pytest.raises((fv.InputError, fv.UnknownLayer), match=message):
+        make(network, **{"folder": folder, "out": tmp_path / "new", **given})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_percentile_of_no_number_is_none():
+    responses = Responses(*np.arange(12.0).reshape(3, 4))
+    np.testing.assert_array_equal(responses.percentile([np.nan, 1.0, 9.0]), [np.nan, 37.5, 100])
+
+
 def test_a_damaged_index_says_so(whole, tmp_path):
     out = tmp_path / "store"
     shutil.copytree(whole.store.path, out)
@@ -306,6 +379,64 @@ def test_a_damaged_index_says_so(whole, tmp_path):
     write_file(out / "zarr.json", json.dumps(record).encode(), force=True)
     with pytest.raises(fv.InputError, match="of format 99; expected 1"):
         fv.Index(out)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "files.jsonl").read_text().splitlines()]
+
+
+def relisted(out, **changed):
+    whole = lines(out)
+    whole[0] |= changed
+    (out / "files.jsonl").write_text("".join(json.dumps(line) + "\n" for line in whole))
+
+
+def reset(out, **changed):
+    record = json.loads((out / "zarr.json").read_text())
+    settings = record["attributes"]["featvis_index"]
+    settings |= changed
+    for name in [name for name, value in changed.items() if value is None]:
+        del settings[name]
+    (out / "zarr.json").write_text(json.dumps(record))
+
+
+def chunks(out, array, change):
+    for path in (out / array / "c").rglob("*"):
+        if path.is_file():
+            change(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda out: (out / "zarr.json").write_text(""), "is no index: `featvis index"),
+        (lambda out: reset(out, batch=0), "not as it was written"),
+        (lambda out: reset(out, layers=3), "not as it was written"),
+        (lambda out: reset(out, layers={"conv": {}}), "not as it was written"),
+        (lambda out: reset(out, folder=None), "not as it was written"),
+        (lambda out: (out / "files.jsonl").write_text("3\n"), "is damaged"),
+        (lambda out: (out / "files.jsonl").write_bytes(b"\xff\xfe\n"), "is damaged"),
+        (lambda out: relisted(out, row="7"), r"files\.jsonl has a line that is no file's"),
+        (lambda out: relisted(out, row=-5), r"files\.jsonl has a line that is no file's"),
+        (lambda out: relisted(out, row=None), r"files\.jsonl has a line that is no file's"),
+        (lambda out: relisted(out, row=10**6), "its files have rows up to 1000000"),
+        (lambda out: (out / "files.jsonl").unlink(), "has no image yet"),
+        (lambda out: shutil.rmtree(out / "maximum"), "its array maximum is missing"),
+        (lambda out: (out / "maximum" / "zarr.json").write_text("{"), "its array maximum is"),
+        (lambda out: shutil.rmtree(out / "maximum" / "c"), "maximum/c/0/0 is missing"),
+        (lambda out: chunks(out, "maximum", lambda path: path.write_bytes(b"no")), "is damaged"),
+        (
+            lambda out: chunks(out, "maximum", lambda path: os.truncate(path, 40)),
+            "is damaged: rows 0 to",
+        ),
+    ],
+)
+def test_what_is_damaged_of_an_index_is_said(whole, tmp_path, damage, message):
+    out = tmp_path / "store"
+    shutil.copytree(whole.store.path, out)
+    damage(out)
+    with pytest.raises(fv.InputError, match=message):
+        fv.top(out, "conv:1")
 
 
 def test_two_do_not_write_at_once(whole, network, folder):

@@ -30,7 +30,7 @@ SHAPE = (2, 20, 28, 3)
         (lambda: ob.Channel("late", [True, False]), "whole number"),
         (lambda: ob.Channel("late", [3, -1]), "whole number"),
         (lambda: ob.Channel("late", []), "whole number"),
-        (lambda: ob.Channel("late", None), "whole number"),
+        (lambda: ob.Channel("late", None), "Channel.index must be a number .*; got None"),
         (lambda: ob.Channel("late", "3"), "Channel.index must be a number"),
         (lambda: ob.Channel("late", [[1], [2]]), "Channel.index must have rank 0, or 1"),
         (lambda: ob.Channel("late", [[1], [2, 3]]), "Channel.index must be a number"),

@@ -181,6 +181,27 @@ def test_images_of_an_objective_s_own_leave_the_network_in(toy, transform, count
     assert needs[0].of(count) == needs[1].of(count)
 
 
+def test_the_kernels_that_convolutions_multiply_by_are_counted_once():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 64, 64)).astype(np.float32)
+
+    def network(params, x):
+        x = jnp.concatenate([x] * 22, -1)[..., :64]
+        return jax.lax.conv_general_dilated(
+            x, params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    model = fv.from_function(network, kernel, input=fv.Input(size=(8, 8)))
+    (layer,) = model.layers()
+    pixels, none = fv.Pixels((8, 8)), fv.transforms.PRESETS["none"]((8, 8))
+    need = memory.estimate(model, Channel(layer, [1] * 6), pixels, none, 6, 2304, steps=2)
+    # Forward and backward; F(4,3) takes 36 numbers of a kernel's 9.
+    kernels_of = 2 * 4 * kernel.nbytes if kernels.on_cpu() else 0
+    assert need.transformed(1) == kernels_of
+    growth = [need.of(count) - count * (need.of(2) - need.of(1)) for count in (1, 2)]
+    assert growth == [kernels_of] * 2
+
+
 @pytest.mark.thorough
 def test_a_manifest_is_refused_too(toy, small):
     made = fv.synthesize(toy, "conv:1", fv.Pixels(TOY_SIZE), steps=1, progress=False)
