@@ -29,6 +29,8 @@ TRANSFORMS = {
     "8 pixels": fv.transforms.PRESETS["affine"]((160, 160)),
     "none": "none",
 }
+#: What units with positions have, as the presets; class scores by default have less, for `views`.
+_OPTIMIZER = "nadam(0.035)"
 #: Each pixel of a picture of 32 x 32 is shown as so many.
 _ZOOM = 3
 
@@ -55,6 +57,7 @@ def main() -> None:
             model,
             fv.Logit(classes),
             transform=transform,
+            optimizer=_OPTIMIZER,
             steps=steps,
             seed=[arguments.seed] * len(classes),
         )
