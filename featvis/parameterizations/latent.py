@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax.typing import ArrayLike
 from featvis import checks
 from featvis.errors import InputError
 from featvis.parameterizations.code_priors import CodePrior
+from featvis.parameterizations.component import check_finite, numbers_of
 from featvis.parameterizations.generator import Generator
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 from objectives import leaf
@@ -118,9 +118,12 @@ class Latent(Parameterization):
         if not isinstance(self.sphere, bool):
             raise checks.error(self, "sphere", "True or False", self.sphere)
         priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        if self.prior is not None and not all(isinstance(one, CodePrior) for one in priors):
-            expected = "a CodePrior, as NormalPrior(0.1), or a tuple of them"
-            raise checks.error(self, "prior", expected, self.prior)
+        if self.prior is not None:
+            if not priors or not all(isinstance(one, CodePrior) for one in priors):
+                expected = "a CodePrior, as NormalPrior(0.1), or a tuple of at least one"
+                raise checks.error(self, "prior", expected, self.prior)
+            for one in priors:
+                one.check(generator, code)
         self._check_data()
 
     @classmethod
@@ -154,11 +157,10 @@ class Latent(Parameterization):
             if not fits:
                 expected = f"a number, or an array that broadcasts with codes {self._shape}"
                 raise checks.error(self, name, expected, f"one {np.shape(value)}")
-        numbers = [_array(getattr(self, n)) for n in ("mean", "sd", "low", "high", "radius")]
-        _, sd, low, high, radius = numbers
-        for name, value in zip(("mean", "sd", "low", "high"), numbers, strict=False):
-            if value is not None and not np.all(np.isfinite(value)):
-                raise checks.error(self, name, "finite", "NaN or infinity")
+        check_finite(self, "mean", "sd", "factor", "low", "high")
+        sd, low, high, radius = (
+            numbers_of(getattr(self, name)) for name in ("sd", "low", "high", "radius")
+        )
         if sd is not None and np.any(sd < 0):
             raise checks.error(self, "sd", "at least 0", float(sd.min()))
         if sd is not None and self.waves is not None and not np.all(sd):
@@ -295,10 +297,3 @@ class Latent(Parameterization):
         tiny = float(jnp.finfo(jnp.float32).tiny)
         scale = self.radius * jax.lax.rsqrt(jnp.maximum(jnp.mean(code**2), tiny))
         return code * (scale if self.sphere else jnp.minimum(1, scale))
-
-
-def _array(value: Any) -> np.ndarray | None:
-    """The numbers of data; None where they are not there, or JAX's stand-ins for them."""
-    if value is None or isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct)):
-        return None
-    return np.asarray(value)

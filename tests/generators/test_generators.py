@@ -393,6 +393,36 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.Latent(generator=shown((4, 4)), waves=1.0, sd=0.0), "above 0 where codes"),
         (lambda g: fv.Latent(generator=g, decay=1.5), "decay is a number from 0 to 1"),
         (lambda g: fv.Latent(generator=g, prior=0.1), "prior is a CodePrior, as NormalPrior"),
+        (lambda g: fv.Latent(generator=g, prior=()), "a tuple of at least one"),
+        (
+            lambda g: fv.Latent(generator=g, factor=np.full((6, 6), np.nan, np.float32)),
+            "factor is finite",
+        ),
+        (
+            lambda g: fv.Latent(generator=g, prior=fv.NormalPrior(mean=np.zeros(5, np.float32))),
+            r"NormalPrior: it cannot draw a code \(6,\) of Generator.*: ValueError",
+        ),
+        (
+            lambda g: fv.Latent(
+                generator=g, prior=fv.Reconstruction(1.0, lambda p, z: jnp.zeros((2, *z.shape)))
+            ),
+            r"Reconstruction: it draws codes \(6,\) of Generator.* by \(2, 6\), not \(6,\)",
+        ),
+        (
+            lambda g: fv.Latent(generator=g, prior=fv.Reconstruction(1.0, lambda p, z: p["no"])),
+            "Reconstruction: it cannot draw a code",
+        ),
+        (
+            lambda g: fv.Latent(
+                generator=fv.generators.from_function(linear, g.params, 6),
+                prior=fv.Consistency(1.0),
+            ),
+            "has no encoder",
+        ),
+        (lambda g: fv.NormalPrior(sd=0.0), "NormalPrior: sd is above 0, not 0.0"),
+        (lambda g: fv.NormalPrior(mean=np.float32([np.nan])), "NormalPrior: mean is finite"),
+        (lambda g: fv.Codes(mean=0.0, sd=-1.0), "Codes: sd is at least 0, not -1.0"),
+        (lambda g: fv.Codes(mean=np.float32([np.inf]), sd=1.0), "Codes: mean is finite"),
         (lambda g: fv.NormalPrior(-1.0), "weight is a finite number of at least 0"),
         (lambda g: fv.Reconstruction(1.0), "reconstruct is a function"),
         (lambda g: fv.Generator(linear, (5,), params=g.params), r"decoder cannot .*\(5,\): Type"),
