@@ -127,7 +127,7 @@ def test_a_sample_is_measured_in_the_ways_that_it_is_shown(toy, transform, frame
 
 @pytest.fixture(scope="module")
 def sevens():
-    return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.3, seed=1, progress=False)
+    return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.2, seed=1, progress=False)
 
 
 @pytest.mark.thorough
