@@ -66,6 +66,12 @@ def _plug_and_play(size):
     ]
 
 
+def _phases(size, channels):
+    """Magnitudes as of an image, without the programs that `Phases.of` makes."""
+    shape = (channels, size[0], size[1] // 2 + 1)
+    return Phases(size, channels, magnitudes=np.random.default_rng(0).uniform(0, 9, shape))
+
+
 def cases(size=(9, 14), channels=3):
     """One of every kind, for an image of this shape."""
     half = (size[0] + 1) // 2, (size[1] + 1) // 2
@@ -82,7 +88,7 @@ def cases(size=(9, 14), channels=3):
         Pyramid(size, channels, levels=3),
         CPPN(size, channels, hidden=4, layers=2),
         MaCo(size, channels, template=(ROW,) * channels),
-        Phases.of(np.random.default_rng(0).uniform(0, 1, (*size, channels)), channels),
+        _phases(size, channels),
         FrozenChannels(size, channels + 1, free=Fourier(size, channels), frozen=(1,), value=0.25),
         Upsampled(size, of=BoundedPixels(half, channels)),
         Framed(size, of=BoundedPixels(size, channels), frame=(0, 3)),
@@ -118,7 +124,7 @@ def runs(size=(9, 14)):
         Pyramid(size, levels=2),
         CPPN(size, hidden=4, layers=1),
         MaCo(size),
-        Phases.of(np.random.default_rng(0).uniform(0, 1, (*size, 3))),
+        _phases(size, 3),
         Figure(size),
         FixedNorm(size),
         Shared(size, of=Fourier(size), grid=(1, 1)),

@@ -134,6 +134,7 @@ def check_replay(result, model):
         np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", RUNS, ids=parameterization_cases.name)
 def test_a_run_of_every_parameterization_replays(case, linear):
     model = linear(case.channels)
@@ -230,6 +231,7 @@ def test_all_of_a_preset_has_a_text(kind, name, options, toy):
 SAMPLERS = [case for case in preset_cases.CASES if case[0] == "sampling"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "options"), [case[1:] for case in SAMPLERS], ids=str)
 def test_chains_of_a_sampler_are_their_own_and_replay(name, options, toy):
     generator = preset_cases.generator()

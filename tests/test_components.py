@@ -7,6 +7,8 @@ import pytest
 import featvis as fv
 from featvis import text as components
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.mark.parametrize("text", ["fourier", "Fourier", "Fourier()", "fourier()"])
 def test_parameterization_by_name_gets_its_size(text):
@@ -91,6 +93,7 @@ def test_optimizer_text_is_read_once_and_composes():
     assert isinstance(components.optimizer(text), optax.GradientTransformation)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "text",
     [

@@ -108,6 +108,7 @@ for k in range(first, first + 25):
 """
 
 
+@pytest.mark.thorough
 def test_processes_that_save_under_one_name(tmp_path):
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     running = [

@@ -22,6 +22,7 @@ from featvis.jaxprs.evaluate import bind
 from featvis.jaxprs.liveness import alive, pruned
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
+from featvis.transforms.transform import traced
 from objectives import Activations, Objective
 
 #: Operations of everyday networks: each has a gradient, or a rule of its own for one.
@@ -95,10 +96,10 @@ def check_gradient(
     closed, acts = jax.make_jaxpr(apply, return_shape=True)(params, looked_at)
     # As many arguments as there are leaves of the weights, then the image.
     network = _network(closed.jaxpr, tuple(acts))
-    traced = _scores.trace(objective, acts, image).jaxpr.jaxpr
+    scored = _scores.trace(objective, acts, image).jaxpr.jaxpr
     of_acts = len(jax.tree.leaves(acts))
-    given = traced.invars[-of_acts - 1 :]
-    _, own = _walk(traced, [v in given for v in traced.invars])
+    given = scored.invars[-of_acts - 1 :]
+    _, own = _walk(scored, [v in given for v in scored.invars])
     if network.found is None and own is None:
         return False
 
@@ -109,7 +110,7 @@ def check_gradient(
         reason = _of_its_gradient(function, looked_at, image, by=(0, 1))
         if reason is None:
             return function is not total
-    read = alive(traced.outvars, traced)
+    read = alive(scored.outvars, scored)
     names = [n for n, v in zip(sorted(acts), given, strict=False) if v in read]
     behind = next((n for n in network.layers if n in names and network.layers[n]), None)
     obstacle = network.layers[behind] if behind is not None else own or network.found
@@ -132,7 +133,8 @@ def check_transform(transform: Transform, shape: tuple[int, ...]) -> None:
         GradientError: it has none.
     """
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    _check_part(transform, transform.at(0), jax.eval_shape(lambda: jax.random.key(0)), image)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    _check_part(transform, traced(transform, shape)[0], transform.at(0), key, image)
 
 
 def check_parameterization(parameterization: Parameterization) -> None:
@@ -142,9 +144,14 @@ def check_parameterization(parameterization: Parameterization) -> None:
         InputError: parameters that are no dict of float32 arrays, or an image of another shape.
         GradientError: it has none.
     """
+    _check_parameterization(*kinds_of(parameterization))
+
+
+def kinds_of(parameterization: Parameterization) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The structure of a parameterization, and of what type and shape its data are."""
     leaves, structure = jax.tree.flatten(parameterization)
     kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
-    _check_parameterization(structure, kinds)
+    return structure, kinds
 
 
 @functools.lru_cache(maxsize=64)
@@ -170,14 +177,13 @@ def _check_parameterization(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, .
             f"{way!r}: decode must give an image {way.shape} (height, width, channels) of float32; "
             f"it gives {image}"
         )
-    _check_part(way, decode, way, params)
+    _check_part(way, jax.make_jaxpr(decode)(way, params).jaxpr, decode, way, params)
 
 
-def _check_part(what: object, function: Callable[..., Any], *args: Any) -> None:
-    """Checks that a part of the way to an image has a gradient by its last argument."""
-    traced = jax.make_jaxpr(function)(*args).jaxpr
-    others = len(traced.invars) - len(jax.tree.leaves(args[-1]))
-    _, obstacle = _walk(traced, [place >= others for place in range(len(traced.invars))])
+def _check_part(what: object, program: Any, function: Callable[..., Any], *args: Any) -> None:
+    """Checks that a part of the way to an image, traced, has a gradient by its last argument."""
+    others = len(program.invars) - len(jax.tree.leaves(args[-1]))
+    _, obstacle = _walk(program, [place >= others for place in range(len(program.invars))])
     if obstacle is None:
         return
 

@@ -20,6 +20,7 @@ checked before it is used.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import platform
@@ -43,10 +44,9 @@ _PACKAGES = ("featvis", "jax", "jaxlib", "optax", "flax", "numpy", "pillow")
 
 def versions() -> dict[str, str]:
     """Versions of what a picture depends on to the bit: packages, Python and the processor."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     device = jax.devices()[0]
     return {
-        **found,
+        **{name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": f"{device.platform} {device.device_kind}",
@@ -54,6 +54,13 @@ def versions() -> dict[str, str]:
     }
 
 
+@functools.cache
+def _version(package: str) -> str:
+    # Read from a file each time.
+    return importlib.metadata.version(package)
+
+
+@functools.cache
 def _processor() -> str:
     """The processor's model: compiled code differs between them in its last bits."""
     try:

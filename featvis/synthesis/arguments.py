@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from featvis.gradients.differentiability import (
     check_gradient,
     check_parameterization,
     check_transform,
+    kinds_of,
 )
 from featvis.images import image_array
 from featvis.models import Model
@@ -25,6 +27,7 @@ from featvis.parameterizations import Parameterization
 from featvis.results import Result
 from featvis.results.run import check_positive
 from featvis.transforms import Transform
+from featvis.transforms.transform import traced
 from objectives import Objective, ObjectiveError
 
 
@@ -113,11 +116,10 @@ def check_fit(
     """
     model.check_image_shape(*parameterization.shape)
     image = jax.ShapeDtypeStruct((count, *parameterization.shape), jnp.float32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
-    seen = jax.eval_shape(jax.vmap(transform.at(0)), keys, image)
-    model.check_image_shape(*seen.shape[1:])
+    seen = count, *traced(transform, parameterization.shape)[1]
+    model.check_image_shape(*seen[1:])
     looked_at = objective
-    for shape in {image.shape, seen.shape}:
+    for shape in {image.shape, seen}:
         acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
         def see(images: Any, places: Any, acts: Any = acts) -> Any:
@@ -134,12 +136,12 @@ def check_fit(
         beside = objective.seen(see)
         fitting = objective if shape == image.shape else beside
         fitting.check(acts, image.shape)
-        if shape == tuple(seen.shape):
+        if shape == seen:
             looked_at = fitting
     check_transform(transform, parameterization.shape)
     check_parameterization(parameterization)
-    prune = check_gradient(model.apply, model.params, looked_at, image.shape, seen.shape)
-    return tuple(seen.shape), prune
+    prune = check_gradient(model.apply, model.params, looked_at, image.shape, seen)
+    return seen, prune
 
 
 def check_optimizer(
@@ -150,13 +152,24 @@ def check_optimizer(
     Returns:
         Bytes of one image's parameters and of the optimizer's state.
     """
-    transformation = texts.optimizer(optimizer)
     try:
-        params = jax.eval_shape(parameterization.init, jax.random.key(0))
+        return _optimizer_bytes(optimizer, *kinds_of(parameterization))
     except OverflowError as error:
         raise TooLargeError(
             f"{parameterization} has more parameters than any memory holds"
         ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _optimizer_bytes(
+    optimizer: str | optax.GradientTransformation,
+    structure: Any,
+    kinds: tuple[jax.ShapeDtypeStruct, ...],
+) -> int:
+    """`check_optimizer` for a parameterization with data of these types and shapes."""
+    transformation = texts.optimizer(optimizer)
+    way: Parameterization = jax.tree.unflatten(structure, kinds)
+    params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
 
     def once(params: Any) -> Any:
         state = transformation.init(params)

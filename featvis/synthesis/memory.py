@@ -14,12 +14,15 @@ from jax.extend import core
 
 from featvis import kernels, limits
 from featvis.errors import TooLargeError
+from featvis.gradients.differentiability import kinds_of
 from featvis.jaxprs.liveness import alive
+from featvis.kernels.resampling import Shape
 from featvis.limits import shown
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.synthesis.batching import footprint, images_at_a_time, traced_scores
 from featvis.transforms import Transform
+from featvis.transforms.transform import traced
 from objectives import Objective, separable, slice_images
 
 # Fitted to what XLA states of its programs for seven runs of two networks (0.9 to 1.1 of it), so
@@ -161,26 +164,29 @@ def estimate(
         snapshots: number of times that the images are kept.
         devices: that share the images.
     """
-    transform = transform.at(0)
-    image = jax.ShapeDtypeStruct(parameterization.shape, np.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(parameterization.init, key)
-    seen = jax.eval_shape(transform, key, image)
-    decoding = _written(jax.make_jaxpr(parameterization.decode)(params).jaxpr)
-    passing = _written(jax.make_jaxpr(transform)(key, image).jaxpr)
-    passing += _FLOAT * math.prod(seen.shape) + _network(model, objective, count, image, seen)
+    image = parameterization.shape
+    program, seen = traced(transform, image)
+    passing = _written(program)
+    passing += _FLOAT * math.prod(seen) + _network(model, objective, count, image, seen)
     each = {
         **_kept(parameterization, steps, snapshots),
         "the parameters and the optimizer": _STATES * state,
-        "decoding": int(_DECODING * decoding),
+        "decoding": int(_DECODING * _decoding(*kinds_of(parameterization))),
     }
 
     def together(images: int) -> int:
         part = objective if images == count else _first(objective, images)
-        shape, sight = (images, *image.shape), (images, *seen.shape)
-        return images_at_a_time(model, part, shape, sight) or images
+        return images_at_a_time(model, part, (images, *image), (images, *seen)) or images
 
     return Need(parameterization, each, passing, functools.cache(together), devices)
+
+
+@functools.lru_cache(maxsize=64)
+def _decoding(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> int:
+    """Bytes that a parameterization with data of these types and shapes writes for an image."""
+    way: Parameterization = jax.tree.unflatten(structure, kinds)
+    params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
+    return _written(jax.make_jaxpr(lambda way, params: way.decode(params))(way, params).jaxpr)
 
 
 def _written(jaxpr: Any, results: int | None = None, besides: str = "-") -> int:
@@ -206,11 +212,11 @@ def _written(jaxpr: Any, results: int | None = None, besides: str = "-") -> int:
     return total
 
 
-def _network(model: Model, objective: Objective, count: int, image: Any, seen: Any) -> int:
+def _network(model: Model, objective: Objective, count: int, image: Shape, seen: Shape) -> int:
     """Bytes that one of the images takes in a network: what is named, or what is written."""
 
     def trace(objective: Objective, count: int) -> int:
-        shapes = (jax.ShapeDtypeStruct((count, *one.shape), np.float32) for one in (image, seen))
+        shapes = (jax.ShapeDtypeStruct((count, *one), np.float32) for one in (image, seen))
         jaxpr = traced_scores.trace(model.apply, model.params, objective, *shapes).jaxpr.jaxpr
         # A frame of zeros is written for a moment only.
         return _written(jaxpr, 1, "pad") // count
@@ -219,7 +225,7 @@ def _network(model: Model, objective: Objective, count: int, image: Any, seen: A
         try:
             # Traced once for all units of a layer.
             alone = _first(objective, 1)
-            named, _ = footprint(model, alone, image.shape, seen.shape)
+            named, _ = footprint(model, alone, image, seen)
             return max(named, trace(alone, 1))
         except (TypeError, ValueError):  # a network that one image alone does not go through
             pass

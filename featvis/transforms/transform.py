@@ -100,6 +100,23 @@ class Transform(ABC):
         return shape
 
 
+@functools.lru_cache(maxsize=64)
+def traced(transform: Transform, shape: Shape) -> tuple[Any, Shape]:
+    """A transform's program at the first step of a run, traced once and never run.
+
+    Args:
+        transform: over the steps of a run.
+        shape: of an image, (h, w, c).
+
+    Returns:
+        Its jaxpr, whose last argument is the image, and the shape of what it gives.
+    """
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    program, seen = jax.make_jaxpr(transform.at(0), return_shape=True)(key, image)
+    return program.jaxpr, tuple(seen.shape)
+
+
 def _checked(call: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """What transforms an image, after a look at the image and at the fields."""
 

@@ -189,6 +189,7 @@ def share_inside(explanation):
     return INSIDE.ravel()[order].mean(axis=1).min()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "options"),
     [

@@ -10,6 +10,8 @@ from flax import nnx
 import featvis as fv
 from featvis.attribution.method import methods
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = (24, 24)
 METHODS = [
     name for name, one in methods().items() if one.function.__module__.endswith(".propagation")

@@ -139,6 +139,7 @@ def test_evidence_seeds_and_animation(capsys, tmp_path):
     assert not (tmp_path / "a-1.png").exists()
 
 
+@pytest.mark.thorough
 def test_replay_onto_the_original_compares_with_what_was_there(capsys, tmp_path):
     call(capsys, *RENDER, "block2:3", "-o", "a.png", *SMALL)
     red = Image.new("RGB", (32, 32), "red")

@@ -117,6 +117,7 @@ def test_the_overview_has_every_command_whole(monkeypatch):
     assert {*typer.main.get_command(load_commands()).list_commands(None)} == {*commands()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [

@@ -17,6 +17,8 @@ from featvis.errors import InputError
 from featvis.evidence import metrics
 from featvis.images import ROUNDING, as_images
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -196,6 +196,7 @@ def test_a_machine_of_one_unit_has_its_expectation_in_closed_form(erhan):
     np.testing.assert_allclose(x, np.broadcast_to(expected, x.shape), rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unit", [0, 2])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_samples_of_a_clamped_unit_follow_the_exact_distribution(erhan, depth, unit):

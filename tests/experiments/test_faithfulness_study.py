@@ -7,6 +7,8 @@ import pytest
 from featvis.attribution import Probed
 from featvis.attribution.faithfulness import area
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.fixture(scope="module")
 def study(experiment):

@@ -52,6 +52,7 @@ def training(study, monkeypatch):
     return train
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("usual_promotions")
 def test_what_was_cut_off_ends_with_the_same_weights(training, tmp_path):
     whole = training(tmp_path / "whole")

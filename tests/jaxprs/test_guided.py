@@ -8,6 +8,8 @@ import pytest
 from featvis.errors import InputError
 from featvis.jaxprs.redirection import deconvolved, guided, guided_everywhere
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 6)).astype(np.float32)
 WEIGHTS = [RNG.normal(size=shape).astype(np.float32) for shape in ((6, 8), (8, 7), (7, 2))]

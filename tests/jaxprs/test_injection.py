@@ -7,6 +7,8 @@ import featvis as fv
 from featvis.jaxprs.attention import attentions
 from featvis.jaxprs.injection import Program
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RANDOM = np.random.default_rng(0)
 IMAGES = jnp.asarray(RANDOM.normal(size=(2, 4, 6, 3)), jnp.float32)
 FIRST, *STEPS = (

@@ -9,6 +9,8 @@ from featvis.jaxprs.redirection import redirected
 from featvis.models import leaky, unrectified
 from featvis.models.leaky import Leaky, leak_of, with_leak
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 
 @pytest.mark.parametrize(
     ("function", "x", "wanted"),
@@ -52,6 +54,7 @@ def test_gradient_where_nothing_else_gets_through(function, x, wanted):
     np.testing.assert_array_equal(gradient, jnp.asarray(wanted))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("jit", [jax.jit, lambda function: function], ids=["jit", "eager"])
 @pytest.mark.parametrize(
     "rectify", [jax.nn.relu, jax.nn.relu6, lambda x: jnp.maximum(0, x), lambda x: x.clip(0, 6)]
@@ -178,6 +181,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_has_the_redirected_gradient_of_relu(spelling):

@@ -14,6 +14,8 @@ from featvis.errors import InputError
 from featvis.jaxprs.affine import AlphaBeta, Depths, Epsilon, Gamma
 from featvis.jaxprs.relevance import relevance
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng(0)
 
 

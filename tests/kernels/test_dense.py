@@ -127,6 +127,7 @@ def test_only_what_is_faster_is_replaced():
     assert "stablehlo.convolution" in plain.lower(x, kernel).as_text()
 
 
+@pytest.mark.thorough
 def test_nans_are_found_in_them():
     _, kernel = arrays(CASES[0])
     x = np.full((16, 8, 8, 32), np.nan, np.float32)
@@ -168,6 +169,7 @@ def networks():
     yield fv.from_function(of_functions, params, input=fv.Input(size=(8, 8)))
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not kernels.on_cpu(), reason="XLA decides elsewhere")
 @pytest.mark.parametrize("number", range(3), ids=["Linen", "NNX", "a function, NCHW"])
 def test_own_networks_have_them_without_asking(number):

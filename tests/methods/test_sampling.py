@@ -11,6 +11,8 @@ import featvis as fv
 from featvis import generators
 from featvis.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 _rng = np.random.default_rng(0)
 _D, _PIXELS = 3, (4, 4, 1)
 #: A linear generator around grey, and a linear encoder whose product contracts.
@@ -87,6 +89,7 @@ def test_with_noise_mean_and_covariance_are_those_of_the_closed_form(gaussian):
     assert abs(np.mean(centred[1:] * centred[:-1])) < 3 / np.sqrt(n * _D)
 
 
+@pytest.mark.thorough
 def test_another_generator_of_the_same_architecture_compiles_nothing(gaussian):
     _codes(gaussian, 0.5, "sgd(0.1)")
     with compiles.Compiled() as found:
@@ -95,6 +98,7 @@ def test_another_generator_of_the_same_architecture_compiles_nothing(gaussian):
     assert np.isfinite(other).all()
 
 
+@pytest.mark.thorough
 def test_samples_of_another_generator_compile_nothing(toy):
     def drawn(seed):
         return fv.sample(
@@ -108,6 +112,7 @@ def test_samples_of_another_generator_compile_nothing(toy):
     assert np.abs(first.result.images - second.result.images).max() > 0.01
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("transform", "frame"), [("none", 0), ("Pad(2)", 2)])
 def test_a_sample_is_measured_in_the_ways_that_it_is_shown(toy, transform, frame):
     found = fv.sample(

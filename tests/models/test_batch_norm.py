@@ -9,6 +9,8 @@ from flax import nnx
 
 import featvis as fv
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE, COUNT = (6, 8), 4
 INPUT = fv.Input(size=SIZE)
 RNG = np.random.default_rng(0)
@@ -96,6 +98,7 @@ def score(model, images, prior):
     return np.asarray(prior(model(images), images))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [lambda: fv.from_nnx(Net(), input=INPUT), linen])
 @pytest.mark.parametrize("first", [10.0, 1, 0.25])
 def test_the_prior_is_of_the_inputs_of_the_batch_norms(make, first):

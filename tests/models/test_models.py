@@ -16,6 +16,8 @@ from featvis.weights.files import read_checkpoint
 from featvis.zoo.networks.efficientnet_lite import EfficientNetLite
 from objectives import UnknownLayer
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 BLOCKS = range(16)
 TAPS = ["expand", "depthwise", "project"]
 
@@ -110,6 +112,7 @@ def test_taps_are_what_their_names_say(lite0, images):
     np.testing.assert_allclose(acts["pool"], acts["head"].mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_images_of_a_batch_do_not_meet(lite0, images):
     other = images.copy()
     other[1] = 1 - other[1]

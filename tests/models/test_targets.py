@@ -247,7 +247,6 @@ ZEROS = np.zeros((1, *SHAPE), np.float32)
         {"a b": {"layer": "conv", "images": ZEROS}},
         {f"a{i}": {"layer": "conv", "images": ZEROS} for i in range(1000)},
     ],
-    ids=lambda value: str(value)[:60],
 )
 def test_damaged_targets_are_one_line(toy, matched, targets):
     arrays = dict(matched.manifest["arrays"])
@@ -285,7 +284,6 @@ def test_damaged_targets_are_one_line(toy, matched, targets):
         {"shape": [1, *SHAPE], "uint8": base64.b64encode(bytes(575)).decode()},
         {"shape": [1, *SHAPE], "uint8": base64.b64encode(bytes(576)).decode()},  # of zeros
     ],
-    ids=lambda value: str(value)[:60],
 )
 def test_a_damaged_array_is_one_line(toy, matched, packed):
     (digest,) = matched.manifest["arrays"]

@@ -9,6 +9,8 @@ from PIL import Image
 
 import featvis as fv
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 QUANTILE = 0.05
 
 

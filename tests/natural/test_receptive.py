@@ -12,6 +12,8 @@ from PIL import Image
 import featvis as fv
 from featvis.natural import receptive_fields
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = (40, 56)
 #: Kernel, stride and padding before of each layer in a row.
 CHAIN = {"conv": (3, 1, 1), "half": (5, 2, 2), "pool": (3, 2, 0), "last": (3, 1, 0)}

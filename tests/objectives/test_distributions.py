@@ -10,6 +10,8 @@ import pytest
 import featvis as fv
 import objectives as ob
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng(0)
 
 

@@ -10,6 +10,8 @@ from featvis import optimizers
 from featvis import text as components
 from featvis.optimizers import preimage_adagrad, preimage_momentum, stepwise_schedule
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 #: A quadratic energy ½(x − c)'A(x − c) of a flat image x in the paper's units.
 _rng = np.random.default_rng(0)
 _ROOT = _rng.normal(size=(12, 12))

@@ -10,6 +10,8 @@ from featvis import text
 from featvis.errors import InputError
 from featvis.optimizers import gaussian_noise, keep_best, normalize_by_mean_abs
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 _KEY = jax.random.key(3)
 _D = jnp.float32([0.5, -1.5, 0, 4])
 

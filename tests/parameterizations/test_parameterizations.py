@@ -102,6 +102,7 @@ def test_laws_of_one_image(case):
         assert_close(encode(decoded), encoded, 3e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", cases(), ids=name)
 def test_batch_by_vmap_equals_one_at_a_time_and_jit_equals_eager(case):
     keys = jax.random.split(jax.random.key(0), 3)
@@ -115,6 +116,7 @@ def test_batch_by_vmap_equals_one_at_a_time_and_jit_equals_eager(case):
         assert float(jnp.abs(images[0] - images[1]).max()) > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", cases(), ids=name)
 def test_gradient_is_finite_and_ascends(case):
     weights = jax.random.normal(jax.random.key(1), case.shape)
@@ -372,6 +374,7 @@ def test_maco_template_comes_back_from_images_that_have_it():
     assert grey.shape == (32, 40, 1)
 
 
+@pytest.mark.thorough
 def test_maco_cannot_represent_a_photograph():
     target = photograph((64, 48))
     case = MaCo((64, 48))

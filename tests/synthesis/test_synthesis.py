@@ -414,6 +414,7 @@ def test_a_nan_stops_with_its_step_and_term_and_the_picture_before_it(toy):
     assert f"step {len(result.scores)} of image 0" in str(caught.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "parameterization",
     [

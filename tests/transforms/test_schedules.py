@@ -111,6 +111,7 @@ def test_what_makes_no_sense(make, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "like"),
     [

@@ -95,6 +95,7 @@ def test_two_widths_are_before_and_after():
     np.testing.assert_array_equal(padded, expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize(
     "case", [Pad(2), Jitter(2), RandomAffine(), RandomResizedCrop(), Blur(1.0), ColorShift()]
@@ -147,6 +148,7 @@ def test_affine_against_scipy(border, mode, scale, degrees, shift):
         np.testing.assert_allclose(out[..., c], expected, atol=2e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(40, 56), (41, 33)])
 def test_rotate_is_counterclockwise_and_agrees_with_a_cubic_rotation(size):
     image = smooth(*size)
@@ -371,6 +373,7 @@ def test_presets_are_in_proportion_to_small_images(size, shift, frame):
     assert (height - size[0], width - size[1]) == (frame, frame)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("frame", [0, 3])
 @pytest.mark.parametrize(
     ("scale", "degrees"), [(1.0, 0.0), (0.7, 30.0), (1.2, -170.0), (1.7, 45.0)]

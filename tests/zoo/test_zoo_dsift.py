@@ -9,6 +9,8 @@ from test_zoo_hog import noise, photograph
 
 import featvis as fv
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng
 PHOTOGRAPHS = {
     "camera": (72, 72), "astronaut": (71, 59), "coffee": (71, 59), "chelsea": (72, 72),

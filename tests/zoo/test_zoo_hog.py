@@ -14,6 +14,8 @@ from featvis import loading
 from featvis.weights import download
 from featvis.zoo.networks.hog import HOG
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 RNG = np.random.default_rng
 PHOTOGRAPHS = {
     "camera": (64, 64), "astronaut": (59, 75), "coffee": (59, 75), "chelsea": (64, 64),

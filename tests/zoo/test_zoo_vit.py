@@ -8,6 +8,8 @@ import featvis.loading
 from featvis.errors import InputError
 from featvis.zoo.networks.vit import VisionTransformer
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SMALL = VisionTransformer(patch=4, width=12, depth=2, heads=3, hidden=20, grid=3, outputs=7)
 # Parameters as published, in millions; patch, patches a side, width, heads, MLP, layers at the end.
 ENTRIES = {
