@@ -125,13 +125,14 @@ class Latent(Parameterization):
                 raise checks.error(self, name, "True or False", getattr(self, name))
         if self.white and self.waves is not None:
             raise checks.error(self, "white", "given without waves", f"waves={self.waves}")
-        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        if self.prior is not None:
-            if not priors or not all(isinstance(one, CodePrior) for one in priors):
-                expected = "a CodePrior, as NormalPrior(0.1), or a tuple of at least one"
-                raise checks.error(self, "prior", expected, self.prior)
-            for one in priors:
-                one.check(generator, code)
+        priors = self._priors
+        if self.prior is not None and not (
+            priors and all(isinstance(one, CodePrior) for one in priors)
+        ):
+            expected = "a CodePrior, as NormalPrior(0.1), or a tuple of at least one"
+            raise checks.error(self, "prior", expected, self.prior)
+        for one in priors:
+            one.check(generator, code)
         self._check_data()
 
     @classmethod
@@ -197,6 +198,12 @@ class Latent(Parameterization):
         return self.generator
 
     @property
+    def _priors(self) -> tuple[CodePrior, ...]:
+        if self.prior is None:
+            return ()
+        return self.prior if isinstance(self.prior, tuple) else (self.prior,)
+
+    @property
     def _shape(self) -> tuple[int, ...]:
         assert self.code is not None  # from the construction on
         return self.code
@@ -249,12 +256,12 @@ class Latent(Parameterization):
 
     def pull(self, params: Params) -> Params:
         """Return what the priors draw the code to."""
-        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        if self.prior is None:
+        priors = self._priors
+        if not priors:
             return {}
         # Around another one there are parameters of its own.
         code, back = jax.vjp(self._code, {name: params[name] for name in self._names})
-        pulls = [one.pull(self._of, code) for one in priors if one is not None]
+        pulls = [one.pull(self._of, code) for one in priors]
         (drawn,) = back(functools.reduce(jnp.add, pulls))
         found: Params = drawn
         return found
