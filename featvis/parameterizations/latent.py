@@ -271,7 +271,7 @@ class Latent(Parameterization):
 
         Args:
             params: of the code that is drawn.
-            code: to which.
+            code: to which, (n,) or (h, w, c).
         """
         own, back = jax.vjp(self._code, {name: params[name] for name in self._names})
         (drawn,) = back(code - own)
