@@ -99,7 +99,15 @@ def cases(size=(9, 14), channels=3):
         FixedNorm(size, channels, contrast=0.4, window=(0, 1, size[0], size[1] - 2)),
         FixedNorm(size, channels, decay=1.0),
         Shared(size, of=Fourier(size, channels), grid=(1, 2)),
-        *([_latent(size), _latent(size, low=-1.0, high=1.0, radius=0.5)] if channels == 3 else []),
+        *(
+            [
+                _latent(size),
+                _latent(size, low=-1.0, high=1.0, radius=0.5),
+                _latent(size, white=True, radius=1.0),
+            ]
+            if channels == 3
+            else []
+        ),
     ]
 
 

@@ -57,24 +57,28 @@ def modern_sampling(
     *,
     prior: float = 1e-3,
     noise: float = 0.02,
-    rate: float = 0.2,
+    rate: float = 0.1,
     context: float = 0.1,
 ) -> Recipe:
-    """Joint PPGN-h mended: the true log-probability of what is moved a little, and real noise.
+    """Joint PPGN-h mended: codes as natural ones vary, the true log-probability, and real noise.
+
+    A code is written as the draw that a normal law with the mean and covariance of natural codes
+    makes it of, and the draw stays as long as such draws are: a step goes along what numbers of a
+    code do together, and never far from natural codes. Steps in the code itself make half digits
+    and dots, of which a classifier is as certain.
 
     The network sees the picture turned, scaled and shifted a little, another way at each step: of a
     picture that stands still the small network of digits is certain long before there is a digit.
-    Codes begin as a normal law with the mean and covariance of natural codes has them. Rate and
-    noise are in units of the codes' mean deviation, and both fall to 0 over the chain: the authors'
-    steps, which stay as long as they were, never come to rest. The gradient of the log-probability
-    is scaled to the codes' variance, so that ε1 means the same for codes of any size. As p comes
-    near to 1 that gradient vanishes, and the prior has the rest of the chain.
+    Rate and noise are in units of the draw's deviation, and both fall to 0 over the chain: the
+    authors' steps, which stay as long as they were, never come to rest. The gradient of the
+    log-probability is scaled to the codes' variance, so that ε1 means the same for codes of any
+    size. As p comes near to 1 that gradient vanishes, and the prior has the rest of the chain.
 
     Args:
         at: the setting.
         prior: ε1, against the gradient of the log-probability.
-        noise: deviation of the first step's noise, over the mean deviation of a code's numbers.
-        rate: mean change of a number at the first step, likewise.
+        noise: deviation of the first step's noise, over that of the draw.
+        rate: mean change of a number of the draw at the first step, likewise.
         context: ε4 of an inpainted image, of the mean square over the picture.
     """
     _check(prior=prior, noise=noise, rate=rate, context=context)
@@ -82,8 +86,8 @@ def modern_sampling(
     spread = float(np.mean(np.asarray(codes_of(at).sd)))
     size = at.numbers
     written = drawn(at, latent(at), prior, context / size)
-    speed = f"linear_schedule({rounded(rate * spread)}, 0.0, {steps})"
-    loud = f"linear_schedule({rounded(noise * spread)}, 0.0, {steps})"
+    speed = f"linear_schedule({rounded(rate)}, 0.0, {steps})"
+    loud = f"linear_schedule({rounded(noise)}, 0.0, {steps})"
     rule = f"chain(normalize_by_mean_abs(), sgd({speed}), gaussian_noise({loud}))"
     shift = rounded(_SHIFT * min(at.size))
     moved = RandomAffine((0.9, 1.1), (-10.0, 10.0), shift, border="edge")
@@ -258,10 +262,18 @@ def codes_of(at: Setting) -> Codes:
 
 
 def latent(at: Setting) -> Latent:
-    """Codes of at least 0 that begin as those of natural images, as far as a normal law knows."""
+    """Codes of at least 0 as those of natural images, as far as a normal law knows."""
     codes = codes_of(at)
+    # A normal draw of many numbers is about as long as the root of their number.
     return Latent(
-        generator=_generator(at), mean=codes.mean, sd=codes.sd, factor=codes.factor, low=0.0
+        generator=_generator(at),
+        mean=codes.mean,
+        sd=codes.sd,
+        factor=codes.factor,
+        white=True,
+        low=0.0,
+        radius=1.0,
+        sphere=True,
     )
 
 

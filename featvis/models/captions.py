@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from featvis import checks
 from featvis.errors import InputError
 from featvis.models.call import plain, static
 from featvis.models.function import from_function
@@ -41,6 +42,29 @@ class Captioner:
     input: Input = dataclasses.field(default_factory=Input)
     name: str = "captioner"
 
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            InputError: `apply` is no function, `input` no `Input`, or the vocabulary no words.
+        """
+        if not callable(self.apply):
+            expected = "a function (params, images, words)"
+            raise checks.error(self, "apply", expected, self.apply)
+        if not isinstance(self.input, Input):
+            expected = "an Input, as Input((28, 28), channels=1)"
+            raise checks.error(self, "input", expected, self.input)
+        words = self.vocabulary
+        if not isinstance(words, (tuple, list)) or not words:
+            raise checks.error(self, "vocabulary", "a tuple of words, at least one", words)
+        for one in words:
+            if not isinstance(one, str) or one.split() != [one]:
+                raise checks.error(self, "vocabulary", "of words without spaces", one)
+        if len(set(words)) < len(words):
+            twice = next(one for one in words if words.count(one) > 1)
+            raise checks.error(self, "vocabulary", "of words that are there once", twice)
+        checks.set_fields(self, vocabulary=tuple(words))
+
     def numbers(self, words: str) -> tuple[int, ...]:
         """The numbers of words.
 
@@ -68,10 +92,34 @@ class Captioner:
 
         Args:
             words: a sentence, with spaces between its words.
+
+        Raises:
+            InputError: as `numbers`; and a function that cannot be called so, or that gives another
+                shape.
         """
         numbers = jnp.asarray(self.numbers(words), jnp.int32)
+        self._try(numbers)
         params = {"network": self.params, "words": numbers}
         return from_function(_Said(static(self.apply)), params, input=self.input, name=self.name)
+
+    def _try(self, numbers: jax.Array) -> None:
+        """The function on shapes: two images of what it takes."""
+        seen = jax.ShapeDtypeStruct((2, *self.input.size, self.input.channels), jnp.float32)
+        try:
+            found = jax.eval_shape(self.apply, self.params, seen, numbers)
+        # Whatever a network raises is its own; the user wants to know on what.
+        except Exception as cause:
+            reason = (str(cause).splitlines() or [""])[0]
+            raise InputError(
+                f"{self.name} cannot be called on images {seen.shape} and {len(numbers)} words: "
+                f"{type(cause).__name__}: {reason}"
+            ) from cause
+        wanted, made = (2, len(numbers)), getattr(found, "shape", type(found).__name__)
+        if made != wanted:
+            raise InputError(
+                f"{self.name} must give a logarithm for each image and word, {wanted} of images "
+                f"{seen.shape}; it gives {made}"
+            )
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from featvis import checks
 from featvis.digests import digest_of_tree
-from featvis.parameterizations.component import Component
+from featvis.errors import FeatvisError, InputError
+from featvis.parameterizations.component import (
+    Component,
+    check_finite,
+    check_static,
+    numbers_of,
+)
 from featvis.parameterizations.generator import Generator
 from objectives import leaf
 
@@ -45,6 +52,48 @@ class CodePrior(Component):
             code: one, (n,) or (h, w, c); the direction has its shape.
         """
 
+    def check(self, generator: Generator, shape: tuple[int, ...]) -> None:
+        """Tries the prior on shapes.
+
+        Args:
+            generator: of the code.
+            shape: of a code.
+
+        Raises:
+            InputError: it cannot be called on such a code, or gives no direction of its shape.
+        """
+        check_static(self)
+        leaves, structure = jax.tree.flatten((self, generator))
+        kinds = tuple(jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves)
+        _check_pull(structure, kinds, shape)
+
+
+@functools.lru_cache(maxsize=128)
+def _check_pull(
+    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], shape: tuple[int, ...]
+) -> None:
+    """Tries a prior and a generator of these structures on codes of a shape."""
+    prior, generator = jax.tree.unflatten(structure, kinds)
+    name = type(prior).__name__
+    try:
+        found = jax.eval_shape(
+            lambda given, code: given[0].pull(given[1], code),
+            (prior, generator),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+        )
+    except FeatvisError:
+        raise
+    # Whatever a function of the user's raises; what matters is on what.
+    except Exception as cause:
+        reason = (str(cause).splitlines() or [""])[0]
+        raise InputError(
+            f"{name}: it cannot draw a code {shape} of {generator!r}: "
+            f"{type(cause).__name__}: {reason}"
+        ) from cause
+    made = getattr(found, "shape", type(found).__name__)
+    if made != shape:
+        raise InputError(f"{name}: it draws codes {shape} of {generator!r} by {made}, not {shape}")
+
 
 class NormalPrior(CodePrior):
     """L2: codes are normal, each number by itself: `weight · (mean − code) / sd²`.
@@ -57,6 +106,14 @@ class NormalPrior(CodePrior):
 
     mean: ArrayLike = leaf(default=0.0)
     sd: ArrayLike = leaf(default=1.0)
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        check_finite(self, "mean", "sd")
+        sd = numbers_of(self.sd)
+        if sd is not None and not np.all(sd > 0):
+            raise checks.error(self, "sd", "above 0", float(sd.min()))
 
     def pull(self, generator: Generator, code: jax.Array) -> jax.Array:
         """Towards the mean."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 from featvis import checks
-from featvis.parameterizations.component import Component
+from featvis.parameterizations.component import Component, check_finite, numbers_of
 from objectives import leaf
 
 
@@ -32,8 +33,12 @@ class Codes(Component):
     params: Any = leaf(default=None)
 
     def __post_init__(self) -> None:
-        """Check the function."""
+        """Check the numbers and the function."""
         super().__post_init__()
+        check_finite(self, "mean", "sd", "factor")
+        sd = numbers_of(self.sd)
+        if sd is not None and np.any(sd < 0):
+            raise checks.error(self, "sd", "at least 0", float(sd.min()))
         if self.reconstruct is not None and not callable(self.reconstruct):
             expected = "a function (params, code), a code to a code, or None"
             raise checks.error(self, "reconstruct", expected, self.reconstruct)

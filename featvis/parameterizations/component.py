@@ -130,6 +130,33 @@ def check_static(component: Component) -> None:
             ) from None
 
 
+def numbers_of(value: Any) -> np.ndarray | None:
+    """The numbers of data; None where they are not there, or JAX's stand-ins for them."""
+    if value is None or isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct)):
+        return None
+    return np.asarray(value)
+
+
+def check_finite(owner: Component, *names: str) -> None:
+    """Checks that all numbers of data are finite.
+
+    Args:
+        owner: whose fields they are.
+        *names: of the fields, each an array or a number.
+
+    Raises:
+        InputError: NaN or an infinity, or no numbers; names the field.
+    """
+    for name in names:
+        found = numbers_of(getattr(owner, name))
+        if found is None:
+            continue
+        if found.dtype.kind not in "biuf":
+            raise checks.error(owner, name, "real numbers", f"an array of {found.dtype}")
+        if not np.all(np.isfinite(found)):
+            raise checks.error(owner, name, "finite", "NaN or infinity")
+
+
 def _let_data_lack_defaults(cls: type) -> None:
     """Makes marked fields without a default keyword-only: they come after some that have one."""
     for value in vars(cls).values():

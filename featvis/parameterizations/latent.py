@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,12 @@ from jax.typing import ArrayLike
 from featvis import checks
 from featvis.errors import InputError
 from featvis.parameterizations.code_priors import CodePrior
+from featvis.parameterizations.component import check_finite, numbers_of
 from featvis.parameterizations.generator import Generator
 from featvis.parameterizations.parameterization import Parameterization, Params, draw_normal
 from objectives import leaf
 
-_CODE, _WAVES = "code", "waves"
+_CODE, _WAVES, _WHITE = "code", "waves", "white"
 _METHODS = ("linear", "cubic", "lanczos3", "nearest")
 
 
@@ -28,7 +28,8 @@ class Latent(Parameterization):
     What the generator cannot make does not come about: a generator of photographs keeps pictures
     near to photographs (Nguyen et al., "Synthesizing the preferred inputs for neurons in neural
     networks via deep generator networks", NeurIPS 2016). The parameters are `code`, float32; or
-    `waves`, (h, w // 2 + 1, 2 c), the real and imaginary parts of the code's Fourier coefficients.
+    `waves`, (h, w // 2 + 1, 2 c), the real and imaginary parts of the code's Fourier coefficients;
+    or `white`, of a code's shape, the normal draw that the code is made of.
 
     Where the image goes beyond [0, 1] it is clipped, and the gradient is not.
 
@@ -46,6 +47,9 @@ class Latent(Parameterization):
         sd: standard deviation of the first code, likewise; a coefficient of 1 is as large.
         factor: in place of `sd`, a matrix that the normal draw of a flat code is multiplied by, for
             numbers that go together: a square root of their covariance. Not with `waves`.
+        white: whether that draw is what is optimised, in place of the code: each step goes along
+            what numbers of a code do together, and those that never vary stay as they are.
+            `radius`, `sphere` and `decay` are of the draw then. Not with `waves`.
         low: least value of each number of a code, likewise; None: any.
         high: largest value, likewise; DGN-AM has [0, mean + 3 sd] of each unit.
         radius: of a code, the root of the mean square of its numbers; None: any.
@@ -68,6 +72,7 @@ class Latent(Parameterization):
     mean: ArrayLike = leaf(default=0.0)
     sd: ArrayLike = leaf(default=1.0)
     factor: ArrayLike | None = leaf(default=None)
+    white: bool = False
     low: ArrayLike | None = leaf(default=None)
     high: ArrayLike | None = leaf(default=None)
     radius: float | None = leaf(default=None)
@@ -115,12 +120,19 @@ class Latent(Parameterization):
                 expected = f"None: a code {code} of {generator!r} is no map"
                 raise checks.error(self, "waves", expected, self.waves)
             checks.set_fields(self, waves=checks.number(self, "waves", self.waves, 0, 4))
-        if not isinstance(self.sphere, bool):
-            raise checks.error(self, "sphere", "True or False", self.sphere)
-        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        if self.prior is not None and not all(isinstance(one, CodePrior) for one in priors):
-            expected = "a CodePrior, as NormalPrior(0.1), or a tuple of them"
+        for name in ("sphere", "white"):
+            if not isinstance(getattr(self, name), bool):
+                raise checks.error(self, name, "True or False", getattr(self, name))
+        if self.white and self.waves is not None:
+            raise checks.error(self, "white", "given without waves", f"waves={self.waves}")
+        priors = self._priors
+        if self.prior is not None and not (
+            priors and all(isinstance(one, CodePrior) for one in priors)
+        ):
+            expected = "a CodePrior, as NormalPrior(0.1), or a tuple of at least one"
             raise checks.error(self, "prior", expected, self.prior)
+        for one in priors:
+            one.check(generator, code)
         self._check_data()
 
     @classmethod
@@ -154,11 +166,10 @@ class Latent(Parameterization):
             if not fits:
                 expected = f"a number, or an array that broadcasts with codes {self._shape}"
                 raise checks.error(self, name, expected, f"one {np.shape(value)}")
-        numbers = [_array(getattr(self, n)) for n in ("mean", "sd", "low", "high", "radius")]
-        _, sd, low, high, radius = numbers
-        for name, value in zip(("mean", "sd", "low", "high"), numbers, strict=False):
-            if value is not None and not np.all(np.isfinite(value)):
-                raise checks.error(self, name, "finite", "NaN or infinity")
+        check_finite(self, "mean", "sd", "factor", "low", "high")
+        sd, low, high, radius = (
+            numbers_of(getattr(self, name)) for name in ("sd", "low", "high", "radius")
+        )
         if sd is not None and np.any(sd < 0):
             raise checks.error(self, "sd", "at least 0", float(sd.min()))
         if sd is not None and self.waves is not None and not np.all(sd):
@@ -170,11 +181,12 @@ class Latent(Parameterization):
                 raise checks.error(self, "radius", "a number above 0, of the sphere", None)
         elif radius is not None:
             checks.positive(self, "radius", radius.item() if radius.ndim == 0 else self.radius)
-            boxed = self.low is not None or self.high is not None
+            # Of a white code the box is the code's, and the radius the draw's.
+            boxed = not self.white and (self.low is not None or self.high is not None)
             if boxed and self.sphere:
                 raise checks.error(self, "sphere", "given without low and high", True)
             inside = (low is None or np.all(low <= 0)) and (high is None or np.all(high >= 0))
-            if not inside:
+            if boxed and not inside:
                 # Scaling a code down must keep it in the box.
                 raise checks.error(self, "radius", "given with low <= 0 <= high", self.radius)
         if isinstance(self.decay, (bool, int, float)):
@@ -184,6 +196,12 @@ class Latent(Parameterization):
     def _of(self) -> Generator:
         assert self.generator is not None  # checked at construction
         return self.generator
+
+    @property
+    def _priors(self) -> tuple[CodePrior, ...]:
+        if self.prior is None:
+            return ()
+        return self.prior if isinstance(self.prior, tuple) else (self.prior,)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -197,11 +215,9 @@ class Latent(Parameterization):
             shape = (height, width // 2 + 1, 2 * channels)
             return self._kept({_WAVES: draw_normal(key, [shape])[0]})
         drawn = draw_normal(key, [self._shape])[0]
-        if self.factor is None:
-            spread = self._over(self.sd) * drawn
-        else:
-            spread = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
-        return {_CODE: self._bounded(spread + self._over(self.mean))}
+        if self.white:
+            return self._kept({_WHITE: drawn})
+        return {_CODE: self._bounded(self._made_of(drawn))}
 
     def decode(self, params: Params) -> jax.Array:
         """Turn a code into the generator's image, (h, w, c) float32 clipped to [0, 1]."""
@@ -218,10 +234,20 @@ class Latent(Parameterization):
         Raises:
             InputError: if the image has another shape, or the generator has no encoder.
         """
+        code = self.code_of(image)
+        return self._kept(self._params(code)) if self.white else self._params(code)
+
+    def code_of(self, image: jax.Array) -> jax.Array:
+        """The code of `image`, (h, w, c), by the generator's encoder, within the bounds of codes.
+
+        Raises:
+            InputError: as `encode`.
+        """
         image, own = self._check_image(image), self._of.image_for(self._shape)
         if image.shape != own:
             image = jnp.clip(jax.image.resize(image, own, self.resize or "linear"), 0, 1)
-        return self._params(self._bounded(self._of.encode(image)))
+        code = self._of.encode(image)
+        return self._boxed(code) if self.white else self._bounded(code)
 
     def project(self, params: Params) -> Params:
         """Return the code within its bounds, less what decays."""
@@ -230,22 +256,44 @@ class Latent(Parameterization):
 
     def pull(self, params: Params) -> Params:
         """Return what the priors draw the code to."""
-        priors = self.prior if isinstance(self.prior, tuple) else (self.prior,)
-        if self.prior is None:
+        priors = self._priors
+        if not priors:
             return {}
         # Around another one there are parameters of its own.
         code, back = jax.vjp(self._code, {name: params[name] for name in self._names})
-        pulls = [one.pull(self._of, code) for one in priors if one is not None]
+        pulls = [one.pull(self._of, code) for one in priors]
         (drawn,) = back(functools.reduce(jnp.add, pulls))
+        found: Params = drawn
+        return found
+
+    def towards(self, params: Params, code: jax.Array) -> Params:
+        """What draws parameters to a code: the difference of codes, as a gradient of parameters.
+
+        Args:
+            params: of the code that is drawn.
+            code: to which, (n,) or (h, w, c).
+        """
+        own, back = jax.vjp(self._code, {name: params[name] for name in self._names})
+        (drawn,) = back(code - own)
         found: Params = drawn
         return found
 
     @property
     def _names(self) -> tuple[str]:
-        return (_CODE if self.waves is None else _WAVES,)
+        return (_WHITE if self.white else _CODE if self.waves is None else _WAVES,)
+
+    def _made_of(self, drawn: jax.Array) -> jax.Array:
+        """The code of a normal draw, without bounds."""
+        if self.factor is None:
+            spread = self._over(self.sd) * drawn
+        else:
+            spread = (jnp.asarray(self.factor) @ drawn.ravel()).reshape(self._shape)
+        return spread + self._over(self.mean)
 
     def _code(self, params: Params) -> jax.Array:
         """The code that is written in parameters."""
+        if self.white:
+            return self._boxed(self._made_of(params[_WHITE]))
         if self.waves is None:
             return params[_CODE]
         real, imaginary = jnp.split(params[_WAVES] * self._scale(), 2, -1)
@@ -255,6 +303,13 @@ class Latent(Parameterization):
 
     def _params(self, code: jax.Array) -> Params:
         """The parameters of a code."""
+        if self.white:
+            offset = code - self._over(self.mean)
+            if self.factor is None:
+                sd = self._over(self.sd)
+                return {_WHITE: jnp.where(sd > 0, offset / jnp.where(sd > 0, sd, 1), 0)}
+            drawn = jnp.linalg.lstsq(jnp.asarray(self.factor), offset.ravel())[0]
+            return {_WHITE: drawn.reshape(self._shape)}
         if self.waves is None:
             return {_CODE: code}
         offset = (code - self._over(self.mean)) / self._over(self.sd)
@@ -277,6 +332,8 @@ class Latent(Parameterization):
         """The parameters of the bounded code; as they are where there is no bound."""
         if self.low is self.high is self.radius is None:
             return params
+        if self.white:
+            return {_WHITE: self._scaled(params[_WHITE])}
         return self._params(self._bounded(self._code(params)))
 
     def _over(self, value: ArrayLike) -> jax.Array:
@@ -285,20 +342,21 @@ class Latent(Parameterization):
 
     def _bounded(self, code: jax.Array) -> jax.Array:
         """The code in the box, then scaled into the ball or onto the sphere."""
+        return self._scaled(self._boxed(code))
+
+    def _boxed(self, code: jax.Array) -> jax.Array:
+        """The code in the box."""
         if self.low is not None:
             code = jnp.maximum(code, self._over(self.low))
         if self.high is not None:
             code = jnp.minimum(code, self._over(self.high))
+        return code
+
+    def _scaled(self, code: jax.Array) -> jax.Array:
+        """The code in the ball or on the sphere."""
         if self.radius is None:
             return code
         # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
         tiny = float(jnp.finfo(jnp.float32).tiny)
         scale = self.radius * jax.lax.rsqrt(jnp.maximum(jnp.mean(code**2), tiny))
         return code * (scale if self.sphere else jnp.minimum(1, scale))
-
-
-def _array(value: Any) -> np.ndarray | None:
-    """The numbers of data; None where they are not there, or JAX's stand-ins for them."""
-    if value is None or isinstance(value, (jax.core.Tracer, jax.ShapeDtypeStruct)):
-        return None
-    return np.asarray(value)

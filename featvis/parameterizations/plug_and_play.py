@@ -130,15 +130,13 @@ class Inpainted(Region):
         """Return what draws the code: the encoder's code of the whole, and the context."""
         own = self._without(params)
         whole = jax.lax.stop_gradient(self.decode(params))
-        wanted = self._of.encode(whole)
+        assert isinstance(self._of, Latent)  # checked at construction
+        drawn = self._of.towards(own, self._of.code_of(whole))
         outside = 1 - self._weights()
 
         def likeness(own: Params) -> jax.Array:
             return -jnp.sum((outside * (self._of.decode(own) - params["rest"])) ** 2)
 
         near = jax.grad(likeness)(own)
-        pulls = {
-            name: self.consistency * (wanted[name] - own[name]) + self.context * near[name]
-            for name in own
-        }
+        pulls = {name: self.consistency * drawn[name] + self.context * near[name] for name in own}
         return {**pulls, **{k: pulls[k] + v for k, v in self._of.pull(own).items()}}

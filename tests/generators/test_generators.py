@@ -1,5 +1,6 @@
 """Generators: the code as a parameterization, its bounds and priors, and what does not fit."""
 
+import dataclasses
 import json
 import math
 
@@ -128,6 +129,42 @@ def test_each_step_keeps_the_bounds(toy, lines):
     code = result.params["code"]
     assert np.all((code == 0) | (code == high))
     assert np.any(code == high)
+
+
+def test_a_white_code_steps_along_what_numbers_do_together(toy, lines):
+    # Of a code c + A·z the gradient by z of a linear unit is Aᵀ·b: the code moves by r·A·Aᵀ·b.
+    rng = np.random.default_rng(0)
+    factor, mean = np.float32(rng.normal(size=(2, LENGTH, LENGTH)) / 9)[0], np.float32([0.5] * 6)
+    factor[2] = 0
+    way = fv.Latent(generator=lines, mean=mean, factor=factor, white=True)
+    plain = dataclasses.replace(way, white=False)
+    # The law of the first code is the same.
+    drawn, key = way.init(jax.random.key(1)), jax.random.key(1)
+    np.testing.assert_array_equal(way.decode(drawn), plain.decode(plain.init(key)))
+    z = np.float32(rng.normal(size=(1, LENGTH)))
+    result = run(toy, way, init={"white": z}, steps=3, optimizer="sgd(0.1)")
+    slope = lines.params @ np.asarray(toy.params["linear"][..., 1]).reshape(-1)
+    moved = z[0] + 3 * 0.1 * factor.T @ slope
+    np.testing.assert_allclose(result.params["white"][0], moved, rtol=1e-4, atol=1e-6)
+    code = plain.encode(jnp.asarray(result.images[0]))["code"]
+    np.testing.assert_allclose(code, mean + factor @ moved, atol=1e-4)
+    assert code[2] == pytest.approx(0.5, abs=1e-5)
+    # What draws the code to another goes back through the same matrix.
+    other = jnp.arange(6.0)
+    pulled = way.towards({"white": jnp.asarray(moved)}, other)["white"]
+    np.testing.assert_allclose(pulled, factor.T @ (other - code), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [{"factor": np.diag(np.float32([1, 2, 3, 4, 5, 6]))},
+                                    {"sd": np.float32([1, 2, 3, 4, 5, 6])}])  # fmt: skip
+def test_the_bounds_of_a_white_code_are_its_box_and_the_radius_of_its_draw(lines, spread):
+    way = fv.Latent(generator=lines, white=True, radius=2.0, sphere=True, low=0.0, **spread)
+    kept = way.project({"white": jnp.float32([1, -1, 1, 1, 1, 1])})
+    np.testing.assert_allclose(kept["white"], [2, -2, 2, 2, 2, 2], rtol=1e-6)
+    wanted = lines.decode(jnp.float32([2, 0, 6, 8, 10, 12]))
+    np.testing.assert_allclose(way.decode(kept), np.clip(wanted, 0, 1), atol=1e-5)
+    small = way.encode(lines.decode(jnp.float32([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])))
+    np.testing.assert_allclose(small["white"], [2.0] * 6, rtol=1e-3)
 
 
 def test_a_normal_prior_and_a_linear_unit_meet_where_they_balance(toy, lines):
@@ -391,8 +428,40 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.Latent(generator=g, waves=1.0), r"waves is None: a code \(6,\) .* no map"),
         (lambda g: fv.Latent(generator=shown((4, 4)), waves=5.0), "waves is a number from 0 to 4"),
         (lambda g: fv.Latent(generator=shown((4, 4)), waves=1.0, sd=0.0), "above 0 where codes"),
+        (lambda g: fv.Latent(generator=shown((4, 4)), waves=1.0, white=True), "without waves"),
+        (lambda g: fv.Latent(generator=g, white=1), "white is True or False, not 1"),
         (lambda g: fv.Latent(generator=g, decay=1.5), "decay is a number from 0 to 1"),
         (lambda g: fv.Latent(generator=g, prior=0.1), "prior is a CodePrior, as NormalPrior"),
+        (lambda g: fv.Latent(generator=g, prior=()), "a tuple of at least one"),
+        (
+            lambda g: fv.Latent(generator=g, factor=np.full((6, 6), np.nan, np.float32)),
+            "factor is finite",
+        ),
+        (
+            lambda g: fv.Latent(generator=g, prior=fv.NormalPrior(mean=np.zeros(5, np.float32))),
+            r"NormalPrior: it cannot draw a code \(6,\) of Generator.*: ValueError",
+        ),
+        (
+            lambda g: fv.Latent(
+                generator=g, prior=fv.Reconstruction(1.0, lambda p, z: jnp.zeros((2, *z.shape)))
+            ),
+            r"Reconstruction: it draws codes \(6,\) of Generator.* by \(2, 6\), not \(6,\)",
+        ),
+        (
+            lambda g: fv.Latent(generator=g, prior=fv.Reconstruction(1.0, lambda p, z: p["no"])),
+            "Reconstruction: it cannot draw a code",
+        ),
+        (
+            lambda g: fv.Latent(
+                generator=fv.generators.from_function(linear, g.params, 6),
+                prior=fv.Consistency(1.0),
+            ),
+            "has no encoder",
+        ),
+        (lambda g: fv.NormalPrior(sd=0.0), "NormalPrior: sd is above 0, not 0.0"),
+        (lambda g: fv.NormalPrior(mean=np.float32([np.nan])), "NormalPrior: mean is finite"),
+        (lambda g: fv.Codes(mean=0.0, sd=-1.0), "Codes: sd is at least 0, not -1.0"),
+        (lambda g: fv.Codes(mean=np.float32([np.inf]), sd=1.0), "Codes: mean is finite"),
         (lambda g: fv.NormalPrior(-1.0), "weight is a finite number of at least 0"),
         (lambda g: fv.Reconstruction(1.0), "reconstruct is a function"),
         (lambda g: fv.Generator(linear, (5,), params=g.params), r"decoder cannot .*\(5,\): Type"),

@@ -132,7 +132,7 @@ def test_a_sample_is_measured_in_the_ways_that_it_is_shown(toy, transform, frame
 
 @pytest.fixture(scope="module")
 def sevens():
-    return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.3, seed=1, progress=False)
+    return fv.sample("mnist_ppgn", 3, classes=[7, "3"], steps=60, rate=0.2, seed=1, progress=False)
 
 
 @pytest.mark.thorough
@@ -275,3 +275,26 @@ def test_words_are_said_in_their_order_and_unknown_ones_are_refused():
     np.testing.assert_allclose(found["sentence"][:, 0], wanted.sum(1), rtol=1e-5)
     with pytest.raises(InputError, match="no word 'rows'; nearest: row"):
         captioner.model("a rows")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"apply": 3}, "Captioner: apply is a function"),
+        ({"vocabulary": ()}, "at least one, not"),
+        ({"vocabulary": "abc"}, "vocabulary is a tuple of words"),
+        ({"vocabulary": ("a", "a")}, "that are there once, not 'a'"),
+        ({"vocabulary": ("a row",)}, "without spaces, not 'a row'"),
+        ({"vocabulary": (1, 2)}, "without spaces, not 1"),
+        ({"input": (28, 28)}, r"input is an Input, as Input\(\(28, 28\), channels=1\)"),
+        ({"apply": lambda p, x, w: x.mean((1, 2))}, r"\(2, 2\) of images .*; it gives \(2, 1\)"),
+        ({"apply": lambda p, x, w: p["no"]}, "cannot be called on images .* and 2 words: TypeErr"),
+    ],
+)  # fmt: skip
+def test_a_captioner_that_cannot_say_words_is_refused(fields, says):
+    def apply(params, images, words):
+        return -jnp.repeat(images.mean((1, 2)), len(words), axis=1)
+
+    usual = {"apply": apply, "vocabulary": ("a", "b"), "input": fv.Input((4, 4), channels=1)}
+    with pytest.raises(InputError, match=says):
+        fv.Captioner(params=(), **{**usual, **fields}).model("a b")
