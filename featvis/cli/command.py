@@ -55,7 +55,23 @@ WORDS = {
 
 
 class _Grouped(typer.core.TyperCommand):
-    """A command whose help has its words, and its options in groups."""
+    """A command whose help has its words, and its options in groups; one of each is enough."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            *found, order = parse(args)
+            for one in order:
+                # Of several values all but the last would be lost without a word.
+                single = one.param_type_name == "option" and not (one.multiple or one.is_flag)
+                if single and order.count(one) > 1:
+                    ctx.fail(f"{one.opts[-1]} is given {order.count(one)} times; it takes one value")
+            return *found, order
+
+        parser.parse_args = parse_args
+        return parser
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *(getattr(one, "metavar", None) or "" for one in self.params[:1])]
