@@ -67,7 +67,9 @@ class _Grouped(typer.core.TyperCommand):
                 # Of several values all but the last would be lost without a word.
                 single = one.param_type_name == "option" and not (one.multiple or one.is_flag)
                 if single and order.count(one) > 1:
-                    ctx.fail(f"{one.opts[-1]} is given {order.count(one)} times; it takes one value")
+                    ctx.fail(
+                        f"{one.opts[-1]} is given {order.count(one)} times; it takes one value"
+                    )
             return *found, order
 
         parser.parse_args = parse_args
