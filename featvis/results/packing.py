@@ -31,6 +31,9 @@ _RUNS_INSIDE = 2**16
 
 _NAMED = re.compile(r"\bsha256(?:\(|=)'([0-9a-f]{64})'\)")
 
+#: Types of the arrays that a manifest keeps: of pictures the first two.
+_KINDS = ("float32", "uint8", "float16", "float64", "int32", "int64", "bool")
+
 #: Bytes of an array of a parameterization that is kept in the shared file.
 _LARGEST_DATA = 2**22
 
@@ -64,7 +67,7 @@ def packed_data(parameterization: Parameterization) -> dict[str, Any]:
         digest: pack(np.asarray(value))[1]
         for digest, value in data_of(parameterization).items()
         if isinstance(value, (np.ndarray, jax.Array))
-        and value.dtype in (np.float32, np.uint8)
+        and str(value.dtype) in _KINDS
         and value.nbytes <= _LARGEST_DATA
     }
 
@@ -75,13 +78,13 @@ def from_levels(levels: np.ndarray) -> np.ndarray:
 
 
 def unpack(digest: str, packed: Any) -> np.ndarray:
-    """An array as it is kept, uint8 or float32.
+    """An array as it is kept, of one of the types that are.
 
     Raises:
         InputError: damaged.
     """
     try:
-        kind = "uint8" if "uint8" in packed else "float32"
+        kind = next((kind for kind in _KINDS if kind in packed), _KINDS[0])
         raw = base64.b64decode(packed[kind], validate=True)
         shape = list(packed["shape"])
         if not all(is_whole(length, 0, 2**40) for length in shape):
@@ -107,6 +110,8 @@ def array_of(manifest: Mapping[str, Any], digest: str) -> np.ndarray:
             "into the folder of the picture"
         )
     array = unpack(digest, manifest["arrays"][digest])
+    if array.dtype not in (np.float32, np.uint8):
+        raise InputError(f"the manifest holds a damaged array: {digest} is of {array.dtype}")
     return from_levels(array) if array.dtype == np.uint8 else array
 
 

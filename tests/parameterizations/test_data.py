@@ -157,6 +157,15 @@ def test_a_small_array_is_kept_and_replayed(toy, made, tmp_path):
         fv.replay(run(toy, fv.Pixels(TOY_SIZE)).manifest, model=toy, parameterization=latent())
 
 
+@pytest.mark.thorough
+def test_an_array_of_another_type_is_kept_as_it_is(toy, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(4, NUMBERS))
+    made = run(toy, Linear(TOY_SIZE, weights=weights))
+    again = fv.replay(made.save(tmp_path / "unit.png"), model=toy, progress=False)
+    np.testing.assert_array_equal(again.images, made.images)
+    np.testing.assert_array_equal(again.run.parameterization.weights, weights)
+
+
 def test_a_picture_without_its_weights_says_which_it_needs(toy, made):
     mine = next(iter(made.manifest["arrays"]))
     manifest = json.loads(json.dumps({**made.manifest, "arrays": {}}))
