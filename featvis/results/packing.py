@@ -32,7 +32,7 @@ _RUNS_INSIDE = 2**16
 _NAMED = re.compile(r"\bsha256(?:\(|=)'([0-9a-f]{64})'\)")
 
 #: Types of the arrays that a manifest keeps: of pictures the first two.
-_KINDS = ("float32", "uint8", "float16", "float64", "int32", "int64", "bool")
+KINDS = ("float32", "uint8", "float16", "float64", "int32", "int64", "bool")
 
 #: Bytes of an array of a parameterization that is kept in the shared file.
 _LARGEST_DATA = 2**22
@@ -67,7 +67,7 @@ def packed_data(parameterization: Parameterization) -> dict[str, Any]:
         digest: pack(np.asarray(value))[1]
         for digest, value in data_of(parameterization).items()
         if isinstance(value, (np.ndarray, jax.Array))
-        and str(value.dtype) in _KINDS
+        and str(value.dtype) in KINDS
         and value.nbytes <= _LARGEST_DATA
     }
 
@@ -84,7 +84,7 @@ def unpack(digest: str, packed: Any) -> np.ndarray:
         InputError: damaged.
     """
     try:
-        kind = next((kind for kind in _KINDS if kind in packed), _KINDS[0])
+        kind = next((kind for kind in KINDS if kind in packed), KINDS[0])
         raw = base64.b64decode(packed[kind], validate=True)
         shape = list(packed["shape"])
         if not all(is_whole(length, 0, 2**40) for length in shape):

@@ -20,7 +20,7 @@ from featvis.errors import InputError, printable
 from featvis.files import open_file
 from featvis.results.checks import check_outline, damaged, is_digest, named_digests
 from featvis.results.format import BESIDE, FORMAT, KEYWORD, parts_of
-from featvis.results.packing import digests_in, pack, shared_name
+from featvis.results.packing import KINDS, digests_in, pack, shared_name
 
 #: Bytes of a text chunk, unpacked: the most that Pillow reads.
 LARGEST_CHUNK = 2**20
@@ -184,6 +184,6 @@ def _read_shared(folder: Path, name: str) -> dict[str, np.ndarray]:
         except Exception:  # a damaged one is as good as none
             continue
         for digest, array in arrays.items():
-            if array.dtype in (np.uint8, np.float32) and digest_of(array) == digest:
+            if str(array.dtype) in KINDS and digest_of(array) == digest:
                 found[digest] = array
     return found
