@@ -20,23 +20,40 @@ from test_efficientnet_lite import reference  # noqa: E402
 from twins import randomise  # noqa: E402
 
 
-def assert_maps_agree(found, wanted):
-    """Within a thousandth of the largest value of each map."""
+def assert_maps_agree(found, wanted, within=1e-3):
+    """Within a thousandth of the largest value of each map, or another part of it."""
     for one, other in zip(found, wanted, strict=True):
-        assert np.abs(one - other).max() < 1e-3 * np.abs(other).max()
+        assert np.abs(one - other).max() < within * np.abs(other).max()
 
 
 def path_integral(forward, given, targets):
     """captum's integrated gradients by its own rule and steps, and by how much their sum is off.
 
     In float64: in float32 captum itself is up to 3e-3 of a map's largest value from it, where a
-    point of the path is at a rectifier's kink but for rounding, and ours 2e-4.
+    point of the path is at a rectifier's kink but for rounding, and ours up to 2.3e-3: of six
+    pairs of images with a ResNet-20 each was off by more than 1e-3 in one.
     """
     seen = given.detach().double()
     found, off = captum.IntegratedGradients(forward).attribute(
         seen, target=targets, return_convergence_delta=True
     )
     return maps_of(found), off.detach().numpy()
+
+
+def exact_path_integral(model, unit, images):
+    """Ours by captum's rule and steps, in float64."""
+    explained = methods()["integrated_gradients"].function
+    with jax.enable_x64(True):
+
+        def own(images, params):
+            keys = jax.random.split(jax.random.key(0), len(images))
+            given = Explained(images, keys, model.apply, params, unit)
+            return explained(given, rule="gauss_legendre")[0]
+
+        params = jax.tree.map(lambda w: w.astype(jnp.float64), model.params)
+        found = np.asarray(jax.jit(own)(jnp.asarray(images, jnp.float64), params))
+    assert found.dtype == np.float64
+    return found
 
 
 def maps_of(attribution):
@@ -79,7 +96,10 @@ def test_gradients_of_a_resnet_agree(resnet, images):
     exact = copy.deepcopy(theirs).double()
     wanted, off = path_integral(exact, given, targets)
     found = fv.explain(ours, unit, images, "integrated_gradients", rule="gauss_legendre")
-    assert_maps_agree(found.maps, wanted)
+    # What is beyond a thousandth is at kinks.
+    assert_maps_agree(found.maps, wanted, within=5e-3)
+    with jax.numpy_dtype_promotion("standard"):  # Scores are of 32 bits.
+        assert_maps_agree(exact_path_integral(ours, unit, images), wanted, within=1e-5)
     scores = theirs(given)[[0, 1], targets] - theirs(torch.zeros_like(given))[[0, 1], targets]
     truth = np.abs(off / scores.detach().numpy())
     np.testing.assert_allclose(found.metrics["completeness_error"], truth, rtol=0.05, atol=1e-3)
@@ -140,15 +160,5 @@ def test_integrated_gradients_of_efficientnet_agree_in_float64(lite0):
         torch.from_numpy(image).movedim(-1, 1),
         285,
     )
-    explained = methods()["integrated_gradients"].function
-    with jax.enable_x64(True):
-
-        def own(images, params):
-            keys = jax.random.split(jax.random.key(0), 1)
-            given = Explained(images, keys, lite0.apply, params, fv.Logit(285))
-            return explained(given, rule="gauss_legendre")[0]
-
-        params = jax.tree.map(lambda w: w.astype(jnp.float64), lite0.params)
-        found = np.asarray(jax.jit(own)(jnp.asarray(image, jnp.float64), params))
-    assert found.dtype == np.float64
-    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+    found = exact_path_integral(lite0, fv.Logit(285), image)
+    assert_maps_agree(found, wanted, within=1e-5)
