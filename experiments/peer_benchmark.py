@@ -17,9 +17,9 @@ Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the who
     --profile 1 min 45 s.
 What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds, at 128 and 224
     pixels: early 17.6 and 10.1 (1 image), 10 and 8.9 (4), 6.4 and 15.5 (16); middle 10.2 and 5.6,
-    4.9 and 4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. ResNet-18 with 4
-    images of 128 pixels: 1.5, 0.65, 0.53 by XLA's dense convolutions; by ours, on two cores with
-    AVX2 of which one was busy, 2.8, 0.9 to 2.1, 1.8.
+    4.9 and 4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. Four
+    images of 128 pixels on another machine, with AVX2: ResNet-18 4.0, 2.1, 1.8, VGG-16 6.4, 2.8,
+    1.8, GoogLeNet 5.9, 2.9, 2.1 (early, middle, logits; all above what they were to reach; 10 min).
     lucent's clean score after 512 steps: at our step 64, 52 times sooner, and twice as soon with
     the start; lucent reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent
     5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. An atlas of 16 units at 128 steps
