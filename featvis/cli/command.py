@@ -58,7 +58,7 @@ class _Grouped(typer.core.TyperCommand):
     """A command whose help has its words, and its options in groups; one of each is enough."""
 
     def make_parser(self, ctx: Any) -> Any:
-        parser = super().make_parser(ctx)
+        parser: Any = super().make_parser(ctx)
         parse = parser.parse_args
 
         def parse_args(args: list[str]) -> Any:
