@@ -30,6 +30,7 @@ ROOMS = (
         "cache",
         "checks",
         "digests",
+        "dry_runs",
         "files",
         "images",
         "own_pictures",

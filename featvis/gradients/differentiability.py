@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
+from featvis.dry_runs import kinds_of
 from featvis.errors import GradientError, InputError
 from featvis.jaxprs.evaluate import bind
 from featvis.jaxprs.liveness import alive, pruned
@@ -145,13 +145,6 @@ def check_parameterization(parameterization: Parameterization) -> None:
         GradientError: it has none.
     """
     _check_parameterization(*kinds_of(parameterization))
-
-
-def kinds_of(parameterization: Parameterization) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
-    """The structure of a parameterization, and of what type and shape its data are."""
-    leaves, structure = jax.tree.flatten(parameterization)
-    kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
-    return structure, kinds
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
+from featvis.dry_runs import tried
 from featvis.errors import InputError
 from featvis.models.call import plain, static
 from featvis.models.function import from_function
@@ -105,15 +106,8 @@ class Captioner:
     def _try(self, numbers: jax.Array) -> None:
         """The function on shapes: two images of what it takes."""
         seen = jax.ShapeDtypeStruct((2, *self.input.size, self.input.channels), jnp.float32)
-        try:
-            found = jax.eval_shape(self.apply, self.params, seen, numbers)
-        # Whatever a network raises is its own; the user wants to know on what.
-        except Exception as cause:
-            reason = (str(cause).splitlines() or [""])[0]
-            raise InputError(
-                f"{self.name} cannot be called on images {seen.shape} and {len(numbers)} words: "
-                f"{type(cause).__name__}: {reason}"
-            ) from cause
+        failing = f"{self.name} cannot be called on images {seen.shape} and {len(numbers)} words"
+        found = tried(failing, self.apply, self.params, seen, numbers)
         wanted, made = (2, len(numbers)), getattr(found, "shape", type(found).__name__)
         if made != wanted:
             raise InputError(

@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 
 from featvis import checks
 from featvis.digests import digest_of_tree
-from featvis.errors import FeatvisError, InputError
+from featvis.dry_runs import kinds_of, tried
+from featvis.errors import InputError
 from featvis.parameterizations.component import (
     Component,
     check_finite,
@@ -63,9 +64,7 @@ class CodePrior(Component):
             InputError: it cannot be called on such a code, or gives no direction of its shape.
         """
         check_static(self)
-        leaves, structure = jax.tree.flatten((self, generator))
-        kinds = tuple(jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves)
-        _check_pull(structure, kinds, shape)
+        _check_pull(*kinds_of((self, generator)), shape)
 
 
 @functools.lru_cache(maxsize=128)
@@ -75,21 +74,12 @@ def _check_pull(
     """Tries a prior and a generator of these structures on codes of a shape."""
     prior, generator = jax.tree.unflatten(structure, kinds)
     name = type(prior).__name__
-    try:
-        found = jax.eval_shape(
-            lambda given, code: given[0].pull(given[1], code),
-            (prior, generator),
-            jax.ShapeDtypeStruct(shape, jnp.float32),
-        )
-    except FeatvisError:
-        raise
-    # Whatever a function of the user's raises; what matters is on what.
-    except Exception as cause:
-        reason = (str(cause).splitlines() or [""])[0]
-        raise InputError(
-            f"{name}: it cannot draw a code {shape} of {generator!r}: "
-            f"{type(cause).__name__}: {reason}"
-        ) from cause
+    found = tried(
+        f"{name}: it cannot draw a code {shape} of {generator!r}",
+        lambda given, code: given[0].pull(given[1], code),
+        (prior, generator),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+    )
     made = getattr(found, "shape", type(found).__name__)
     if made != shape:
         raise InputError(f"{name}: it draws codes {shape} of {generator!r} by {made}, not {shape}")

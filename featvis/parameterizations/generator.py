@@ -13,7 +13,8 @@ import numpy as np
 
 from featvis import checks
 from featvis.digests import digest_of_tree
-from featvis.errors import FeatvisError, InputError
+from featvis.dry_runs import kinds_of, tried
+from featvis.errors import InputError
 from featvis.parameterizations.codes import Codes
 from featvis.parameterizations.component import Component
 from objectives import leaf
@@ -130,9 +131,7 @@ class Generator(Component):
             InputError: it has no code of that shape.
         """
         self._check_code(code)
-        leaves, structure = jax.tree.flatten(self)
-        kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
-        return _shape_of_image(structure, kinds, code)
+        return _shape_of_image(*kinds_of(self), code)
 
     def decode(self, code: jax.Array) -> jax.Array:
         """The image (h, w, c) of one code, float32; black is 0 and white 1, and it may go beyond.
@@ -188,9 +187,7 @@ class Generator(Component):
                 f"{_POSITIONS} positions; expected {self.stride} times as many"
             )
         if self.encoder is not None:
-            leaves, structure = jax.tree.flatten(self)
-            kinds = tuple(jax.ShapeDtypeStruct(np.shape(a), jnp.result_type(a)) for a in leaves)
-            _check_encoder(structure, kinds, image, shape)
+            _check_encoder(*kinds_of(self), image, shape)
 
 
 @functools.lru_cache(maxsize=128)
@@ -233,17 +230,8 @@ def _check_encoder(
 
 def _called(generator: Generator, what: str, function: Any, given: Any) -> Any:
     """What a function of a generator gives for a shape."""
-    try:
-        return jax.eval_shape(function, generator, given)
-    except FeatvisError:
-        raise
-    # Whatever a network raises is its own; the user wants to know on what.
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{generator!r}: its {what} cannot be called on one array {given.shape}: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+    failing = f"{generator!r}: its {what} cannot be called on one array {given.shape}"
+    return tried(failing, function, generator, given)
 
 
 def _said(found: Any) -> str:

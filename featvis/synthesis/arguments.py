@@ -13,12 +13,12 @@ import numpy as np
 import optax
 
 from featvis import text as texts
+from featvis.dry_runs import kinds_of
 from featvis.errors import InputError, TooLargeError
 from featvis.gradients.differentiability import (
     check_gradient,
     check_parameterization,
     check_transform,
-    kinds_of,
 )
 from featvis.images import image_array
 from featvis.models import Model

@@ -13,8 +13,8 @@ import numpy as np
 from jax.extend import core
 
 from featvis import kernels, limits
+from featvis.dry_runs import kinds_of
 from featvis.errors import TooLargeError
-from featvis.gradients.differentiability import kinds_of
 from featvis.jaxprs.liveness import alive
 from featvis.kernels.resampling import Shape
 from featvis.limits import shown

@@ -1,0 +1,48 @@
+"""Dry runs: functions on shapes, so that what does not fit is said before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from featvis.errors import FeatvisError, InputError
+
+
+def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The structure of a pytree, and of what type and shape its leaves are: what a cache goes by.
+
+    Args:
+        tree: of arrays and numbers.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
+    return structure, kinds
+
+
+def tried(what: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function of the user's gives for shapes.
+
+    Args:
+        what: fails where it raises, and on what, as "its decoder cannot be called on (3,)".
+        function: of arrays.
+        *given: pytrees of arrays or of their shapes.
+
+    Returns:
+        Shapes and types, as of `jax.eval_shape`.
+
+    Raises:
+        InputError: the function raised; says what, and the first line of its error.
+        FeatvisError: one of ours, as it is.
+    """
+    try:
+        return jax.eval_shape(function, *given)
+    except FeatvisError:
+        raise
+    # Whatever a function raises is its own; the user wants to know on what.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{what}: {type(error).__name__}: {reason}") from error
