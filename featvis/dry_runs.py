@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from featvis.errors import FeatvisError, InputError
 
@@ -19,7 +17,11 @@ def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
         tree: of arrays and numbers.
     """
     leaves, structure = jax.tree.flatten(tree)
-    kinds = tuple(jax.ShapeDtypeStruct(np.shape(one), jnp.result_type(one)) for one in leaves)
+    types = [jax.typeof(one) for one in leaves]
+    # A Python number stays one: under strict promotion an array of its type does not fit others.
+    kinds = tuple(
+        jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type) for one in types
+    )
     return structure, kinds
 
 

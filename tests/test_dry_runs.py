@@ -1,0 +1,34 @@
+"""Functions on shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import everything_checked
+
+from featvis.dry_runs import kinds_of, tried
+
+ONES = {
+    "float": lambda: 2.0,
+    "int": lambda: 2,
+    "NumPy's scalar": lambda: np.float32(2),
+    "NumPy's array": lambda: np.ones(3, np.float32),
+    "bfloat16": lambda: jnp.ones((), jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("kind", ONES)
+def test_kinds_stand_for_what_they_are_of(kind: str, wide: bool) -> None:
+    """Under strict promotion too: a Python number is no array of its type."""
+
+    def product(tree):
+        one = tree["one"]
+        return one * jnp.ones(3, jnp.bfloat16 if one.dtype == jnp.bfloat16 else jnp.float32)
+
+    with everything_checked(wide):
+        tree = {"one": ONES[kind]()}
+        structure, kinds = kinds_of(tree)
+        found = tried("it", product, jax.tree.unflatten(structure, kinds))
+        assert found == jax.eval_shape(product, tree)
+        assert hash((structure, kinds)) == hash(kinds_of(tree))
