@@ -76,7 +76,7 @@ def bits(eqn: Any, repeated: bool) -> Callable[[Array], Array] | None:
     def kernel(keys: Array) -> Array:
         words = jax.random.key_data(keys)
         first, second = (jnp.expand_dims(words[..., i], range(-len(shape), 0)) for i in (0, 1))
-        places = lax.iota(np.uint32, count).reshape(shape)
+        places = lax.iota(np.uint32, count).reshape((1,) * (words.ndim - 1) + shape)
         high, low = threefry((first, second), jnp.zeros_like(places), places)
         # What reads them, as the inverse of the error function, would make them again and again.
         return kept(high ^ low)
