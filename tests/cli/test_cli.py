@@ -279,6 +279,22 @@ def test_of_an_option_given_twice_none_is_lost(capsys):
     assert "--class is given 2 times; it takes one value" in errors
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sample", "mnist_ppgn", "--class", "7,"), "--class takes .* got '7,'; did you mean 7?"),
+        (("sample", "mnist_ppgn", "--class", "1,,2"), "got '1,,2'; did you mean 1,2?"),
+        (("sample", "mnist_ppgn", "--class", " ,3+5"), "did you mean 3+5?"),
+        (("sample", "mnist_ppgn", "--class", ","), "with commas between; got ','\n"),
+        (("atlas", "export", "a", "b", "--invariances", "c,"), "--invariances takes one or sev"),
+    ],
+)
+def test_of_a_list_with_commas_nothing_is_lost(capsys, words, message):
+    code, lines, errors = call(capsys, *words)
+    assert (code, lines) == (2, [])
+    assert all(part in errors for part in message.split(" .* "))
+
+
 def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, monkeypatch):
     wrote = result.write_file
 
