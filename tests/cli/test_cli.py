@@ -432,7 +432,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         (["layers", "--model", "no.such.place:factory"], "cannot import no.such.place"),
         (["fetch", "resnet81"], "nearest: resnet18"),
         (["render", "resnet18", "conv1:0", "--weights", "none.pth"], "none.pth: cannot be read"),
-        (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: not a readable"),
+        (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: no file of weights"),
         (["render", "resnet18", "conv1:0", "--weights", "hf://timm"], "hf://"),
         (
             ["layers", "resnet18", "--weights", "/dev/zero"],
@@ -441,7 +441,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         (["layers", "resnet18", "--weights", "."], ".: cannot be read: it is a folder"),
         (["layers", "resnet18", "--weights", "pipe.pth"], "pipe.pth: cannot be read: it is a pipe"),
         (["layers", "resnet18", "--weights", "empty.npz"], "empty.npz: cannot be read: it is emp"),
-        (["layers", "resnet18", "--weights", "own.txt#ema"], "own.txt: not a readable"),
+        (["layers", "resnet18", "--weights", "own.txt#ema"], "own.txt: no file of weights"),
         (["layers", "resnet18", "--weights", "x\0.pth"], "embedded null"),
     ],
 )
