@@ -276,7 +276,7 @@ def _hole(
     if image.shape != shape or hole.shape != shape[:2]:
         raise InputError(
             f"the generator makes images {shape}; the image to fill is {image.shape}, its mask "
-            f"{hole.shape}"
+            f"{np.shape(given)}"
         )
     levels = np.unique(hole)
     if not np.isin(levels, (0, 1)).all():

@@ -178,6 +178,12 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
         ({"words": "a seven", "model": "mnist_judge"}, "captioner.s place is package.module:fac"),
         ({"classes": 3.5}, "a number or a name, not 3.5"),
         ({"classes": [3, "3"]}, "class '?3'? is asked for twice"),
+        ({"classes": ["3+5", "5+3"]}, r"class '3\+5' is asked for twice"),
+        ({"classes": "3+3"}, r"'3\+3' has a class twice; classes at once are several, as 3\+5"),
+        ({"classes": {7: 1}}, r"a number, a name, or a list of them; got \{7: 1\}"),
+        ({"classes": {7, 8}}, r"a list of them; got \{8, 7\}|a list of them; got \{7, 8\}"),
+        ({"classes": b"7"}, "a class is a number or a name, not b'7'"),
+        ({"classes": 7, "parameterization": 3}, "parameterization must be one, .*'fourier'; got 3"),
         ({"classes": 7, "preset": "ppgn_jont"}, "nearest: ppgn_joint"),
         ({"classes": 7, "keep": "first"}, "'last' or 'best'"),
         ({"classes": 7, "n": 10**9}, "n is at most 65536; got 1000000000"),
@@ -208,6 +214,22 @@ def test_what_does_not_fit_is_said(options, says):
     options = {"generator": "mnist_ppgn", "n": 2, **options}
     with pytest.raises((InputError, fv.UnknownModel, fv.ObjectiveError), match=says):
         fv.sample(progress=False, **options)
+
+
+@pytest.mark.thorough
+def test_a_unit_that_no_picture_brings_to_life_is_refused_with_those_that_live():
+    with pytest.raises(InputError, match=r"code:3 is dead: .* not: code:2, code:4, code:1"):
+        fv.sample("mnist_ppgn", 2, unit="code:3", progress=False)
+
+
+@pytest.mark.thorough
+def test_a_captioner_of_anything_but_logarithms_is_refused():
+    def apply(params, images, words):
+        return 3 + 0 * jnp.repeat(images.mean((1, 2)), len(words), axis=1)
+
+    captioner = fv.Captioner(apply, (), ("a", "b"), fv.Input((28, 28), channels=1))
+    with pytest.raises(InputError, match=r"gives 3 for a word of a grey image: .* at most 0"):
+        fv.sample("mnist_ppgn", 2, words="a b", model=captioner, progress=False)
 
 
 def test_samples_that_do_not_fit_the_memory_are_refused_before_they_are_made(monkeypatch):
