@@ -48,8 +48,12 @@ from featvis.evidence.similarity import diversity
 
 #: The least probability of a sample that is kept.
 ACCEPT = 0.9
-#: ε1 of the sweep, under the default's chain.
+#: ε1 of the sweep.
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+#: Of the part `presets`: all presets.
+PRESETS = ("modern", "ppgn_joint", "ppgn_h", "ppgn_x", "dgn_am")
+#: Of the part `units`: some that pictures of the generator bring to life.
+UNITS = ("code:5", "code:12", "conv2:5", "conv2:9")
 
 
 def judged(judge: fv.Model, images: np.ndarray, classes: np.ndarray) -> float:
@@ -75,6 +79,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.out, self.quick = Path(options.out), options.quick
+        self.presets = options.preset or list(PRESETS)
         self.common: dict[str, Any] = {"seed": options.seed, "progress": False}
         self.n = 4 if options.quick else 20
         self.test = read_data(options.folder, 28).test
@@ -126,19 +131,23 @@ class Study:
 
 
 def presets(study: Study) -> None:
-    """Classes by every preset."""
+    """Classes by presets, four rows of each."""
     n = study.n
-    names = ("modern", "ppgn_joint", "ppgn_h", "ppgn_x", "dgn_am")
-    sheets = {name: study.draw(name, preset=name) for name in names}
-    sheet([images[::n] for images in sheets.values()], study.out / "presets.png")
-    sheet([study.real[k::n] for k in range(4)] + [sheets["modern"][k::n] for k in range(4)],
-          study.out / "classes.png")  # fmt: skip
+    for name in study.presets:
+        images = study.draw(name, preset=name)
+        sheet([images[k::n] for k in range(4)], study.out / f"{name}.png")
+    sheet([study.real[k::n] for k in range(4)], study.out / "real.png")
 
 
 def sweep(study: Study) -> None:
-    """ε1 from too small to too large."""
-    made = [study.draw(f"ε1 = {weight:g}", prior=weight) for weight in WEIGHTS]
-    sheet([images[:: study.n] for images in made], study.out / "sweep.png")
+    """ε1 from too small to too large, two rows of each, under our rule and the authors'."""
+    n = study.n
+    for name in ("modern", "ppgn_joint"):
+        made = [
+            study.draw(f"{name}, ε1 = {weight:g}", preset=name, prior=weight) for weight in WEIGHTS
+        ]
+        rows = [images[k::n] for images in made for k in range(2)]
+        sheet(rows, study.out / f"sweep-{name}.png")
 
 
 def inpainting(study: Study) -> None:
@@ -172,7 +181,7 @@ def between(study: Study) -> None:
 def units(study: Study) -> None:
     """Hidden units, by the mended preset and by the authors', which begins anew ten times."""
     rows = []
-    for unit in ("code:3", "code:5", "conv2:5"):
+    for unit in UNITS:
         for preset, n in (("modern", 10), ("ppgn_joint", 1)):
             found = fv.sample("mnist_ppgn", n, unit=unit, preset=preset, **study.common)
             study.keep(f"unit {unit}, {preset}", {"accepted": found.acceptance})
@@ -195,6 +204,9 @@ def main() -> None:
         seed="all chains",
     )
     command.add_argument("--only", action="append", choices=PARTS, help="a part; again for more")
+    command.add_argument(
+        "--preset", action="append", choices=PRESETS, help="of the part presets; again for more"
+    )
     options = command.read()
     started = time.perf_counter()
     study = Study(options)
