@@ -514,6 +514,9 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.generators.from_linen(3, {}, 6), "of Flax Linen; got int"),
         (lambda g: fv.generators.from_linen(_Linen(), {}, 6, method="no"), "has no method 'no'"),
         (lambda g: fv.generators.from_function("x", {}, 6), "decode is a function"),
+        (lambda g: fv.generators.from_function(linear, g.params, "6"), "at least 1, not '6'"),
+        (lambda g: fv.generators.load("mnist_ppgn", 3), r"weights are a file's name .* got 3"),
+        (lambda g: fv.generators.load("mnist_ppgn", ""), r"weights are a file's name .* got ''"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_says_so(lines, make, message):

@@ -32,6 +32,15 @@ def _encode(params, image):
     return params @ (image - 0.5).ravel()
 
 
+def _other_generator():
+    return generators.from_function(
+        lambda params, code: params[..., 0] * code[0],
+        np.ones((28, 28, 1, 1), np.float32),
+        _D,
+        range=(0, 1),
+    )
+
+
 def _linear(scale=1.0):
     return generators.from_function(
         _decode, jnp.asarray(scale * _G), _D, encode=_encode, encoder_params=jnp.asarray(_E / scale)
@@ -204,6 +213,12 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": _HOLE, "init": 0}, "leave it"),
         ({"classes": 7, "model": 3}, "model is a featvis.Model, or the name of one; got 3"),
         ({"classes": 7, "judge": 3}, "judge is a featvis.Model, or the name of one; got 3"),
+        ({"classes": 7, "judge": "mnist_classifier"}, "the judge is mnist_classifier itself"),
+        ({"classes": 7, "parameterization": "pixels"}, "parameterization is of no generator: give"),
+        (
+            {"classes": 7, "parameterization": fv.Latent(generator=_other_generator())},
+            r"Generator\(mnist_ppgn.* is of another, Generator\(of one, code \(3,\)\)",
+        ),
         ({"classes": 7, "generator": 3}, "generator is a featvis.Generator, or the name of one"),
         ({"classes": 7, "generator": ["mnist_ppgn"]}, "generator is a featvis.Generator"),
         ({"classes": 7, "model": "efficientnet_lite0"}, "1 channel|channels"),
