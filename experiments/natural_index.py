@@ -7,15 +7,16 @@ Runtime: 11 minutes on two cores with much other work beside; --quick 120 s so, 
     machine.
 What it showed: 20 kills at random moments lose no image that was said to be in, and what the index
     holds in the end is to the bit what it holds without them. With 100, 1000 and 10,000 images the
-    process has 301, 301 and 302 MB at most. EfficientNet-Lite0 at 160 x 160, 20 layers, 5400 units,
-    batches of 32: given decoded images the bare network sees 64 to 80 photographs a second on two
-    cores with some work beside, the measures of the same batches 0.83 to 0.95 of that (median
-    0.88; by processor time 0.82 to 0.94), a whole index, which reads and decodes JPEG files and
-    writes its store beside, 0.74 to 0.89 (median 0.82; by processor time 0.66 to 0.78). Of a
-    photograph's 16.5 ms of a processor the network has 11.9, the measures 1.8, of which two thirds
-    are layers written that the bare network would not write, reading 1.8 (decoding 0.6, scaling
-    0.9), the store 0.7. It is what there is to do that costs: readers that give way to the network,
-    or one in place of two, were no faster.
+    process has 301, 301 and 302 MB at most. EfficientNet-Lite0 on two cores, batches of 32, given
+    decoded images; medians of rounds, of the bare network's photographs a second (80 at 224 x 224).
+    Three layers (block4, block8, logits) at 224 x 224: the measures of the same batches 0.98 (0.96
+    to 1.04), a whole index, which reads and decodes JPEG files and writes its store beside, 0.93
+    (0.86 to 0.94; by processor time 0.91). All 20 layers, 5400 units: 0.92 (0.89 to 1.02) and 0.81
+    (0.72 to 0.97); at 160 x 160, with some work beside, 0.88 and 0.82: of a photograph's 16.5 ms of
+    a processor there the network has 11.9, the measures 1.8, of which two thirds are layers written
+    that the bare network would not write, reading 1.8 (decoding 0.6, scaling 0.9), the store 0.7.
+    It is what there is to do that costs: readers that give way to the network, or one in place of
+    two, were no faster.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ from featvis.images import image_files
 from featvis.natural.index import measure
 
 #: Images a batch, and batches of a measurement: enough of them that beginning and end count little.
-SIZE, BATCH, BATCHES = (160, 160), 32, 12
+BATCH, BATCHES = 32, 12
+#: The sizes, and the layers at each; None for all 20.
+TIMED = (((160, 160), None), ((224, 224), None), ((224, 224), ("block4", "block8", "logits")))
 
 
 def small() -> fv.Model:
@@ -89,26 +92,34 @@ def memory(out: Path, counts: tuple[int, ...]) -> None:
         process.join()
 
 
-def speed(photographs: Path, out: Path, rounds: int) -> None:
+def speed(
+    photographs: Path,
+    out: Path,
+    rounds: int,
+    size: tuple[int, int],
+    some_of: tuple[str, ...] | None,
+) -> None:
     """Prints photographs a second of the bare network, of the measures, and of a whole index.
 
     The bare network and the measures are given the images of a batch; an index reads and decodes
     files, and writes what it finds. What is once a network (compiling, receptive fields) is done.
     """
     model = fv.load("efficientnet_lite0")
-    layers = tuple(name for name in model.layers(SIZE) if "/" not in name)
+    layers = some_of or tuple(name for name in model.layers(size) if "/" not in name)
+    print(f"{size[0]} x {size[1]}, {len(layers)} layers")
     files = image_files(photographs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        images = np.asarray(fv.read_images(files[:BATCH], SIZE))
+        images = np.asarray(fv.read_images(files[:BATCH], size))
     places = np.zeros((BATCH, len(layers)), np.uint32)
     bare = kernels.compiled(lambda params, x: model.apply(params, x)["logits"])
+    store = out / f"of-{size[0]}-{len(layers)}"
     folder, some = out / "timed", iter(range(10**6))
 
     def more(count: int) -> None:
         """Puts other photographs into the folder, and out of the index what it has."""
         shutil.rmtree(folder, ignore_errors=True)
-        (out / "of-all" / "files.jsonl").unlink(missing_ok=True)
+        (store / "files.jsonl").unlink(missing_ok=True)
         folder.mkdir()
         for _ in range(count):
             number = next(some)
@@ -117,7 +128,9 @@ def speed(photographs: Path, out: Path, rounds: int) -> None:
     def whole() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fv.index(model, folder, size=SIZE, batch=BATCH, out=out / "of-all", progress=False)
+            fv.index(
+                model, folder, layers=layers, size=size, batch=BATCH, out=store, progress=False
+            )
 
     def repeated(way: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
@@ -209,7 +222,8 @@ def main() -> None:
     started = time.perf_counter()
     kills(options.out, 3 if options.quick else 20, 200 if options.quick else 2000)
     memory(options.out, (100, 1000) if options.quick else (100, 1000, 10000))
-    speed(options.folder, options.out, 2 if options.quick else 8)
+    for size, layers in TIMED[:1] if options.quick else TIMED:
+        speed(options.folder, options.out, 2 if options.quick else 5, size, layers)
     print(f"{time.perf_counter() - started:.0f} s: {options.out}")
 
 

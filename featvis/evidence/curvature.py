@@ -49,6 +49,17 @@ class Walk(NamedTuple):
     images: np.ndarray
     shares: np.ndarray
 
+    @property
+    def smooth_angle(self) -> float:
+        """Degrees to where a tenth is lost by the curvature alone, as 1 + curvature (1 − cos).
+
+        Where `angle` is far less, the unit has kinks: its rectifiers turn on or off beside the best
+        image, and the curvature, which is blurred, says little of it.
+        """
+        if self.curvature >= 0:
+            return 90.0
+        return float(np.degrees(np.arccos(max(0.0, 1 + 0.1 / self.curvature))))
+
 
 def flattest(
     model: Model,

@@ -104,10 +104,15 @@ def invariance_page(made: Invariance, folder: str | Path, **facts: object) -> Pa
     )
     report.heading("The flattest directions at the best image")
     report.table(
-        ["direction", "curvature", "degrees to 90 %"],
-        [[str(i + 1), walk.curvature, walk.angle] for i, walk in enumerate(made.walks)],
-        "Second derivative of the share of the activation by the angle, and how far one can turn "
-        f"from the best image at its norm: a linear unit has −1 and {LINEAR_ANGLE:.1f} degrees.",
+        ["direction", "curvature", "degrees to 90 %", "by the curvature alone"],
+        [
+            [str(i + 1), walk.curvature, walk.angle, walk.smooth_angle]
+            for i, walk in enumerate(made.walks)
+        ],
+        "Second derivative of the share of the activation by the angle, blurred over a tenth of "
+        "the norm, and how far one can turn from the best image at its norm: a linear unit has −1 "
+        f"and {LINEAR_ANGLE:.1f} degrees. Where one gets far less far than by the curvature alone, "
+        "rectifiers turn on or off beside the best image, and the degrees are what holds.",
     )
     for number, walk in enumerate(made.walks):
         angles = np.linspace(-walk.angle, walk.angle, len(walk.images))

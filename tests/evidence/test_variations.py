@@ -126,12 +126,15 @@ def test_the_flat_direction_of_a_quadrature_pair_is_its_other_half(units):
     assert walks[1].curvature == pytest.approx(-2, abs=0.05)
     # 0.9 = cos² there.
     assert walks[1].angle == pytest.approx(np.degrees(np.arccos(np.sqrt(0.9))), abs=0.3)
+    assert walks[0].smooth_angle == 90
+    assert walks[1].smooth_angle == pytest.approx(walks[1].angle, abs=0.5)
 
 
 def test_a_linear_unit_is_nowhere_flat(units):
     for walk in flattest(units, unit(LINEAR), shown(stimuli.gabor(0.0)), WHOLE, blank=0.0):
         assert walk.curvature == pytest.approx(-1, abs=0.01)
         assert walk.angle == pytest.approx(LINEAR_ANGLE, abs=0.3)
+        assert walk.smooth_angle == pytest.approx(LINEAR_ANGLE, abs=0.3)
 
 
 @pytest.mark.thorough
