@@ -7,23 +7,24 @@ Paper: Cadena et al. 2018, "Diverse feature visualizations reveal invariances in
 Command: python experiments/invariances.py -o OUT   (--quick for a first look; --mobilenet FILE with
     the tensors of TensorFlow Lite's MobileNetV2; --vgg for VGG-19's conv1 to conv3 where `featvis
     fetch vgg19` has put its weights; --units and --steps for more than 8 a layer and 80)
-Runtime: 5 minutes of a processor for 4 units more of each layer, compiled before (96 units, 20 a
-    minute), some 20 for the 16 a layer below; tables are gone on with. --quick 40 s of a processor.
-What it showed: 16 units of each of six layers of EfficientNet-Lite0 (stem, block0, 2, 4, 6, 8) and
-    MobileNetV2 (stem, block0, 2, 4, 7, 10), 64 x 64, two starts, 60 steps; means ± 1.96 standard
-    errors. What units ignore of the phase grows from 0.03 ± 0.02 and 0.06 ± 0.03 at block0 to
-    0.39 ± 0.08 and 0.41 ± 0.09 at block2, 0.54 ± 0.03 and 0.48 ± 0.04 at block4, and stays there
-    (0.55 ± 0.02, 0.56 ± 0.02 at the last), where a linear unit of the same image has 0.00 and the
-    shuffled networks have 0.15 to 0.26 at every depth: it is learned, as Cadena et al. find it from
-    conv1 to conv3. Shifts by up to a quarter of the field are ignored more than chance from block6
-    and block7 on (0.46 to 0.50, chance 0.29 to 0.41), in MobileNetV2 from block4 on (0.40 and 0.41,
-    chance 0.32 and 0.34), by shuffled networks less and less (0.05 to 0.08 at the last, chance
-    0.5). Rotation is clearly above chance at block4 (0.28 ± 0.03 and 0.31 ± 0.04, chance 0.21 and
-    0.19) and in EfficientNet-Lite0 at block2 (0.32 ± 0.05, chance 0.23), then below it; scale
-    nowhere: its index falls with depth. So phase is not the first of a series.
-    What it does not show: all of a layer's units (block0 has 16, block2 24, later ones 40 to 112),
-    VGG-19 (its weights were not there), and that shuffled units are at chance: deep ones are below
-    it, for their optima are brittle.
+Runtime: 11 minutes of a processor for 12 to 16 units more of each of 24 layers; tables are gone on
+    with. --quick 40 s of a processor.
+What it showed: 32 units (block0 has 16, block2 24) of each of six layers of EfficientNet-Lite0
+    (stem, block0, 2, 4, 6, 8) and MobileNetV2 (stem, block0, 2, 4, 7, 10), 64 x 64, two starts, 60
+    steps; means ± 1.96 standard errors. What units ignore of the phase grows from 0.03 ± 0.02 and
+    0.06 ± 0.03 at block0 to 0.37 ± 0.06 and 0.42 ± 0.06 at block2, 0.51 ± 0.02 and 0.50 ± 0.03 at
+    block4, and hardly on from there (0.56 ± 0.02, 0.53 ± 0.02 at the last), where a linear unit of
+    the same image has 0.00 and the shuffled networks have 0.15 to 0.26 at every depth past the
+    stem: it is learned, as Cadena et al. find it from conv1 to conv3. Shifts by up to a quarter of
+    the field are ignored more than chance from block6 on in EfficientNet-Lite0 (0.45 to 0.48,
+    chance 0.40 to 0.43), in MobileNetV2 from block4 on (0.40 to 0.48, chance 0.32 to 0.35), by
+    shuffled networks less and less (0.05 to 0.07 at the last, chance 0.5). Rotation is clearly
+    above chance at block2 (0.30 ± 0.05 and 0.32 ± 0.07, chance 0.22 and 0.20) and block4
+    (0.30 ± 0.03 both, chance 0.25 and 0.20), then at it or below; scale nowhere past block0: its
+    index falls with depth. So phase is not the first of a series.
+    What it does not show: all of a layer's units (later ones have 40 to 112), VGG-19 (its weights
+    were not there), and that shuffled units are at chance: deep ones are below it, for their optima
+    are brittle.
 """
 
 from __future__ import annotations

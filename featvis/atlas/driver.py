@@ -24,12 +24,11 @@ from featvis.atlas.work import Work, run_of
 from featvis.errors import InputError, printable
 from featvis.models import Model
 from featvis.natural import Index
-from featvis.parameterizations import Fourier, Parameterization
+from featvis.parameterizations import Parameterization
 from featvis.results.manifest import versions
-from featvis.results.run import Run, check_options, recorded
+from featvis.results.run import Run, as_parameterization, check_options, recorded
 from featvis.synthesis import memory
 from featvis.synthesis.arguments import check_fit, check_optimizer
-from featvis.text import parameterization as parse_parameterization
 from objectives import Activations
 
 #: Pictures of a batch at most, on a CPU and on each accelerator: more are no faster.
@@ -135,7 +134,7 @@ def atlas(
             raise InputError(f"{name} has no map, and so no neuron in the middle: {shapes[name]}")
         if index is not None:
             _ = Activations(index.layers)[name]
-    way = _written(parameterization, size, model)
+    way = as_parameterization(parameterization, size, model.input.channels, exact=True)
     first = Work(
         next(iter(wanted)), kinds[0], "picture", (0,), (0,), 1, seed, way, size, options
     )  # fmt: skip
@@ -229,20 +228,6 @@ def _units(given: Iterable[int] | str | None, layer: str, count: int) -> list[in
     if not found:
         raise InputError(f"no units of {layer} were given")
     return sorted(found)
-
-
-def _written(
-    given: Parameterization | str | None, size: tuple[int, int], model: Model
-) -> Parameterization:
-    """The parameterization of pictures of a size."""
-    channels = model.input.channels
-    if given is None:
-        return Fourier(size=size, channels=channels)
-    if isinstance(given, str):
-        return parse_parameterization(given, size, channels, fixed_size=True)
-    if given.shape != (*size, channels):
-        raise InputError(f"the pictures are {(*size, channels)}; {given} is of another shape")
-    return given
 
 
 # ---- the store -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from featvis.atlas import Atlas
 from featvis.atlas import atlas as make_atlas
 from featvis.atlas.driver import LOOP
 from featvis.cli.command import JSON, NETWORK, QUIET, SIZE, command, option
-from featvis.cli.drivers import Driver
+from featvis.cli.drivers import Driver, several
 from featvis.cli.network import network_of
 from featvis.cli.output import SILENT, gone_on_with, tell, use_cache
 from featvis.errors import InputError, printable
@@ -109,7 +109,8 @@ def _verify(store: str, given: Namespace) -> None:
 
 
 def _export(store: str, site: str, given: Namespace) -> None:
-    tables = [one.strip() for one in (given.invariances or "").split(",") if one.strip()]
+    asked = given.invariances
+    tables = [] if asked is None else several("--invariances", asked)
     page = atlas_site(store, site, invariances=tables, progress=not given.quiet)
     record = {"atlas": store, "site": str(page)}
     tell(Told([record], [f"site  {printable(page)}"]), given)

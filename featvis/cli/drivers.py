@@ -13,6 +13,7 @@ from featvis import methods
 from featvis import text as texts
 from featvis.cli.command import option, run_options
 from featvis.cli.network import see_working_folder, size_of
+from featvis.errors import InputError, printable
 from featvis.models import Model
 
 #: Snapshots of an animation.
@@ -45,16 +46,16 @@ class Driver:
         **written: str,
     ) -> None:
         taken = inspect.signature(function, eval_str=True).parameters
-        self.function, self.sequences = function, set[str]()
+        self.function, self.sequences = function, dict[str, str]()
         self.options: dict[str, inspect.Parameter] = {}
         for name, one in taken.items():
             kind = _kind(one.annotation)
             positional = one.default is one.empty and one.kind is not one.KEYWORD_ONLY
             if kind is None or positional or name in (*_OTHERWISE, *left_out):
                 continue
-            if get_origin(one.annotation) is not Literal and "Sequence" in str(one.annotation):
-                self.sequences.add(name)
             ways = written.get(name, f"--{name}" if kind is bool else "").split()
+            if get_origin(one.annotation) is not Literal and "Sequence" in str(one.annotation):
+                self.sequences[name] = ways[-1] if ways else f"--{name}"
             told = _told(function, name)
             if name in self.sequences:
                 told = f"{told.removesuffix('.')}; several have commas between them."
@@ -77,9 +78,9 @@ class Driver:
             if (value := getattr(given, name, None)) is not None
             and name not in ("param", "animate")
         }
-        for name in self.sequences & {*found}:
-            if isinstance(found[name], str):
-                found[name] = [one.strip() for one in found[name].split(",") if one.strip()]
+        for name, written in self.sequences.items():
+            if isinstance(found.get(name), str):
+                found[name] = several(written, found[name])
         taken = inspect.signature(self.function).parameters
         size = None if network is None else size_of(given.size, network)
         if size is not None and (self.of_runs or "size" in taken):
@@ -101,6 +102,25 @@ class Driver:
         """Call the driver with what a command line says."""
         subject = subject if network is None else (network, *subject)
         return self.function(*subject, **(self.arguments(given, network) | more))
+
+
+def several(written: str, given: str) -> list[str]:
+    """Return what an option lists, with commas between.
+
+    Args:
+        written: how the option is written.
+        given: its text.
+
+    Raises:
+        InputError: there is nothing before, between or after commas.
+    """
+    found = [one.strip() for one in given.split(",")]
+    if not all(found):
+        meant = ",".join(filter(None, found))
+        hint = f"; did you mean {printable(meant, 60)}?" if meant else ""
+        got = printable(repr(given), 60)
+        raise InputError(f"{written} takes one or several with commas between; got {got}{hint}")
+    return found
 
 
 def preset_options(kind: str) -> dict[str, inspect.Parameter]:

@@ -12,7 +12,7 @@ from featvis.cli.network import load_network, see_working_folder
 from featvis.cli.output import leave, place_of, save, tell, use_cache
 from featvis.errors import InputError, printable
 
-_SAMPLE = Driver(methods.sample, "words", presets="sampling", n="-n --number")
+_SAMPLE = Driver(methods.sample, "words", presets="sampling", n="-n --number", classes="--class")
 _ASKED = {
     **option("classes", str, "A class by number or name; several with commas between are a set "
              "each, and 3+5 are both at once.", "--class", metavar="CLASS"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from featvis import loading
 from featvis.errors import InputError
 from featvis.models import Model
-from featvis.models.classes import identifiers, synonyms
+from featvis.models.classes import identifiers, several_classes, synonyms
 from featvis.results import Result
 from objectives import Channel, Logit, LogProbability, Objective, Probability
 
@@ -54,19 +54,19 @@ def recognition(
         UnknownModel: no model of a judge's name.
         CheckpointError: a judge without weights.
     """
-    if isinstance(classes, (int, str, np.integer)):
-        classes = [classes] * len(result)
-    if classes is not None and len(classes) != len(result):
-        raise InputError(f"{len(result)} pictures have one class each; got {len(classes)} classes")
+    each: list[Any] = [None] if classes is None else several_classes(classes)
+    if classes is None or isinstance(classes, (int, str, np.integer)):
+        each = each * len(result)
+    if len(each) != len(result):
+        raise InputError(f"{len(result)} pictures have one class each; got {len(each)} classes")
     if result.joined:
-        each = [None] * len(result) if classes is None else classes
         pairs = zip(result, each, strict=True)
         return Result.join([recognition(one, judges, own) for one, own in pairs])
     model = result.run.parts.model
     if classes is None:
         wanted = classes_of(result.objective, len(result))
     else:
-        wanted = np.array([model.class_index(one) for one in classes])
+        wanted = np.array([model.class_index(one) for one in each])
     several = [judges] if isinstance(judges, (Model, str)) else list(judges)
     if not several:
         raise InputError("recognition takes at least one judge; got none")

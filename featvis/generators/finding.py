@@ -15,6 +15,7 @@ from featvis.generators.entry import GeneratorEntry
 from featvis.loading import call_factory, is_place, object_at
 from featvis.parameterizations import Generator
 from featvis.weights import download
+from featvis.weights.files import file_named
 from featvis.weights.watch import Limits
 from featvis.zoo.entry import entries_in
 
@@ -60,6 +61,9 @@ def load(
         CheckpointError: its weights are not on this machine, damaged, or another network's.
         InputError: the function is not there, fails, or returns something else.
     """
+    for given in (weights, encoder):
+        if given is not None and not file_named(given):
+            raise InputError("weights are a file's name or path; got ''")
     if not is_place(name):
         return entry(name).load(weights, encoder)
     made = object_at(name, "a generator")

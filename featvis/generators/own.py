@@ -221,7 +221,7 @@ def _looked_at(
     """The generator; where its range is not stated, after a look at what it makes."""
     made = Generator(
         decoder,
-        tuple(code) if isinstance(code, Sequence) else (code,),
+        tuple(code) if isinstance(code, Sequence) and not isinstance(code, str) else (code,),
         params=params,
         encoder=encoder,
         encoder_params=encoder_params,

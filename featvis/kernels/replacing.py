@@ -17,6 +17,7 @@ from jax.interpreters import mlir
 from featvis.kernels.dense import dense
 from featvis.kernels.pooling import pool, pool_gradient
 from featvis.kernels.products import few_rows
+from featvis.kernels.threefry import bits
 
 Kernel = Callable[..., Array]
 """What gives an equation's result from its inputs; equal ones are lowered once a program."""
@@ -33,6 +34,7 @@ mlir.register_lowering(
 _RULES: dict[str, Callable[[Any, bool], Kernel | None]] = {
     "conv_general_dilated": dense,
     "dot_general": few_rows,
+    "random_bits": bits,
     "reduce_window_max": pool,
     "select_and_scatter_add": pool_gradient,
 }

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 
 from featvis import checks, loading
-from featvis import text as texts
 from featvis.errors import InputError
 from featvis.gradients.contributions import lost_scores
 from featvis.methods.layout import PROJECTIONS, cells_of, factors, lay_out, project
 from featvis.models import Model
 from featvis.natural import Index
 from featvis.natural.units import as_index
-from featvis.parameterizations import Fourier, Parameterization
+from featvis.parameterizations import Parameterization
 from featvis.pictures import to_picture
 from featvis.results import Result
-from featvis.results.run import check_options, options_of_runs
+from featvis.results.run import as_parameterization, check_options, options_of_runs
 from featvis.synthesis import synthesize
 from objectives import Activations, Boundary, NamedArray, WhitenedDirection, precision
 
@@ -343,11 +342,7 @@ class _Pictures:
         codes = np.concatenate(list(index.vectors(layer)))
         if not codes.any():
             raise InputError(f"{layer} is 0 at all positions that the index has drawn")
-        way, channels = parameterization, model.input.channels
-        if isinstance(way, str):
-            way = texts.parameterization(way, size, channels)
-        elif way is None:
-            way = Fourier(size, channels)
+        way = as_parameterization(parameterization, size, model.input.channels)
         return cls(
             model, layer, index, codes, np.asarray(precision(codes)), way, attempts, classes, batch,
             seed, {"steps": _STEPS, **options},

@@ -25,6 +25,7 @@ from featvis.methods.recipe import (
     with_measures,
 )
 from featvis.models import Model
+from featvis.models.classes import several_classes
 from featvis.natural import Index, as_index
 from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
@@ -74,8 +75,7 @@ def class_model(
     """
     rule = chosen("class_model", "class model", preset, options)
     model = loading.as_model(model)
-    several = [classes] if isinstance(classes, (int, np.integer, str)) else classes
-    wanted = np.array([model.class_index(one) for one in several])
+    wanted = np.array([model.class_index(one) for one in several_classes(classes)])
     if not len(wanted):
         raise InputError("class_model takes at least one class; got none")
     model.check_scores()

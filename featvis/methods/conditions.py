@@ -15,6 +15,7 @@ from featvis.methods.plug_and_play import latent
 from featvis.methods.recipe import Recipe, Setting
 from featvis.models import Captioner, Model
 from featvis.models.captions import SENTENCE, WORDS, sentence_probability
+from featvis.models.classes import several_classes
 from featvis.parameterizations import Generator
 from featvis.results.run import as_objective
 from objectives import (
@@ -33,6 +34,8 @@ _OF_CLASSES: Mapping[str, Callable[..., Objective]] = {
     "doubted_logit": DoubtedLogit,
 }
 _NOWHERE = Setting((1, 1), 1, 1.0, 1.0, True, None)
+#: How far above 0 rounding may bring the logarithm of a probability.
+_ROUNDED = 1e-3
 #: Pictures of codes that nothing conditions, by which a unit's activations are judged.
 _UNCONDITIONED = 256
 
@@ -102,8 +105,7 @@ def condition_of(
 
 
 def _of_classes(model: Model, classes: Any) -> Condition:
-    many = np.iterable(classes) and not isinstance(classes, str)
-    several: list[Any] = list(classes) if many else [classes]
+    several = several_classes(classes)
     if not several:
         raise InputError("samples are of at least one class; got none")
     model.check_scores()
@@ -111,12 +113,16 @@ def _of_classes(model: Model, classes: Any) -> Condition:
     for one in several:
         # A name may have a plus of its own.
         try:
-            sets.append((model.class_index(one),))
+            own: tuple[int, ...] = (model.class_index(one),)
         except InputError:
             if not (isinstance(one, str) and "+" in one):
                 raise
-            sets.append(tuple(model.class_index(part) for part in one.split("+")))
-    twice = [one for one, own in zip(several, sets, strict=True) if sets.count(own) > 1]
+            own = tuple(model.class_index(part) for part in one.split("+"))
+        if len(set(own)) < len(own):
+            raise InputError(f"{one!r} has a class twice; classes at once are several, as 3+5")
+        sets.append(own)
+    members = [frozenset(own) for own in sets]
+    twice = [one for one, own in zip(several, members, strict=True) if members.count(own) > 1]
     if twice:
         raise InputError(f"class {twice[0]!r} is asked for twice; n is how many samples it gets")
     most = max(map(len, sets))
@@ -168,11 +174,17 @@ def _of_unit(
         some = next(iter(acts.values()))
         return np.asarray(wanted(acts, np.zeros((len(some), *shape), np.float32)))
 
-    usual = np.sort(responses(model(np.asarray(images))))
+    found = model(np.asarray(images))
+    usual = np.sort(responses(found))
     spread = float(usual.std())
     if not spread > 0:
+        values = np.asarray(found[layer])
+        moving = np.flatnonzero(np.ptp(values.reshape(-1, values.shape[-1]), axis=0))
+        near = sorted(moving.tolist(), key=lambda other: abs(other - int(index)))[:3]
+        listed = ", ".join(f"{layer}:{other}" for other in near) or f"none of {layer}"
         raise InputError(
-            f"{unit} is dead: {_UNCONDITIONED} pictures of the generator leave it at {usual[0]:.3g}"
+            f"{unit} is dead: {_UNCONDITIONED} pictures of the generator leave it at "
+            f"{usual[0]:.3g}; nearest that are not: {listed}"
         )
 
     def objective(recipe: Recipe, n: int) -> Objective:
@@ -202,6 +214,14 @@ def captioner_of(place: str) -> Captioner:
 
 def _of_words(captioner: Captioner, words: str) -> Condition:
     model = captioner.model(words)
+    taken = captioner.input
+    grey = np.full((1, *taken.size, taken.channels), 0.5, np.float32)
+    said = np.asarray(model(grey)[WORDS])
+    if said.max() > _ROUNDED:
+        raise InputError(
+            f"{captioner.name} gives {said.max():.3g} for a word of a grey image: expected the "
+            "logarithm of its probability, which is at most 0, as of jax.nn.log_softmax"
+        )
 
     def measure(acts: Activations, numbers: np.ndarray) -> np.ndarray:
         return sentence_probability(np.asarray(acts[WORDS], np.float64))

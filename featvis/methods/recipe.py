@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import loading
-from featvis import text as texts
 from featvis.errors import InputError, NonFiniteError
 from featvis.evidence import metrics
 from featvis.gradients.differentiability import check_gradient
@@ -24,7 +23,13 @@ from featvis.images import Images, of_files
 from featvis.models import Model, Target, leaky, target, unrectified
 from featvis.parameterizations import Generator, Parameterization
 from featvis.results import Result
-from featvis.results.run import Run, check_options, check_positive, options_of_runs
+from featvis.results.run import (
+    Run,
+    as_parameterization,
+    check_options,
+    check_positive,
+    options_of_runs,
+)
 from featvis.synthesis.arguments import snapshot_steps
 from featvis.synthesis.run import attempt
 from objectives import Activations, Layer, Objective
@@ -275,13 +280,9 @@ def altered(
         InputError: a parameterization of another shape.
     """
     own = recipe.stages[-1].parameterization
-    if isinstance(parameterization, str):
+    if parameterization is not None:
         # At the recipe's size, which is not always the one that the network was trained at.
-        parameterization = texts.parameterization(
-            parameterization, own.size, own.channels, fixed_size=True
-        )
-    elif parameterization is not None and parameterization.shape != own.shape:
-        raise InputError(f"the pictures are {own.shape}; {parameterization} is of another shape")
+        parameterization = as_parameterization(parameterization, own.size, own.channels, exact=True)
     given = {name: value for name, value in options.items() if value is not None}
     stages = tuple(
         Stage(parameterization or stage.parameterization, stage.steps, **{**stage.options, **given})

@@ -28,10 +28,10 @@ from featvis.methods.recipe import (
 )
 from featvis.methods.samples import Samples
 from featvis.models import Captioner, Model
-from featvis.parameterizations import Generator, Region
+from featvis.parameterizations import Generator, Parameterization, Region
 from featvis.results import Result
 from featvis.results.format import LARGEST
-from featvis.results.run import check_positive
+from featvis.results.run import as_parameterization, check_positive
 from featvis.synthesis import memory
 from featvis.transforms import Compose, Transform
 
@@ -86,8 +86,9 @@ def sample(
 
     Raises:
         InputError: none of `classes`, `unit` and `words` or several, a class that there is not, a
-            mask that is empty or not binary, a network that does not see such images, no such
-            preset, more samples than a run may have.
+            mask that is empty or not binary, a network that does not see such images, a judge that
+            had a part, a parameterization of another generator, no such preset, more samples than a
+            run may have.
         TooLargeError: the samples do not fit the memory; says how many would.
         UnknownModel: no generator or network of that name.
     """
@@ -124,6 +125,10 @@ def sample(
     elif not isinstance(model, Captioner):
         model = loading.as_model(model)
     judge = None if judge is None else loading.as_model(judge, "judge")
+    if isinstance(judge, Model) and isinstance(model, Model) and _same(judge, model):
+        raise InputError(
+            f"the judge is {model.name} itself, which its own samples please: name another network"
+        )
     shape = generator.image_for(generator.code_for(model.input.size))
     for network in (model, judge):
         if isinstance(network, Model):
@@ -131,6 +136,8 @@ def sample(
     condition = condition_of(model, generator, classes, unit, words, shape)
     if accept is not None:
         condition = condition._replace(accept=checks.number("sample", "accept", accept, 0, 1))
+    if options.get("parameterization") is not None:
+        options["parameterization"] = _written(options["parameterization"], generator, shape)
     hole = _hole(inpaint, mask, shape)
     for name in ("init", "parameterization"):
         if hole is not None and options.get(name) is not None:
@@ -147,6 +154,30 @@ def sample(
         recipe = dataclasses.replace(recipe, stages=tuple(map(_keeping, recipe.stages)))
     result = _chains(condition, recipe, at, n, hole, seed, options)
     return _measured(result, condition, judge, n)
+
+
+def _same(one: Model, other: Model) -> bool:
+    return all(getattr(one, of) == getattr(other, of) for of in ("name", "digest", "apply"))
+
+
+def _written(given: Any, generator: Generator, shape: tuple[int, int, int]) -> Parameterization:
+    """How codes of the generator are written.
+
+    Raises:
+        InputError: what is none, is of another shape, or makes no pictures of this generator.
+    """
+    found: Any = as_parameterization(given, shape[:2], shape[2], exact=True)
+    part = found
+    while (own := getattr(part, "generator", None)) is None and hasattr(part, "of"):
+        part = part.of
+    if own is None or own.digest != generator.digest:
+        said = "no generator" if own is None else f"another, {own!r}"
+        raise InputError(
+            f"samples are of {generator!r}, and the parameterization is of {said}: give one of "
+            "this, as Latent(generator=...)"
+        )
+    written: Parameterization = found
+    return written
 
 
 def _keeping(stage: Stage) -> Stage:
@@ -276,7 +307,7 @@ def _hole(
     if image.shape != shape or hole.shape != shape[:2]:
         raise InputError(
             f"the generator makes images {shape}; the image to fill is {image.shape}, its mask "
-            f"{hole.shape}"
+            f"{np.shape(given)}"
         )
     levels = np.unique(hole)
     if not np.isin(levels, (0, 1)).all():

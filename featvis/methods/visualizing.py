@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from featvis import loading
-from featvis import text as texts
 from featvis.errors import InputError
 from featvis.methods.recipe import Recipe, Setting, Stage, asked, chosen, setting_of
 from featvis.models import Model
 from featvis.parameterizations import Parameterization
 from featvis.results import Result
-from featvis.results.run import as_objective, check_positive, options_of_runs
+from featvis.results.run import (
+    as_objective,
+    as_parameterization,
+    check_positive,
+    options_of_runs,
+)
 from featvis.synthesis import synthesize_many
 from objectives import Channel, Logit, Neuron, Objective
 
@@ -64,9 +68,9 @@ def visualize(
     known = {*options_of_runs(), "batch_limit"}
     own = {name: options.pop(name) for name in [*options] if name not in known}
     rule = chosen("visualize", "visualization", preset, own)
-    if isinstance(parameterization, str):
-        parameterization = texts.parameterization(
-            parameterization, seen.size, takes.channels, fixed_size=size is not None
+    if parameterization is not None:
+        parameterization = as_parameterization(
+            parameterization, seen.size, takes.channels, exact=size is not None
         )
     jobs = [
         (

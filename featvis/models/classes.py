@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, Self
+
+import numpy as np
+
+from featvis.errors import InputError, printable
 
 #: Classes that a message lists.
 _LISTED = 12
@@ -30,6 +34,22 @@ class ClassNames(tuple[str, ...]):
 def identifiers(labels: Sequence[str]) -> tuple[str, ...]:
     """The identifier of each class; of names without any, an empty text each."""
     return getattr(labels, "ids", ()) or ("",) * len(labels)
+
+
+def several_classes(given: Any) -> list[Any]:
+    """Classes that are asked for, of one or of several of them.
+
+    Args:
+        given: a number or a name, or a sequence of them.
+
+    Raises:
+        InputError: a set or a dict, whose order says nothing.
+    """
+    if isinstance(given, (Mapping, Set)):
+        shown = printable(repr(given), 60)
+        raise InputError(f"classes are a number, a name, or a list of them; got {shown}")
+    alone = isinstance(given, (str, bytes)) or not np.iterable(given)
+    return [given] if alone else list(given)
 
 
 def classes_called(labels: Sequence[str], text: str) -> list[int]:

@@ -159,8 +159,9 @@ class Generator(Component):
         """
         if self.encoder is None:
             raise InputError(
-                f"{self!r} has no encoder, so that nothing can begin from an image: begin from the "
-                "seed, or from parameters (init=result.params)"
+                f"{self!r} has no encoder, so that nothing can begin from an image, nor be drawn "
+                "to its image's code: begin from the seed, or from parameters "
+                "(init=result.params), and without Consistency"
             )
         shape = np.shape(image)
         if len(shape) != 3 or shape != self.image_for(self.code_for(shape[:2])):

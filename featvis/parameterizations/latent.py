@@ -20,6 +20,8 @@ from objectives import leaf
 
 _CODE, _WAVES, _WHITE = "code", "waves", "white"
 _METHODS = ("linear", "cubic", "lanczos3", "nearest")
+#: Numbers below it have a square that float32 has.
+_LARGE = 1e18
 
 
 class Latent(Parameterization):
@@ -175,7 +177,10 @@ class Latent(Parameterization):
         if sd is not None and self.waves is not None and not np.all(sd):
             raise checks.error(self, "sd", "above 0 where codes are written in waves", 0.0)
         if low is not None and high is not None and np.any(low > high):
-            raise checks.error(self, "low", "at most `high` everywhere", "above it")
+            lows, highs = np.broadcast_arrays(low, high)
+            at = int(np.argmax((lows > highs).ravel()))
+            expected = f"at most high, {highs.ravel()[at]:.3g},"
+            raise checks.error(self, "low", f"{expected} everywhere", float(lows.ravel()[at]))
         if self.radius is None:
             if self.sphere:
                 raise checks.error(self, "radius", "a number above 0, of the sphere", None)
@@ -356,7 +361,10 @@ class Latent(Parameterization):
         """The code in the ball or on the sphere."""
         if self.radius is None:
             return code
+        # Of large numbers the squares are infinite: they are counted in a large power of two.
+        unit = jnp.where(jnp.max(jnp.abs(code)) > _LARGE, 2.0**100, 1)
+        code = code / unit
         # The smallest normal number keeps 0 / 0 out; it is far below any radius squared.
         tiny = float(jnp.finfo(jnp.float32).tiny)
         scale = self.radius * jax.lax.rsqrt(jnp.maximum(jnp.mean(code**2), tiny))
-        return code * (scale if self.sphere else jnp.minimum(1, scale))
+        return code * (scale if self.sphere else jnp.minimum(unit, scale))

@@ -113,6 +113,9 @@ class Inpainted(Region):
         """Check the fields and turn them into plain literals."""
         if not isinstance(self.of, Latent):
             raise checks.error(self, "of", "a Latent of the whole image", self.of)
+        if self.of.generator is None or self.of.generator.encoder is None:
+            expected = "a Latent of a generator with an encoder"
+            raise checks.error(self, "of", expected, self.of.generator)
         super().__post_init__()
         for name in ("consistency", "context"):
             value = getattr(self, name)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import checks
+from featvis.errors import InputError
 from featvis.parameterizations.around import Around
 from featvis.parameterizations.parameterization import Params
 from objectives import leaf
@@ -53,11 +54,14 @@ class Region(Around):
         value = checks.number(self, "value", self.value, 0, 1)
         checks.set_fields(self, box=self._checked_box(), value=value)
         if isinstance(self.mask, (np.ndarray, jax.Array)) and not _is_traced(self.mask):
-            mask = np.asarray(self.mask, np.float32)
+            mask = checks.real_array("Region: mask", self.mask)
             # Written so that a NaN fails too.
             if mask.shape != self.size or not (mask.min() >= 0 and 0 < mask.max() <= 1):
-                expected = f"weights {self.size} in [0, 1], not all 0"
-                raise checks.error(self, "mask", expected, f"an array {mask.shape}")
+                levels = f" from {mask.min():.3g} to {mask.max():.3g}" if mask.size else ""
+                raise InputError(
+                    f"{type(self).__name__}: mask is weights {self.size} in [0, 1], not all 0; got "
+                    f"an array {mask.shape}{levels}"
+                )
             mask.flags.writeable = False
             checks.set_fields(self, mask=mask)
         elif isinstance(self.mask, (bool, int, float)):

@@ -21,7 +21,7 @@ import optax
 
 from featvis import loading
 from featvis import text as texts
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.models import Model
 from featvis.parameterizations import Fourier, Parameterization
 from featvis.parameterizations.component import check_static
@@ -176,7 +176,8 @@ class Run:
         """Check the options, and put objects in the place of their names and texts."""
         model = loading.load(self.model) if isinstance(self.model, str) else self.model
         objective = as_objective(self.objective, model)
-        parameterization = as_parameterization(self.parameterization, model)
+        seen = model.input
+        parameterization = as_parameterization(self.parameterization, seen.size, seen.channels)
         given, rule = self.transform, self.optimizer
         if given is None or rule is None:
             usual = defaults(model, objective, parameterization.size)
@@ -327,15 +328,32 @@ def as_objective(objective: Any, model: Model | None = None) -> Objective:
     return Function(objective)
 
 
-def as_parameterization(value: Any, model: Model) -> Parameterization:
-    """A parameterization from itself, its text, or None: the default at the model's own size."""
+def as_parameterization(
+    value: Any, size: tuple[int, int], channels: int, *, exact: bool = False
+) -> Parameterization:
+    """A parameterization from itself, its text, or None: the default.
+
+    Args:
+        value: one of these.
+        size: (height, width) of the default, and of a text that names none.
+        channels: likewise.
+        exact: whether pictures are of this size and no other.
+
+    Raises:
+        InputError: what is none, or of another size where it is exact.
+    """
     if value is None:
-        return Fourier(size=model.input.size, channels=model.input.channels)
+        return Fourier(size=size, channels=channels)
     if isinstance(value, str):
-        return texts.parameterization(value, model.input.size, model.input.channels)
+        return texts.parameterization(value, size, channels, fixed_size=exact)
     if not isinstance(value, Parameterization):
-        raise InputError(f"parameterization must be one, or its text; got {value!r}")
+        shown = printable(repr(value), 80)
+        raise InputError(f"parameterization must be one, or its text, as 'fourier'; got {shown}")
     check_static(value)
+    if exact and value.shape != (*size, channels):
+        raise InputError(
+            f"the pictures are {(*size, channels)}; {type(value).__name__} makes {value.shape}"
+        )
     return value
 
 

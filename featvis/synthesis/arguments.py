@@ -92,7 +92,8 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
     if not same:
         shapes = jax.tree.map(np.shape, init)
         raise InputError(
-            f"init does not hold parameters of {parameterization}: got {shapes}, expected "
+            f"init does not hold parameters of {type(parameterization).__name__}: got {shapes}, "
+            f"expected "
             f"{jax.tree.map(lambda w: ('n', *w.shape), wanted)}"
         )
     counts = {np.shape(g)[0] for g in given_leaves}

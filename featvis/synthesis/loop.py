@@ -96,7 +96,7 @@ def purpose_key(key: jax.Array, purpose: int) -> jax.Array:
     return jax.random.fold_in(key, purpose)
 
 
-@functools.partial(jax.jit, static_argnames=("optimizer", "kind"))
+@functools.partial(kernels.compiled, static=("optimizer", "kind"))
 def start_state(
     parameterization: Parameterization,
     optimizer: str | optax.GradientTransformation,

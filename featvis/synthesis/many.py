@@ -79,7 +79,8 @@ def synthesize_many(
     if isinstance(options.get("init"), Result):
         raise InputError("init is an image or parameters here; synthesize goes on from a result")
     model = loading.as_model(model)
-    parameterization = as_parameterization(parameterization, model)
+    own = model.input
+    parameterization = as_parameterization(parameterization, own.size, own.channels)
     options["init"] = as_init(options.get("init"), parameterization)
     parsed = [as_objective(objective, model) for objective in objectives]
     if not parsed:

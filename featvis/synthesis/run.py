@@ -371,7 +371,8 @@ def gradient_sizes(
         InputError: as `synthesize`.
         ObjectiveError: an objective that does not fit the model.
     """
-    parameterization = as_parameterization(parameterization, model)
+    own = model.input
+    parameterization = as_parameterization(parameterization, own.size, own.channels)
     given_images = as_init(images, parameterization)
     # At its first step, a schedule over the steps of any run is where it starts.
     transform = texts.transform(transform, parameterization.size).over(1)

@@ -20,6 +20,8 @@ from featvis.weights.pickles import Name, Thing, read_pickle
 _MOST_REPEATED = 2**22
 
 
+#: Of every protocol but the first two, whose instructions are text.
+_PICKLE_START = b"\x80"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _LEGACY_PROTOCOL = 1001
@@ -303,7 +305,16 @@ def _read_zip(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
 
 def _read_legacy(data: bytes) -> tuple[object, Callable[[str], np.ndarray]]:
     stream, storages = io.BytesIO(data), dict[str, _Storage]()
-    if _unpickle(stream, storages) != _LEGACY_MAGIC:
+    try:
+        magic = _unpickle(stream, storages)
+    except (CheckpointError, ValueError) as error:
+        if data.startswith(_PICKLE_START):
+            raise
+        raise CheckpointError(
+            "no file of weights: these are .safetensors, .npz, .msgpack, and PyTorch's by any "
+            f"other suffix ({error})"
+        ) from error
+    if magic != _LEGACY_MAGIC:
         raise CheckpointError(
             "not a PyTorch checkpoint, but a pickle of Python's own (of Haiku, or NumPy's arrays): "
             "load it where it was made and write its arrays with numpy.savez"

@@ -279,6 +279,22 @@ def test_of_an_option_given_twice_none_is_lost(capsys):
     assert "--class is given 2 times; it takes one value" in errors
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sample", "mnist_ppgn", "--class", "7,"), "--class takes .* got '7,'; did you mean 7?"),
+        (("sample", "mnist_ppgn", "--class", "1,,2"), "got '1,,2'; did you mean 1,2?"),
+        (("sample", "mnist_ppgn", "--class", " ,3+5"), "did you mean 3+5?"),
+        (("sample", "mnist_ppgn", "--class", ","), "with commas between; got ','\n"),
+        (("atlas", "export", "a", "b", "--invariances", "c,"), "--invariances takes one or sev"),
+    ],
+)
+def test_of_a_list_with_commas_nothing_is_lost(capsys, words, message):
+    code, lines, errors = call(capsys, *words)
+    assert (code, lines) == (2, [])
+    assert all(part in errors for part in message.split(" .* "))
+
+
 def test_a_write_that_fails_after_all_goes_to_a_spare_place(capsys, tmp_path, monkeypatch):
     wrote = result.write_file
 
@@ -416,7 +432,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         (["layers", "--model", "no.such.place:factory"], "cannot import no.such.place"),
         (["fetch", "resnet81"], "nearest: resnet18"),
         (["render", "resnet18", "conv1:0", "--weights", "none.pth"], "none.pth: cannot be read"),
-        (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: not a readable"),
+        (["render", "resnet18", "conv1:0", "--weights", "own.txt"], "own.txt: no file of weights"),
         (["render", "resnet18", "conv1:0", "--weights", "hf://timm"], "hf://"),
         (
             ["layers", "resnet18", "--weights", "/dev/zero"],
@@ -425,7 +441,7 @@ def test_a_zoo_network_from_a_file_of_weights(capsys, tmp_path):
         (["layers", "resnet18", "--weights", "."], ".: cannot be read: it is a folder"),
         (["layers", "resnet18", "--weights", "pipe.pth"], "pipe.pth: cannot be read: it is a pipe"),
         (["layers", "resnet18", "--weights", "empty.npz"], "empty.npz: cannot be read: it is emp"),
-        (["layers", "resnet18", "--weights", "own.txt#ema"], "own.txt: not a readable"),
+        (["layers", "resnet18", "--weights", "own.txt#ema"], "own.txt: no file of weights"),
         (["layers", "resnet18", "--weights", "x\0.pth"], "embedded null"),
     ],
 )

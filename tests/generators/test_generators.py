@@ -114,6 +114,10 @@ def test_weights_are_no_constants_of_the_program(toy, lines):
         ({"radius": 2.0}, [1, -1, 1, 1, 1, 1], [1, -1, 1, 1, 1, 1]),
         ({"radius": 2.0, "sphere": True}, [1, -1, 1, 1, 1, 1], [2, -2, 2, 2, 2, 2]),
         ({"radius": 1.0, "sphere": True}, [0] * 6, [0] * 6),
+        # Squares of these are beyond float32.
+        ({"radius": 2.0, "sphere": True}, [1e38, -1e38] * 3, [2, -2] * 3),
+        ({"radius": 1.0}, [3e38, 0, 0, 0, 0, 0], [math.sqrt(6), 0, 0, 0, 0, 0]),
+        ({"radius": 1e30}, [1e29, -1e29] * 3, [1e29, -1e29] * 3),
         ({"decay": 0.25}, [4, -8, 0, 0, 0, 0], [3, -6, 0, 0, 0, 0]),
     ],
 )
@@ -419,7 +423,7 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.Latent(generator=g, code=(5,)), r"takes codes \(6,\); got \(5,\)"),
         (lambda g: fv.Latent(generator=g, resize="lines"), "one of 'linear', 'cubic'"),
         (lambda g: fv.Latent(generator=g, low=np.zeros(5)), r"codes \(6,\), not 'one \(5,\)'"),
-        (lambda g: fv.Latent(generator=g, low=1.0, high=0.0), "low is at most `high`"),
+        (lambda g: fv.Latent(generator=g, low=1.0, high=0.0), "low is at most high, 0,"),
         (lambda g: fv.Latent(generator=g, sd=-1.0), "sd is at least 0"),
         (lambda g: fv.Latent(generator=g, mean=np.float32([np.nan])), "mean is finite"),
         (lambda g: fv.Latent(generator=g, radius=0.0), "radius is a number above 0"),
@@ -456,8 +460,24 @@ def test_known_generators_say_what_they_are():
                 generator=fv.generators.from_function(linear, g.params, 6),
                 prior=fv.Consistency(1.0),
             ),
-            "has no encoder",
+            r"has no encoder, .* and without Consistency",
         ),
+        (
+            lambda g: fv.Inpainted(
+                of=fv.Latent(generator=dataclasses.replace(g, encoder=None, encoder_params=None)),
+                size=TOY_SIZE,
+                box=(0, 0, 2, 2),
+            ),
+            "Inpainted: of is a Latent of a generator with an encoder, not",
+        ),
+        (
+            lambda g: fv.Inpainted(
+                TOY_SIZE, of=fv.Latent(generator=g), mask=np.full(TOY_SIZE, np.nan)
+            ),
+            r"Inpainted: mask is weights .* in \[0, 1\], not all 0; got an array .* nan to nan",
+        ),
+        (lambda g: fv.Latent(generator=g, low=np.float32([0, 3, 9, 0, 0, 0]), high=2.0),
+         "Latent: low is at most high, 2, everywhere, not 3.0"),
         (lambda g: fv.NormalPrior(sd=0.0), "NormalPrior: sd is above 0, not 0.0"),
         (lambda g: fv.NormalPrior(mean=np.float32([np.nan])), "NormalPrior: mean is finite"),
         (lambda g: fv.Codes(mean=0.0, sd=-1.0), "Codes: sd is at least 0, not -1.0"),
@@ -494,6 +514,9 @@ def test_known_generators_say_what_they_are():
         (lambda g: fv.generators.from_linen(3, {}, 6), "of Flax Linen; got int"),
         (lambda g: fv.generators.from_linen(_Linen(), {}, 6, method="no"), "has no method 'no'"),
         (lambda g: fv.generators.from_function("x", {}, 6), "decode is a function"),
+        (lambda g: fv.generators.from_function(linear, g.params, "6"), "at least 1, not '6'"),
+        (lambda g: fv.generators.load("mnist_ppgn", 3), r"weights are a file's name .* got 3"),
+        (lambda g: fv.generators.load("mnist_ppgn", ""), r"weights are a file's name .* got ''"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_says_so(lines, make, message):

@@ -32,6 +32,15 @@ def _encode(params, image):
     return params @ (image - 0.5).ravel()
 
 
+def _other_generator():
+    return generators.from_function(
+        lambda params, code: params[..., 0] * code[0],
+        np.ones((28, 28, 1, 1), np.float32),
+        _D,
+        range=(0, 1),
+    )
+
+
 def _linear(scale=1.0):
     return generators.from_function(
         _decode, jnp.asarray(scale * _G), _D, encode=_encode, encoder_params=jnp.asarray(_E / scale)
@@ -178,6 +187,12 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
         ({"words": "a seven", "model": "mnist_judge"}, "captioner.s place is package.module:fac"),
         ({"classes": 3.5}, "a number or a name, not 3.5"),
         ({"classes": [3, "3"]}, "class '?3'? is asked for twice"),
+        ({"classes": ["3+5", "5+3"]}, r"class '3\+5' is asked for twice"),
+        ({"classes": "3+3"}, r"'3\+3' has a class twice; classes at once are several, as 3\+5"),
+        ({"classes": {7: 1}}, r"a number, a name, or a list of them; got \{7: 1\}"),
+        ({"classes": {7, 8}}, r"a list of them; got \{8, 7\}|a list of them; got \{7, 8\}"),
+        ({"classes": b"7"}, "a class is a number or a name, not b'7'"),
+        ({"classes": 7, "parameterization": 3}, "parameterization must be one, .*'fourier'; got 3"),
         ({"classes": 7, "preset": "ppgn_jont"}, "nearest: ppgn_joint"),
         ({"classes": 7, "keep": "first"}, "'last' or 'best'"),
         ({"classes": 7, "n": 10**9}, "n is at most 65536; got 1000000000"),
@@ -198,6 +213,12 @@ _HOLE = np.pad(np.ones((4, 4)), 12)
         ({"classes": 7, "inpaint": np.zeros((28, 28, 1)), "mask": _HOLE, "init": 0}, "leave it"),
         ({"classes": 7, "model": 3}, "model is a featvis.Model, or the name of one; got 3"),
         ({"classes": 7, "judge": 3}, "judge is a featvis.Model, or the name of one; got 3"),
+        ({"classes": 7, "judge": "mnist_classifier"}, "the judge is mnist_classifier itself"),
+        ({"classes": 7, "parameterization": "pixels"}, "parameterization is of no generator: give"),
+        (
+            {"classes": 7, "parameterization": fv.Latent(generator=_other_generator())},
+            r"Generator\(mnist_ppgn.* is of another, Generator\(of one, code \(3,\)\)",
+        ),
         ({"classes": 7, "generator": 3}, "generator is a featvis.Generator, or the name of one"),
         ({"classes": 7, "generator": ["mnist_ppgn"]}, "generator is a featvis.Generator"),
         ({"classes": 7, "model": "efficientnet_lite0"}, "1 channel|channels"),
@@ -208,6 +229,22 @@ def test_what_does_not_fit_is_said(options, says):
     options = {"generator": "mnist_ppgn", "n": 2, **options}
     with pytest.raises((InputError, fv.UnknownModel, fv.ObjectiveError), match=says):
         fv.sample(progress=False, **options)
+
+
+@pytest.mark.thorough
+def test_a_unit_that_no_picture_brings_to_life_is_refused_with_those_that_live():
+    with pytest.raises(InputError, match=r"code:3 is dead: .* not: code:2, code:4, code:1"):
+        fv.sample("mnist_ppgn", 2, unit="code:3", progress=False)
+
+
+@pytest.mark.thorough
+def test_a_captioner_of_anything_but_logarithms_is_refused():
+    def apply(params, images, words):
+        return 3 + 0 * jnp.repeat(images.mean((1, 2)), len(words), axis=1)
+
+    captioner = fv.Captioner(apply, (), ("a", "b"), fv.Input((28, 28), channels=1))
+    with pytest.raises(InputError, match=r"gives 3 for a word of a grey image: .* at most 0"):
+        fv.sample("mnist_ppgn", 2, words="a b", model=captioner, progress=False)
 
 
 def test_samples_that_do_not_fit_the_memory_are_refused_before_they_are_made(monkeypatch):

@@ -80,7 +80,7 @@ def test_without_an_image_the_rest_is_of_one_value(toy):
         ({"of": fv.Pixels((8, 8)), "box": (0, 0, 9, 4)}, "box is a part of the image"),
         ({"of": fv.Pixels((8, 8)), "box": (0, 4, 4, 4)}, "box is a part of the image"),
         ({"of": fv.Pixels((8, 8)), "box": 3}, r"box is \(top, left, bottom, right\)"),
-        ({"of": fv.Pixels((8, 8)), "mask": np.zeros((8, 8))}, "not all 0, not 'an array"),
+        ({"of": fv.Pixels((8, 8)), "mask": np.zeros((8, 8))}, "not all 0; got an array"),
         ({"of": fv.Pixels((8, 8)), "mask": np.ones((4, 8))}, "mask is weights"),
         ({"of": fv.Pixels((8, 8)), "mask": 1.0}, r"mask is an array \(8, 8\)"),
         (

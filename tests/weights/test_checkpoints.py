@@ -185,6 +185,15 @@ def test_oldest_files_have_views_of_storages(tmp_path):
     np.testing.assert_array_equal(read_checkpoint(path)["a"], [2, 3, 4])
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"hello", b"<html>", b"{}"])
+def test_what_holds_no_weights_is_told_what_does(content, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    known = r"no file of weights: these are .safetensors, .npz, .msgpack, and PyTorch's"
+    with pytest.raises(CheckpointError, match=known):
+        read_checkpoint(path)
+
+
 def hostile(marker):
     """Programs that make the file `marker`, or come near to running something."""
     touch = text(f"touch '{marker}'")
