@@ -18,11 +18,11 @@ What it showed: torch 2.13, captum 0.9, jax 0.10.2, on two cores that were not w
     included.
     Since then a warm call makes no dry run anew and sends fewer images through one pass together.
     No quiet machine was to be had to repeat the rounds. With both in one process, call by call in
-    turn, while others kept both cores busy (a load of 6 to 7): Grad-CAM before 135 ms at best and 98
-    of a processor, captum 180 and 201; in a later run, after, 77 ms and 72, captum 441 and 414, for
-    its threads wait for each other: ratios of ten rounds 3.5 to 22, at the median 5.7. What of this
-    remains where nobody else computes is not known. Integrated gradients, of 10 steps, before: 2.0 s
-    against 4.5 at best.
+    turn, while others kept both cores busy (a load of 6 to 7): Grad-CAM before 135 ms at best and
+    98 of a processor, captum 180 and 201; in a later run, after, 77 ms and 72, captum 441 and 414,
+    for its threads wait for each other: ratios of ten rounds 3.5 to 22, at the median 5.7. What of
+    this remains where nobody else computes is not known. Integrated gradients, of 10 steps,
+    before: 2.0 s against 4.5 at best.
     Memory of a process, warm, is flat: 445, 446 and 446 MB with 25, 100 and 400 steps of integrated
     gradients, 447, 441 and 472 with 250, 1,000 and 4,000 masks of RISE.
 """
