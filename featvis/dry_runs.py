@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,26 @@ def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
         jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type) for one in types
     )
     return structure, kinds
+
+
+def shapes_of(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function gives for arguments of these types and shapes, found once for each kind.
+
+    Args:
+        function: of arrays, hashable; of a network `apply`.
+        *given: pytrees of arrays or of their shapes.
+
+    Returns:
+        Shapes and types, as of `jax.eval_shape`.
+    """
+    return _shapes_of(function, *kinds_of(given))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes_of(
+    function: Callable[..., Any], structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]
+) -> Any:
+    return jax.eval_shape(function, *jax.tree.unflatten(structure, kinds))
 
 
 def tried(what: str, function: Callable[..., Any], *given: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checks import everything_checked
 
-from featvis.dry_runs import kinds_of, tried
+from featvis.dry_runs import kinds_of, shapes_of, tried
 
 ONES = {
     "float": lambda: 2.0,
@@ -32,3 +32,16 @@ def test_kinds_stand_for_what_they_are_of(kind: str, wide: bool) -> None:
         found = tried("it", product, jax.tree.unflatten(structure, kinds))
         assert found == jax.eval_shape(product, tree)
         assert hash((structure, kinds)) == hash(kinds_of(tree))
+
+
+def test_shapes_are_found_once_for_each_kind() -> None:
+    seen = []
+
+    def product(tree, number):
+        seen.append(tree["one"].shape)
+        return {"product": tree["one"] @ tree["one"].T * number}
+
+    for rows, number in ((2, 1.0), (2, 2.0), (4, 3.0), (2, 4.0)):
+        found = shapes_of(product, {"one": np.full((rows, 3), number, np.float32)}, number)
+        assert found == {"product": jax.ShapeDtypeStruct((rows, rows), jnp.float32)}
+    assert seen == [(2, 3), (4, 3)]

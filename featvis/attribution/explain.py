@@ -22,6 +22,7 @@ from featvis import checks, kernels, limits, loading
 from featvis.attribution.explanation import Explanation
 from featvis.attribution.method import Explained, Method, Probed, find_method, methods
 from featvis.attribution.options import split_data
+from featvis.dry_runs import shapes_of
 from featvis.errors import InputError, NonFiniteError
 from featvis.gradients.differentiability import check_gradient
 from featvis.gradients.silence import asked, reasons, warn_of_silence
@@ -340,7 +341,7 @@ def _number_of_score(unit: Any, method: Method) -> int | None:
 
 def _check_fit(model: Model, objective: Objective, images: np.ndarray) -> None:
     shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
-    objective.check(jax.eval_shape(model.apply, model.params, shape), images.shape)
+    objective.check(shapes_of(model.apply, model.params, shape), images.shape)
 
 
 def _check_finite(method: str, maps: np.ndarray) -> None:
@@ -353,7 +354,8 @@ def _parts(
     model: Model, objective: Objective, images: np.ndarray
 ) -> Iterator[tuple[Objective, np.ndarray, int]]:
     """The images in parts that go together, all of one size: objective, images, first place."""
-    count = images_at_a_time(model, objective, images.shape, images.shape) or len(images)
+    shape = images.shape
+    count = images_at_a_time(model, objective, shape, shape, once=True) or len(images)
     if count == len(images):
         yield objective, images, 0
         return

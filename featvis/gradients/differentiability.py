@@ -90,9 +90,24 @@ def check_gradient(
     Raises:
         GradientError: it has none; names what is in the way, where it is and what has one.
     """
-    image, looked_at = (
-        jax.ShapeDtypeStruct(tuple(one), jnp.float32) for one in (shape, seen or shape)
-    )
+    given = kinds_of((params, objective))
+    found = _gradient(apply, *given, tuple(shape), tuple(seen or shape))
+    if isinstance(found, str):
+        raise GradientError(f"{objective!r} has no gradient: {found}")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _gradient(
+    apply: Any,
+    structure: Any,
+    kinds: tuple[jax.ShapeDtypeStruct, ...],
+    shape: tuple[int, ...],
+    seen: tuple[int, ...],
+) -> bool | str:
+    """`check_gradient` of weights and objectives of these kinds, or why there is no gradient."""
+    params, objective = jax.tree.unflatten(structure, kinds)
+    image, looked_at = (jax.ShapeDtypeStruct(one, jnp.float32) for one in (shape, seen))
     closed, acts = jax.make_jaxpr(apply, return_shape=True)(params, looked_at)
     # As many arguments as there are leaves of the weights, then the image.
     network = _network(closed.jaxpr, tuple(acts))
@@ -103,11 +118,11 @@ def check_gradient(
     if network.found is None and own is None:
         return False
 
-    def total(seen: jax.Array, image: jax.Array) -> jax.Array:
+    def total(seen: jax.Array, image: jax.Array, params: Any, objective: Objective) -> jax.Array:
         return jnp.sum(objective(Activations(apply(params, seen)), image))
 
     for function in (total, pruned(total)):
-        reason = _of_its_gradient(function, looked_at, image, by=(0, 1))
+        reason = _of_its_gradient(function, looked_at, image, params, objective, by=(0, 1))
         if reason is None:
             return function is not total
     read = alive(scored.outvars, scored)
@@ -116,13 +131,10 @@ def check_gradient(
     obstacle = network.layers[behind] if behind is not None else own or network.found
     assert obstacle is not None
     if behind is None:
-        raise GradientError(f"{objective!r} has no gradient: it is computed with {_said(obstacle)}")
+        return f"it is computed with {_said(obstacle)}"
     free = [repr(name) for name, before in network.layers.items() if before is None]
     nearest = f"; layers before it: {', '.join(free[-4:])}" if free else ""
-    raise GradientError(
-        f"{objective!r} has no gradient: layer {behind!r} of the network is computed with "
-        f"{_said(obstacle)}{nearest}"
-    )
+    return f"layer {behind!r} of the network is computed with {_said(obstacle)}{nearest}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from featvis import text as texts
-from featvis.dry_runs import kinds_of
+from featvis.dry_runs import kinds_of, shapes_of
 from featvis.errors import InputError, TooLargeError
 from featvis.gradients.differentiability import (
     check_gradient,
@@ -121,7 +121,7 @@ def check_fit(
     model.check_image_shape(*seen[1:])
     looked_at = objective
     for shape in {image.shape, seen}:
-        acts = jax.eval_shape(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
+        acts = shapes_of(model.apply, model.params, jax.ShapeDtypeStruct(shape, jnp.float32))
 
         def see(images: Any, places: Any, acts: Any = acts) -> Any:
             if images.shape[1:] != image.shape[1:]:

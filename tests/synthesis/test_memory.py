@@ -36,6 +36,8 @@ def test_as_many_as_fill_the_caches(toy, monkeypatch):
     monkeypatch.setattr(batching, "_LEAST", 0)
     monkeypatch.setattr(batching, "_ACTIVATIONS_PER_WEIGHT", 2 * activations / weights)
     assert batching.images_at_a_time(toy, objective, shape, shape) == 2
+    monkeypatch.setattr(batching, "_OF_ONE_PASS", 3 * activations / weights)
+    assert batching.images_at_a_time(toy, objective, shape, shape, once=True) == 3
     coupled = objective + Diversity(first)
     assert batching.images_at_a_time(toy, coupled, shape, shape) is None
     assert not separable(coupled)
