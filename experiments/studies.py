@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run a study; a mistake that shows while it runs is one line too."""
+    """Run a study; a mistake that shows while it runs is one line too, a warning is said once."""
+    # Whatever is done in between, which makes Python forget what it has said.
+    warnings.simplefilter("once", append=True)
     try:
         code = main()
     except fv.FeatvisError as error:
