@@ -123,8 +123,15 @@ class CommandLine(argparse.ArgumentParser):
 
 def run(main: Callable[[], Any]) -> None:
     """Run a study; a mistake that shows while it runs is one line too, a warning is said once."""
-    # Whatever is done in between, which makes Python forget what it has said.
-    warnings.simplefilter("once", append=True)
+    said, show = set[str](), warnings.showwarning
+
+    def once(message: Warning | str, *where: Any, **more: Any) -> None:
+        # Python forgets what it has said whenever a filter is set for a while.
+        if str(message) not in said:
+            said.add(str(message))
+            show(message, *where, **more)
+
+    warnings.showwarning = once
     try:
         code = main()
     except fv.FeatvisError as error:
