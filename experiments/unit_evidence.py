@@ -6,12 +6,10 @@ Command: python experiments/unit_evidence.py PHOTOGRAPHS -o OUT   (or without PH
     pictures that scikit-image carries; --quick for a first look)
 Runtime: 2 min 10 s on two CPU cores with 800 photographs; --quick 30 s.
 What it showed: with 800 ImageNet photographs, EfficientNet-Lite0, four units a layer at 160 x 160
-    and 200 steps, every picture is above every photograph (percentile 100): 14 to 30 standard
-    deviations above the mean photograph, where the best photograph is 3 to 7. Two seeds differ by
-    0.2 to 2 % of the score up to block10 and by 5 % at block15 and the logits. So the pictures are
+    and 200 steps, every picture is above every photograph (percentile 100): 7 to 24 standard
+    deviations above the mean photograph, where the best photograph is 2.7 to 9. Two seeds differ by
+    0.2 to 2.2 % of the score up to block15 (medians) and by 4 % at the logits. So the pictures are
     far outside what the units meet: they show what drives a unit, not what it responds to in use.
-    The classes were seen through `affine`; the default of classes is `views` now, whose own scores
-    are about half.
 """
 
 from __future__ import annotations
