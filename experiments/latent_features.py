@@ -9,14 +9,15 @@ Command: python experiments/latent_features.py PHOTOGRAPHS --generator taef2=FOL
     --sweep tries settings of the latent prior first and goes on with the best; --quick for 4
     classes and 4 units at 96 x 96 in 32 steps; --size, --steps, --classes; --minutes begins nothing
     after so many: what is made is kept in OUT/made, and the same command goes on)
-Runtime: on an accelerator some 10 minutes with --sweep; on two CPU cores --quick takes some 15, and
-    --size 96 --steps 64 --classes 8, beside other work, 20.
-What it showed: TAEF2's code in waves is recognised as often as the best Fourier preset (of 8
-    classes 0.63 and 0.50 by two judges, 0.63 and 0.50; among five first 1.00 and 0.88, 0.88 and
-    0.75) and nearer to photographs in tone and spectrum. `experiments/guide/generators.md` has the
-    table. Of twelve units the four classes are nearer to photographs too (distance of the spectrum
-    0.35, Fourier 0.65), the eight channels, which are textures, are not (0.67, 0.30); scores are
-    alike (43 and 31, Fourier 46 and 30), and all are above nearly all photographs.
+Runtime: on an accelerator some 10 minutes with --sweep; on two quiet CPU cores --size 96 --steps 64
+    takes 8 for 32 classes and 4 for the units, --quick 15 beside much other work.
+What it showed: TAEF2's code in waves is recognised as often as the best Fourier preset (of 32
+    classes 0.50 and 0.41 by two judges, `recognisable` 0.47 and 0.38; among five first 0.69 and
+    0.63, 0.69 and 0.56) and nearer to photographs in tone (0.47 within theirs, 0.13) and spectrum
+    (distance 0.36, 0.65). `experiments/guide/generators.md` has the table. Of twelve units the four
+    classes are nearer to photographs too (0.35, Fourier 0.65), the eight channels, which are
+    textures, are not (0.67, 0.30); scores are alike (43 and 31, Fourier 46 and 30), and all are
+    above nearly all photographs.
 """
 
 from __future__ import annotations
