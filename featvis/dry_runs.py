@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from featvis.errors import FeatvisError, InputError
+
+_Found = TypeVar("_Found")
 
 
 def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
@@ -26,6 +28,25 @@ def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
     return structure, kinds
 
 
+def once_a_kind(function: Callable[..., _Found]) -> Callable[..., _Found]:
+    """What is found of a pytree's types and shapes alone: once for each kind, then remembered.
+
+    Args:
+        function: of a pytree, in which it finds shapes in place of arrays, and of more that is
+            hashable; what it raises is not remembered.
+    """
+
+    @functools.lru_cache(maxsize=128)
+    def of_kind(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], *more: Any) -> _Found:
+        return function(jax.tree.unflatten(structure, kinds), *more)
+
+    @functools.wraps(function)
+    def of(tree: Any, *more: Any) -> _Found:
+        return of_kind(*kinds_of(tree), *more)
+
+    return of
+
+
 def shapes_of(function: Callable[..., Any], *given: Any) -> Any:
     """What a function gives for arguments of these types and shapes, found once for each kind.
 
@@ -36,14 +57,12 @@ def shapes_of(function: Callable[..., Any], *given: Any) -> Any:
     Returns:
         Shapes and types, as of `jax.eval_shape`.
     """
-    return _shapes_of(function, *kinds_of(given))
+    return _shapes_of(given, function)
 
 
-@functools.lru_cache(maxsize=64)
-def _shapes_of(
-    function: Callable[..., Any], structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]
-) -> Any:
-    return jax.eval_shape(function, *jax.tree.unflatten(structure, kinds))
+@once_a_kind
+def _shapes_of(given: tuple[Any, ...], function: Callable[..., Any]) -> Any:
+    return jax.eval_shape(function, *given)
 
 
 def tried(what: str, function: Callable[..., Any], *given: Any) -> Any:

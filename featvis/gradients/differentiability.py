@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from featvis.dry_runs import kinds_of
+from featvis.dry_runs import once_a_kind
 from featvis.errors import GradientError, InputError
 from featvis.jaxprs.evaluate import bind
 from featvis.jaxprs.liveness import alive, pruned
@@ -90,23 +90,18 @@ def check_gradient(
     Raises:
         GradientError: it has none; names what is in the way, where it is and what has one.
     """
-    given = kinds_of((params, objective))
-    found = _gradient(apply, *given, tuple(shape), tuple(seen or shape))
+    found = _gradient((params, objective), apply, tuple(shape), tuple(seen or shape))
     if isinstance(found, str):
         raise GradientError(f"{objective!r} has no gradient: {found}")
     return found
 
 
-@functools.lru_cache(maxsize=64)
+@once_a_kind
 def _gradient(
-    apply: Any,
-    structure: Any,
-    kinds: tuple[jax.ShapeDtypeStruct, ...],
-    shape: tuple[int, ...],
-    seen: tuple[int, ...],
+    given: tuple[Any, Objective], apply: Any, shape: tuple[int, ...], seen: tuple[int, ...]
 ) -> bool | str:
-    """`check_gradient` of weights and objectives of these kinds, or why there is no gradient."""
-    params, objective = jax.tree.unflatten(structure, kinds)
+    """`check_gradient` of weights and an objective, or why there is no gradient."""
+    params, objective = given
     image, looked_at = (jax.ShapeDtypeStruct(one, jnp.float32) for one in (shape, seen))
     closed, acts = jax.make_jaxpr(apply, return_shape=True)(params, looked_at)
     # As many arguments as there are leaves of the weights, then the image.
@@ -156,13 +151,12 @@ def check_parameterization(parameterization: Parameterization) -> None:
         InputError: parameters that are no dict of float32 arrays, or an image of another shape.
         GradientError: it has none.
     """
-    _check_parameterization(*kinds_of(parameterization))
+    _check_parameterization(parameterization)
 
 
-@functools.lru_cache(maxsize=64)
-def _check_parameterization(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> None:
-    """`check_parameterization` of one with data of these types and shapes, whatever they are."""
-    way: Parameterization = jax.tree.unflatten(structure, kinds)
+@once_a_kind
+def _check_parameterization(way: Parameterization) -> None:
+    """`check_parameterization`, whatever its data are."""
     params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
     named = isinstance(params, dict) and all(
         isinstance(name, str) and getattr(one, "dtype", None) == jnp.float32

@@ -166,8 +166,8 @@ def _written(given: Any, generator: Generator, shape: tuple[int, int, int]) -> P
     Raises:
         InputError: what is none, is of another shape, or makes no pictures of this generator.
     """
-    found: Any = as_parameterization(given, shape[:2], shape[2], exact=True)
-    part = found
+    written = as_parameterization(given, shape[:2], shape[2], exact=True)
+    part: Any = written
     while (own := getattr(part, "generator", None)) is None and hasattr(part, "of"):
         part = part.of
     if own is None or own.digest != generator.digest:
@@ -176,7 +176,6 @@ def _written(given: Any, generator: Generator, shape: tuple[int, int, int]) -> P
             f"samples are of {generator!r}, and the parameterization is of {said}: give one of "
             "this, as Latent(generator=...)"
         )
-    written: Parameterization = found
     return written
 
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from featvis import checks
 from featvis.digests import digest_of_tree
-from featvis.dry_runs import kinds_of, tried
+from featvis.dry_runs import once_a_kind, tried
 from featvis.errors import InputError
 from featvis.parameterizations.component import (
     Component,
@@ -64,15 +64,13 @@ class CodePrior(Component):
             InputError: it cannot be called on such a code, or gives no direction of its shape.
         """
         check_static(self)
-        _check_pull(*kinds_of((self, generator)), shape)
+        _check_pull((self, generator), shape)
 
 
-@functools.lru_cache(maxsize=128)
-def _check_pull(
-    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], shape: tuple[int, ...]
-) -> None:
-    """Tries a prior and a generator of these structures on codes of a shape."""
-    prior, generator = jax.tree.unflatten(structure, kinds)
+@once_a_kind
+def _check_pull(given: tuple[CodePrior, Generator], shape: tuple[int, ...]) -> None:
+    """Tries a prior and a generator on codes of a shape."""
+    prior, generator = given
     name = type(prior).__name__
     found = tried(
         f"{name}: it cannot draw a code {shape} of {generator!r}",

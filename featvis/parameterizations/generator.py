@@ -13,7 +13,7 @@ import numpy as np
 
 from featvis import checks
 from featvis.digests import digest_of_tree
-from featvis.dry_runs import kinds_of, tried
+from featvis.dry_runs import once_a_kind, tried
 from featvis.errors import InputError
 from featvis.parameterizations.codes import Codes
 from featvis.parameterizations.component import Component
@@ -131,7 +131,7 @@ class Generator(Component):
             InputError: it has no code of that shape.
         """
         self._check_code(code)
-        return _shape_of_image(*kinds_of(self), code)
+        return _shape_of_image(self, code)
 
     def decode(self, code: jax.Array) -> jax.Array:
         """The image (h, w, c) of one code, float32; black is 0 and white 1, and it may go beyond.
@@ -188,15 +188,12 @@ class Generator(Component):
                 f"{_POSITIONS} positions; expected {self.stride} times as many"
             )
         if self.encoder is not None:
-            _check_encoder(*kinds_of(self), image, shape)
+            _check_encoder(self, image, shape)
 
 
-@functools.lru_cache(maxsize=128)
-def _shape_of_image(
-    structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], code: tuple[int, ...]
-) -> tuple[int, int, int]:
+@once_a_kind
+def _shape_of_image(generator: Generator, code: tuple[int, ...]) -> tuple[int, int, int]:
     """The shape of the image of a code, of generators of one architecture."""
-    generator: Generator = jax.tree.unflatten(structure, kinds)
     z = jax.ShapeDtypeStruct(code, jnp.float32)
     found = _called(generator, "decoder", lambda one, z: one.decoder(one.params, z), z)
     shape: tuple[int, ...] = getattr(found, "shape", ())
@@ -211,15 +208,11 @@ def _shape_of_image(
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-@functools.lru_cache(maxsize=128)
+@once_a_kind
 def _check_encoder(
-    structure: Any,
-    kinds: tuple[jax.ShapeDtypeStruct, ...],
-    image: tuple[int, int, int],
-    code: tuple[int, ...],
+    generator: Generator, image: tuple[int, int, int], code: tuple[int, ...]
 ) -> None:
     """Checks that an encoder makes codes that its decoder takes."""
-    generator: Generator = jax.tree.unflatten(structure, kinds)
     x = jax.ShapeDtypeStruct(image, jnp.float32)
     found = _called(generator, "encoder", lambda one, x: one.encoder(one.encoder_params, x), x)
     if getattr(found, "shape", None) != code or found.dtype != jnp.float32:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 import optax
 
 from featvis import text as texts
-from featvis.dry_runs import kinds_of, shapes_of
+from featvis.dry_runs import once_a_kind, shapes_of
 from featvis.errors import InputError, TooLargeError
 from featvis.gradients.differentiability import (
     check_gradient,
@@ -93,8 +92,7 @@ def _params_count(init: Any, parameterization: Parameterization) -> int:
         shapes = jax.tree.map(np.shape, init)
         raise InputError(
             f"init does not hold parameters of {type(parameterization).__name__}: got {shapes}, "
-            f"expected "
-            f"{jax.tree.map(lambda w: ('n', *w.shape), wanted)}"
+            f"expected {jax.tree.map(lambda w: ('n', *w.shape), wanted)}"
         )
     counts = {np.shape(g)[0] for g in given_leaves}
     if len(counts) != 1:
@@ -154,22 +152,17 @@ def check_optimizer(
         Bytes of one image's parameters and of the optimizer's state.
     """
     try:
-        return _optimizer_bytes(optimizer, *kinds_of(parameterization))
+        return _optimizer_bytes(parameterization, optimizer)
     except OverflowError as error:
         raise TooLargeError(
             f"{parameterization} has more parameters than any memory holds"
         ) from error
 
 
-@functools.lru_cache(maxsize=64)
-def _optimizer_bytes(
-    optimizer: str | optax.GradientTransformation,
-    structure: Any,
-    kinds: tuple[jax.ShapeDtypeStruct, ...],
-) -> int:
-    """`check_optimizer` for a parameterization with data of these types and shapes."""
+@once_a_kind
+def _optimizer_bytes(way: Parameterization, optimizer: str | optax.GradientTransformation) -> int:
+    """`check_optimizer` for a parameterization, whatever its data are."""
     transformation = texts.optimizer(optimizer)
-    way: Parameterization = jax.tree.unflatten(structure, kinds)
     params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
 
     def once(params: Any) -> Any:

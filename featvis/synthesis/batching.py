@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis import kernels
-from featvis.dry_runs import kinds_of
+from featvis.dry_runs import once_a_kind
 from featvis.jaxprs.liveness import alive, variables
 from featvis.models import Model
 from objectives import Activations, Objective, separable, slice_images
@@ -105,21 +105,16 @@ def footprint(
         shape: of an image, (h, w, c).
         seen: the shape of what the network sees of it.
     """
-    given = kinds_of((model.params, slice_images(objective, 0, 1)))
-    apply: Any = model.apply  # hashable, which its protocol cannot say
-    return _footprint(apply, *given, tuple(shape), tuple(seen))
+    given = model.params, slice_images(objective, 0, 1)
+    return _footprint(given, model.apply, tuple(shape), tuple(seen))
 
 
-@functools.lru_cache(maxsize=64)
+@once_a_kind
 def _footprint(
-    apply: Any,
-    structure: Any,
-    kinds: tuple[jax.ShapeDtypeStruct, ...],
-    shape: tuple[int, ...],
-    seen: tuple[int, ...],
+    given: tuple[Any, Objective], apply: Any, shape: tuple[int, ...], seen: tuple[int, ...]
 ) -> tuple[int, int]:
     """`footprint` of all units of a layer, whatever their numbers."""
-    params, alone = jax.tree.unflatten(structure, kinds)
+    params, alone = given
     image, seen_image = (jax.ShapeDtypeStruct((1, *one), np.float32) for one in (shape, seen))
     jaxpr = traced_scores.trace(apply, params, alone, image, seen_image).jaxpr.jaxpr
     parameters = jaxpr.invars[: len(jax.tree.leaves(params))]

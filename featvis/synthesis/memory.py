@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import core
 
 from featvis import kernels, limits
-from featvis.dry_runs import kinds_of
+from featvis.dry_runs import once_a_kind
 from featvis.errors import TooLargeError
 from featvis.jaxprs.liveness import alive
 from featvis.kernels.resampling import Shape
@@ -182,7 +182,7 @@ def estimate(
     each = {
         **_kept(parameterization, steps, snapshots),
         "the parameters and the optimizer": _STATES * state,
-        "decoding": int(_DECODING * _decoding(*kinds_of(parameterization))),
+        "decoding": int(_DECODING * _decoding(parameterization)),
     }
 
     def together(images: int) -> int:
@@ -192,10 +192,9 @@ def estimate(
     return Need(parameterization, each, passing, functools.cache(together), transformed, devices)
 
 
-@functools.lru_cache(maxsize=64)
-def _decoding(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...]) -> int:
-    """Bytes that a parameterization with data of these types and shapes writes for an image."""
-    way: Parameterization = jax.tree.unflatten(structure, kinds)
+@once_a_kind
+def _decoding(way: Parameterization) -> int:
+    """Bytes that a parameterization writes for an image, whatever its data are."""
     params = jax.eval_shape(lambda way: way.init(jax.random.key(0)), way)
     return _written(jax.make_jaxpr(lambda way, params: way.decode(params))(way, params).jaxpr)
 
