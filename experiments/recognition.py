@@ -97,6 +97,9 @@ def methods(size: tuple[int, int], steps: int) -> dict[str, dict[str, Any]]:
             **slow,
         },
         "statistics": {"like": "statistics", "weight": 10.0, "transform": views, **slow},
+        "tone": {"like": "tone", "weight": 1000.0, "transform": views, **slow},
+        "coarse to fine": {"preset": "octaves", "steps": steps},
+        "figure before clouds": {"parameterization": fv.Figure(size), "transform": views, **slow},
         "two views": {"transform": presets.views(size, largest=4.0), "draws": 2, **slow},
         "two small views": {"transform": presets.small_views(size, small), "draws": 2, **slow},
         "recognisable": {"preset": "recognisable"},
@@ -348,13 +351,14 @@ class Making:
             )
             return images, time.perf_counter() - started
         options = {"steps": self.steps, "progress": False, "seed": [seed] * len(classes), **options}
-        if like := options.pop("like", None):
-            objective = fv.Logit(np.array(classes)) + options.pop("weight") * getattr(self, like)(
-                classes
-            )
-            result = fv.synthesize(network, objective, fv.Fourier(self.size), **options)
-        else:
+        like, on = options.pop("like", None), options.pop("parameterization", None)
+        if like is None and on is None:
             result = fv.class_model(network, classes, size=self.size, **options)
+        else:
+            objective: fv.Objective = fv.Logit(np.array(classes))
+            if like is not None:
+                objective += options.pop("weight") * getattr(self, like)(classes)
+            result = fv.synthesize(network, objective, on or fv.Fourier(self.size), **options)
         return result.images, result.seconds
 
     def sorted_activations(self, classes: list[int]) -> fv.Objective:
@@ -382,6 +386,12 @@ class Making:
             size = np.linalg.norm(found.mean) + np.linalg.norm(found.variance)
             terms.append(found / float(size))
         return sum(terms[1:], terms[0]) / len(terms)
+
+    def tone(self, classes: list[int]) -> fv.Objective:
+        """Minus the distance to the mean colours and contrasts of photographs."""
+        by_channel = np.moveaxis(self.photographs, -1, 0).reshape(3, len(self.photographs), -1)
+        mean, deviation = by_channel.mean((1, 2)), by_channel.std(2).mean(1)
+        return -fv.Tone(mean, deviation)
 
     @functools.cached_property
     def _digest(self) -> str:
