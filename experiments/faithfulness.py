@@ -40,8 +40,9 @@ What it showed: EfficientNet-Lite0 at 160 pixels, all 29 methods on four photogr
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,12 @@ CELLS = 28
 
 @dataclass
 class Seen:
-    """A photograph, what stands in boxes, and the class that is explained."""
+    """A photograph, the class that is explained and its probability, and what stands in boxes."""
 
     name: str
     image: np.ndarray
     index: int
+    probability: float
     inside: np.ndarray | None
 
 
@@ -202,19 +204,17 @@ def write_whole(path: Path, **arrays: Any) -> None:
 
 
 def photographs(
-    folder: Path, boxes: Path | None, size: int, count: int
-) -> list[tuple[str, np.ndarray, Any]]:
+    folder: Path, boxes: Path | None, size: int
+) -> Iterator[tuple[str, np.ndarray, Any]]:
     """Photographs cut to a square, of the two folders in turn: name, image, boxes by class."""
     paths = image_files(folder)
     # Evenly from a folder that is sorted by class.
     plain = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
     boxed = [] if boxes is None else image_files(boxes)
     mixed = [path for two in zip(boxed, plain, strict=False) for path in two]
-    found = []
-    for path in [*mixed, *plain[len(boxed) :]][:count]:
+    for path in [*mixed, *plain[len(boxed) :]]:
         image = fv.read_image(path, (size, size))
-        found.append((path.stem, image, read_boxes(path, size) if path in boxed else None))
-    return found
+        yield path.stem, image, read_boxes(path, size) if path in boxed else None
 
 
 def read_boxes(path: Path, size: int) -> dict[str, list[Box]]:
@@ -238,6 +238,7 @@ def seen_by(model: Model, name: str, image: np.ndarray, boxes: Any) -> Seen:
     highest of all.
     """
     scores = np.asarray(model(image)["logits"])[0]
+    probability = np.asarray(jax.nn.softmax(scores))
     labels = [label.partition(",")[0] for label in model.labels or ()]
     known = {
         index: kind
@@ -246,13 +247,14 @@ def seen_by(model: Model, name: str, image: np.ndarray, boxes: Any) -> Seen:
         for index in [i for i, one in enumerate(labels) if one == label]
     }
     if not known:
-        return Seen(name, image, int(scores.argmax()), None)
+        index = int(scores.argmax())
+        return Seen(name, image, index, float(probability[index]), None)
     index = max(known, key=lambda one: scores[one])
     try:
         inside = inside_boxes(boxes[known[index]], image.shape[:2])
     except fv.InputError:  # Cut off with the border.
         inside = None
-    return Seen(name, image, index, inside)
+    return Seen(name, image, index, float(probability[index]), inside)
 
 
 # ---- measuring -----------------------------------------------------------------------------
@@ -568,6 +570,10 @@ def main() -> None:
     line.add_argument("--count", type=int, default=100, help="photographs")
     line.add_argument("--dearer", type=int, default=16, help="of them for methods of 50 passes")
     line.add_argument("--dear", type=int, default=8, help="of them for methods of many hundred")
+    line.add_argument(
+        "--probability", type=float, default=0.5,
+        help="of the class that is explained, at least, for every network; others are passed over",
+    )  # fmt: skip
     line.add_argument("--size", type=int, default=160, help="of the photographs, in pixels")
     line.add_argument("--steps", type=int, default=12, help="of deletion and insertion")
     line.add_argument("--minutes", type=float, default=10.0, help="for the maps of photographs")
@@ -585,8 +591,7 @@ def main() -> None:
         if (not quick or name in QUICK) and not name.startswith(("attention", "transformer"))
     ]
     most = dict.fromkeys(DEARER, options.dearer) | dict.fromkeys(DEAR, options.dear)
-    pictures = photographs(options.folder, options.boxes, size, max(count, 16))
-    references = np.stack([image for _, image, _ in pictures[-16:]])
+    pictures = photographs(options.folder, options.boxes, size)
     models = [fv.load("efficientnet_lite0")]
     if options.mobilenet is not None and not quick:
         models.append(fv.load("mobilenet_v2_tf", weights=str(options.mobilenet)))
@@ -596,17 +601,32 @@ def main() -> None:
     def left() -> bool:
         return time.perf_counter() - started < 60 * options.minutes
 
-    for number, (name, image, boxes) in enumerate(pictures[:count]):
-        # What is left of the time ends with a photograph; two are measured whatever it takes.
-        if not left() and number >= 2:
+    references = np.stack([image for _, image, _ in itertools.islice(pictures, 16)])
+    passed = number = 0
+    # What is left of the time ends with a photograph; two are measured whatever it takes.
+    while number < count and (left() or number < 2):
+        picture = next(pictures, None)
+        if picture is None:
             break
-        for one in found:
-            one.seen.append(seen_by(one.model, name, image, boxes))
-            now = [method for method in chosen if number < most.get(method, count)]
+        seen = [seen_by(one.model, *picture) for one in found]
+        if min(one.probability for one in seen) < options.probability:
+            passed += 1
+            continue
+        now = [method for method in chosen if number < most.get(method, count)]
+        for one, photograph in zip(found, seen, strict=True):
+            one.seen.append(photograph)
             measure(one, number, now, quick or options.small, references, steps)
+        number += 1
+    if not number:
+        raise fv.InputError(
+            f"no photograph has a class of the probability {options.probability:g}: see "
+            "--probability"
+        )
     report = Report(options.out, (__doc__ or "").partition("\n")[0])
     report.text(
-        f"{len(found[0].seen)} photographs of {size}² in the time there was. Methods that ask for "
+        f"{number} photographs of {size}² in the time there was; {passed} were passed over, where "
+        f"a network gave the class a probability below {options.probability:g}: what is deleted "
+        "or inserted says little of them. Methods that ask for "
         "scores alone, and masks that are optimised, explain the class's probability; all others "
         "its score before the softmax."
     )
@@ -616,7 +636,7 @@ def main() -> None:
         report_network(report, one)
         report_pictures(report, one, 3)
     page = report.write(arguments=options, seconds=time.perf_counter() - started)
-    studies.finish(started, page, len(found[0].seen))
+    studies.finish(started, page, number)
 
 
 if __name__ == "__main__":
