@@ -1,0 +1,305 @@
+"""How do a step's time and a run's memory grow with images, size, depth and units?
+
+Paper: none.
+Command: python experiments/scale.py -o OUT
+    (--quick for a first look; --only images, size, depth, units or plan for one part; --planned 640
+    to plan and make fewer than 10,000 units)
+Runtime: NOT YET
+What it showed: NOT YET
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import studies
+from peers.timing import milliseconds
+
+import featvis as fv
+from featvis.pages import Report
+from featvis.results.run import Run
+from featvis.synthesis import memory
+from featvis.synthesis.arguments import check_optimizer
+
+NETWORK, LAYER, UNIT = "efficientnet_lite0", "block8", 3
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SIZES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+DEPTHS = ("stem", "block0", "block2", "block4", "block6", "block8", "block10", "block12",
+          "block15", "head", "logits")  # fmt: skip
+UNITS = (8, 24, 80, 240)
+#: A few of each for a first look.
+FEW = {"images": (1, 4), "size": (32, 64), "depth": ("block0", "block2"), "units": (2, 4)}
+PARTS = ("images", "size", "depth", "units", "plan")
+#: Pictures of atlases.
+PICTURES: dict[str, Any] = {"size": (48, 48), "steps": 16, "batch": 8, "progress": False}
+#: Units of each layer that are made first, with all that is done once, and those by which the rest
+#: is planned.
+FIRST, MEASURED = 8, 24
+#: Bytes by which the memory of a process varies.
+SLACK = 30e6
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run whose step is timed and whose memory is measured.
+
+    Attributes:
+        layer: of the unit.
+        images: of the run.
+        size: of the images, in pixels.
+    """
+
+    layer: str = LAYER
+    images: int = 4
+    size: int = 128
+
+    def options(self, steps: int) -> dict[str, Any]:
+        """What `synthesize` takes for so many steps."""
+        way = fv.Fourier((self.size, self.size))
+        return {
+            "model": NETWORK,
+            "objective": f"{self.layer}:{UNIT}",
+            "parameterization": way,
+            "batch": self.images,
+            "steps": steps,
+            "progress": False,
+        }
+
+    def estimate(self) -> int:
+        """Bytes by which a run is refused where they are not there."""
+        run = Run(**self.options(3))
+        model, objective, way, transform = run.parts
+        state = check_optimizer(run.optimizer, way)
+        need = memory.estimate(model, objective, way, transform, self.images, state, steps=3)
+        return need.of(self.images)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a point.
+
+    Attributes:
+        ms: milliseconds a step, of all images.
+        peak: bytes that a process of such a run takes beyond one of a run that needs hardly any.
+        estimate: bytes by which a run is refused where they are not there.
+    """
+
+    ms: float
+    peak: float
+    estimate: float
+
+
+def worker(what: str, point: Point) -> None:
+    """What is done in a process of its own; prints what was found as JSON.
+
+    Args:
+        what: "time", a step; "take", three steps, for the memory.
+        point: the run.
+    """
+    fv.enable_cache()
+    found: dict[str, float] = {}
+    if what == "time":
+        found["ms"] = milliseconds(lambda steps: fv.synthesize(**point.options(steps)))
+        found["estimate"] = point.estimate()
+    else:
+        fv.synthesize(**point.options(3))
+    unit = 1 if platform.system() == "Darwin" else 1024
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(json.dumps(found))
+
+
+def ask(what: str, point: Point) -> dict[str, float]:
+    """What such a process found."""
+    command = [sys.executable, __file__, "--worker", what, json.dumps(asdict(point))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["without a word"]
+        raise fv.FeatvisError(f"{what} of {point} failed: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(point: Point, alone: float) -> Measured:
+    """A point, beside a process of a run that needs no memory and takes so many bytes."""
+    found = ask("time", point)
+    # In a process of its own, which finds all compiled: the compiler takes memory too.
+    peak = ask("take", point)["peak"] - alone
+    return Measured(found["ms"], peak, found["estimate"])
+
+
+# ---- curves --------------------------------------------------------------------------------
+
+
+def points_of(part: str, quick: bool) -> list[Point]:
+    """The points of a curve."""
+    if part == "images":
+        return [Point(images=count, size=64) for count in (FEW[part] if quick else IMAGES)]
+    if part == "size":
+        return [Point(images=1, size=side) for side in (FEW[part] if quick else SIZES)]
+    size = 64 if quick else 128
+    return [Point(layer=layer, size=size) for layer in (FEW[part] if quick else DEPTHS)]
+
+
+def per_pixel(point: Point, ms: float) -> float:
+    """Microseconds of a step for a thousand pixels."""
+    return 1e6 * ms / (point.images * point.size**2)
+
+
+def curve(report: Report, part: str, quick: bool, alone: float) -> None:
+    """The times and the memory of a part's points, as a table and a plot."""
+    points, rows = points_of(part, quick), []
+    found = []
+    for point in points:
+        found.append(one := measure(point, alone))
+        at = {"images": point.images, "size": point.size, "depth": point.layer}[part]
+        pixels = per_pixel(point, one.ms)
+        ratio = f"{one.peak / one.estimate:.2f}" if one.peak > SLACK else ""
+        rows.append(
+            [at, f"{one.ms:.2f}", f"{pixels:.1f}", f"{one.peak / 1e6:.0f}",
+             f"{one.estimate / 1e6:.0f}", ratio]
+        )  # fmt: skip
+        print(part, *rows[-1], sep="  ", flush=True)
+    held = {"images": "of 64 x 64", "size": "1 image", "depth": "4 images of 128 x 128"}[part]
+    report.heading(part)
+    report.table(
+        [part, "ms a step", "µs a thousand pixels", "MB", "MB, estimated", "ratio"], rows,
+        caption=f"{NETWORK}, {'' if part == 'depth' else f'{LAYER}, '}{held}. Memory: the most "
+        "that a process of the run has, less what one has of a run of one image of 32 x 32; the "
+        "estimate is that by which a run is refused.",
+    )  # fmt: skip
+    plt = studies.pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    at = [{"images": p.images, "size": p.size, "depth": p.layer}[part] for p in points]
+    axes[0].plot(at, [per_pixel(p, one.ms) for p, one in zip(points, found, strict=True)], "o-")
+    axes[0].set_ylabel("µs of a step for a thousand pixels")
+    axes[1].plot(at, [one.peak / 1e6 for one in found], "o-", label="measured")
+    axes[1].plot(at, [one.estimate / 1e6 for one in found], "o--", label="estimated")
+    axes[1].set_ylabel("MB")
+    axes[1].legend()
+    for axis in axes:
+        axis.set_xlabel(part)
+        if part == "depth":
+            axis.tick_params(axis="x", rotation=45)
+        else:
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(at, map(str, at))
+    axes[1].set_yscale("log")
+    report.figure(f"scale-{part}", figure, f"A step and its memory, by {part}.")
+    plt.close(figure)
+
+
+def units(report: Report, out: Path, quick: bool) -> None:
+    """Seconds of atlases of more and more units of one layer, from nothing."""
+    rows = []
+    for count in FEW["units"] if quick else UNITS:
+        started = time.perf_counter()
+        fv.atlas(NETWORK, f"{LAYER}/expand", out / f"{count}.atlas", units=range(count), **PICTURES)
+        seconds = time.perf_counter() - started
+        rows.append([count, f"{seconds:.1f}", f"{count / seconds:.1f}"])
+        print("units", *rows[-1], sep="  ", flush=True)
+    report.heading("units")
+    report.table(
+        ["units", "seconds", "units a second"], rows,
+        caption=f"Of {LAYER}/expand, {_pictures()}, one process; the first compiles.",
+    )  # fmt: skip
+
+
+def _pictures() -> str:
+    height, width = PICTURES["size"]
+    return f"{height} x {width}, {PICTURES['steps']} steps, {PICTURES['batch']} a batch"
+
+
+# ---- a plan --------------------------------------------------------------------------------
+
+
+def widest(count: int) -> dict[str, int]:
+    """The widest layers that have positions, as few as have so many units: units by layer."""
+    shapes = fv.load(NETWORK).layers(PICTURES["size"])
+    wide = sorted((s[-1] for s in shapes.values() if len(s) == 3), reverse=True)
+    enough = next((n for n, has in enumerate(itertools.accumulate(wide), 1) if has >= count), None)
+    if enough is None:
+        raise fv.InputError(
+            f"{NETWORK} has {sum(wide)} units with positions; {count} are asked for"
+        )
+    of = [name for name, s in shapes.items() if len(s) == 3 and s[-1] >= wide[enough - 1]][:enough]
+    left = count
+    taken = {}
+    for name in of:
+        taken[name] = min(left, shapes[name][-1])
+        left -= taken[name]
+    return taken
+
+
+def plan(report: Report, out: Path, count: int) -> None:
+    """What an atlas of many units is planned to take, by some units of each layer, and takes."""
+    of, place = widest(count), out / "planned.atlas"
+    few = {layer: min(many, FIRST + MEASURED) for layer, many in of.items()}
+
+    def made(layer: str, many: int) -> float:
+        started = time.perf_counter()
+        fv.atlas(NETWORK, layer, place, units=range(many), **PICTURES)
+        return time.perf_counter() - started
+
+    once, each = 0.0, {}
+    for layer, many in few.items():
+        once += made(layer, min(many, FIRST))
+        each[layer] = made(layer, many) / max(many - FIRST, 1)
+    left = {layer: of[layer] - few[layer] for layer in of}
+    planned = sum(left[layer] * each[layer] for layer in of)
+    taken = sum(made(layer, of[layer]) for layer in of)
+    ratio = taken / planned
+    said = (
+        f"{count} units of {len(of)} layers, {_pictures()}: the first {FIRST} of each layer took "
+        f"{once:.0f} s, with compiling; by {MEASURED} more the rest was planned to take "
+        f"{planned:.0f} s, and took {taken:.0f} s, {ratio:.2f} times that."
+    )
+    print(said)
+    report.heading("plan")
+    report.text(said)
+
+
+def main() -> None:
+    """Measures the parts that are asked for and writes the report."""
+    line = studies.CommandLine(
+        __doc__, "scale", needs=("matplotlib", "zarr"), quick="two points a curve, 200 units"
+    )
+    line.add_argument("--only", choices=PARTS, action="append", help="a part; may be given again")
+    line.add_argument("--planned", type=int, default=10_000, help="units of the plan")
+    line.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options, started = line.read(), time.perf_counter()
+    if options.worker:
+        what, point = options.worker
+        worker(what, Point(**json.loads(point)))
+        return
+    parts: Sequence[str] = options.only or PARTS
+    report = Report(options.out, (__doc__ or "").partition("\n")[0])
+    report.text(f"On {os.cpu_count()} processors of {platform.machine()}.")
+    alone = 0.0
+    if {*parts} & {"images", "size", "depth"}:
+        least = Point("stem", 1, 32)
+        ask("time", least)
+        alone = ask("take", least)["peak"]
+        report.text(f"A process of a run of one image of 32 x 32 takes {alone / 1e6:.0f} MB.")
+    for part in parts:
+        if part == "units":
+            units(report, options.out, options.quick)
+        elif part == "plan":
+            plan(report, options.out, 200 if options.quick else options.planned)
+        else:
+            curve(report, part, options.quick, alone)
+    studies.finish(started, report.write(arguments=options, seconds=time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    studies.run(main)

@@ -1,0 +1,293 @@
+"""Which settings reach a good picture soonest?
+
+Paper: none; the mark is the clean score of lucid's recipe (Olah et al. 2017: Adam at 0.05, jitter,
+    scale and rotation) after 512 steps, of the same unit.
+Command: python experiments/time_to_quality.py -o OUT --network efficientnet_lite0
+    (--network NAME=WEIGHTS for others, again for several: with two or more the pictures of classes
+    are judged by the networks that did not make them; --quick for a first look; what was made is
+    kept in OUT/made: the same command again goes on from there)
+Runtime: NOT YET
+What it showed: NOT YET
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import studies
+
+import featvis as fv
+from featvis.evidence.recognition import check_judge, judged, places_of, standing
+from featvis.files import part_of_name
+from featvis.models import Model
+from featvis.pages import Report
+
+#: Of lucid's recipe, after which its score is the mark.
+MARK_STEPS = 512
+#: Steps of the others, and after which of them the clean score is asked for.
+STEPS = 256
+ASKED = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+#: Shares of the layers that have positions, from the image on, at which one is taken.
+DEPTHS = (0.2, 0.6)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
+
+    Attributes:
+        steps: of it.
+        options: of `synthesize`.
+        share: of the picture's sides.
+    """
+
+    steps: int
+    options: Mapping[str, Any]
+    share: float = 1.0
+
+
+def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
+    """Stages by the name of a setting; rates are for maps, and 0.57 of them for class scores.
+
+    Args:
+        vectors: whether class scores are maximised, and not maps.
+        steps: in all.
+    """
+    by = 0.02 / 0.035 if vectors else 1.0
+
+    def one(rule: str, **more: Any) -> list[Stage]:
+        return [Stage(steps, {"optimizer": rule, **more})]
+
+    def falling(length: int, rate: float = 0.07) -> list[Stage]:
+        rule = f"nadam(cosine_decay_schedule({by * rate:.4f}, {length}))"
+        return [Stage(min(length, steps), {"optimizer": rule})]
+
+    usual = {"optimizer": f"nadam({by * 0.035:.4f})"}
+    return {
+        "lucid's": one("adam(0.05)", transform="standard"),
+        "default": [Stage(steps, {})],
+        "twice the rate": one(f"nadam({by * 0.07:.4f})"),
+        "falling, 64 steps": falling(64),
+        "falling, 128 steps": falling(128),
+        "Adam": one(f"adam({by * 0.035:.4f})"),
+        "half size first": [Stage(steps // 8, usual, 0.5), Stage(steps - steps // 8, usual)],
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """Units of a layer of a network, each from some seeds.
+
+    Attributes:
+        model: the network.
+        layer: of the units.
+        units: a unit for each picture, (n,).
+        seeds: a seed for each picture, (n,).
+    """
+
+    model: Model
+    layer: str
+    units: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def vectors(self) -> bool:
+        """Whether these are class scores."""
+        return self.layer == "logits"
+
+    @property
+    def objective(self) -> fv.Objective:
+        """What is maximised, a picture each."""
+        return fv.Logit(self.units) if self.vectors else fv.Channel(self.layer, self.units)
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Scores of clean pictures, (n,)."""
+        return np.asarray(self.objective(self.model(images), images))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a setting gave.
+
+    Attributes:
+        steps: after which there are scores, (k,).
+        seconds: until then, of all pictures together, (k,).
+        scores: of the clean pictures, (k, n).
+        images: the last, (n, h, w, c).
+    """
+
+    steps: np.ndarray
+    seconds: np.ndarray
+    scores: np.ndarray
+    images: np.ndarray
+
+
+def ran(case: Case, stages: Sequence[Stage], side: int, asked: Sequence[int]) -> Ran:
+    """Takes the steps of a setting; a stage's time is spread evenly over its steps."""
+    result, done, clock = None, 0, 0.0
+    found: list[tuple[int, float, np.ndarray]] = []
+    for stage in stages:
+        small = round(side * stage.share)
+        run = functools.partial(
+            fv.synthesize, case.model, case.objective, fv.Fourier((small, small)), init=result,
+            seed=case.seeds.tolist(), progress=False, **stage.options,
+        )  # fmt: skip
+        run(steps=1)  # compiles
+        # Of a smaller picture there is no score that can be compared.
+        here = [k - done for k in asked if done < k <= done + stage.steps and stage.share == 1]
+        started = time.perf_counter()
+        result = run(steps=stage.steps, snapshots=here)
+        each = (time.perf_counter() - started) / stage.steps
+        for k in here:
+            found.append((done + k, clock + each * k, case.scores(result.snapshots[done + k])))
+        done, clock = done + stage.steps, clock + each * stage.steps
+    assert result is not None
+    steps, seconds, scores = (np.array(part) for part in zip(*found, strict=True))
+    return Ran(steps, seconds, scores, result.images)
+
+
+def kept(place: Path, make: Any) -> Ran:
+    """What was made, from its file where it is there."""
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_suffix(".part.npz")
+        np.savez_compressed(part, **vars(make()))
+        part.replace(place)
+    with np.load(place) as found:
+        return Ran(**{name: found[name] for name in found.files})
+
+
+# ---- what they are worth -------------------------------------------------------------------
+
+
+def reached(found: Ran, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and seconds after which each picture has its mark, (n,); inf where it has it never."""
+    there = found.scores >= marks
+    first = there.argmax(0)
+    never = ~there.any(0)
+    return (
+        np.where(never, np.inf, found.steps[first]),
+        np.where(never, np.inf, found.seconds[first]),
+    )
+
+
+def median(values: np.ndarray) -> str:
+    """The middle one, which may be none."""
+    middle = float(np.median(values))
+    return f"{middle:.3g}" if np.isfinite(middle) else "never"
+
+
+def recognised(cases: Sequence[tuple[Case, Ran]], models: Sequence[Model]) -> list[str]:
+    """Shares that the other networks put first and among their five first, of class pictures."""
+    first, five = [], []
+    for case, found in cases:
+        for judge in models:
+            if judge is not case.model:
+                of = standing(judged(judge, found.images), places_of(case.model, judge, case.units))
+                first.extend(of.rank <= 1)
+                five.extend(of.rank <= 5)
+    return [f"{np.mean(one):.2f}" if one else "" for one in (first, five)]
+
+
+def cases_of(models: Sequence[Model], side: int, units: int, seeds: int) -> list[Case]:
+    """Layers of every network, and units of each with several seeds."""
+    rng, found = np.random.default_rng(0), []
+    for model in models:
+        shapes = model.layers((side, side))
+        # What a block adds to its input takes all values: no unit of it is dead.
+        maps = [name for name, shape in shapes.items() if len(shape) == 3 and "/" not in name]
+        layers = [maps[round(share * (len(maps) - 1))] for share in DEPTHS]
+        for layer in [*layers, "logits"]:
+            choice = range(shapes[layer][-1])
+            if layer == "logits":
+                choice = [n for n in range(1000) if all(_has(model, one, n) for one in models)]
+            drawn = np.sort(rng.choice(choice, units, replace=False))
+            found.append(
+                Case(model, layer, np.repeat(drawn, seeds), np.tile(np.arange(seeds), units))
+            )
+    return found
+
+
+def _has(model: Model, judge: Model, number: int) -> bool:
+    if judge is model:
+        return True
+    try:
+        places_of(model, judge, np.array([number]))
+    except fv.InputError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Runs every setting on every case and writes the report."""
+    line = studies.CommandLine(
+        __doc__, "time_to_quality", needs=("matplotlib",), quick="two units, 32 steps, 64 x 64"
+    )
+    line.add_argument("--network", action="append", help="NAME or NAME=WEIGHTS; again for others")
+    line.add_argument("--only", action="append", help="a setting, by name; again for others")
+    line.add_argument("--size", type=int, default=96, help="of the pictures, in pixels")
+    line.add_argument("--units", type=int, default=8, help="of each layer")
+    line.add_argument("--seeds", type=int, default=3, help="of each unit")
+    options, started = line.read(), time.perf_counter()
+    side, units, seeds = (64, 2, 1) if options.quick else (
+        options.size, options.units, options.seeds
+    )  # fmt: skip
+    steps, mark_steps = (32, 64) if options.quick else (STEPS, MARK_STEPS)
+    names = [text.partition("=") for text in options.network or ["efficientnet_lite0"]]
+    models = [fv.load(name, weights or None) for name, _, weights in names]
+    for model in models[1:]:
+        check_judge(models[0], model)
+    wanted = options.only or list(settings(False, steps))
+    if unknown := {*wanted} - {*settings(False, steps)}:
+        raise fv.InputError(f"no setting {min(unknown)!r}: {', '.join(settings(False, steps))}")
+    report = Report(options.out, (__doc__ or "").partition("\n")[0])
+    cases = cases_of(models, side, units, seeds)
+    about = f"{side}-{steps}-{units}-{seeds}"
+    marks, by_setting = [], dict[str, list[tuple[Case, Ran]]]()
+    for case in cases:
+        place = options.out / "made" / about / case.model.name / part_of_name(case.layer)
+        lucid = [Stage(mark_steps, settings(case.vectors, mark_steps)["lucid's"][0].options)]
+        mark = kept(place / "mark.npz", functools.partial(ran, case, lucid, side, [mark_steps]))
+        marks.append(mark.scores[-1])
+        for name in wanted:
+            stages = settings(case.vectors, steps)[name]
+            asked = [k for k in ASKED if k <= sum(stage.steps for stage in stages)]
+            found = kept(
+                place / f"{part_of_name(name)}.npz",
+                functools.partial(ran, case, stages, side, asked),
+            )
+            by_setting.setdefault(name, []).append((case, found))
+        print(case.model.name, case.layer, f"{time.perf_counter() - started:.0f} s", flush=True)
+    for title, of in (("maps", False), ("class scores", True)):
+        rows = []
+        for name, found in by_setting.items():
+            some = [(c, f, m) for (c, f), m in zip(found, marks, strict=True) if c.vectors is of]
+            both = [reached(f, m) for _, f, m in some]
+            taken, seconds = (np.concatenate(part) for part in zip(*both, strict=True))
+            last = np.concatenate([f.scores[-1] / m for _, f, m in some])
+            row = [name, len(taken), f"{np.isfinite(taken).mean():.2f}", median(taken)]
+            row += [f"{1e3 * np.median(seconds) / (units * seeds):.0f}", f"{np.median(last):.2f}"]
+            row += recognised([(c, f) for c, f, _ in some], models) if of else []
+            rows.append([cell.replace("inf", "never") if isinstance(cell, str) else cell
+                         for cell in row])  # fmt: skip
+            print(title, *rows[-1], sep="  ")
+        header = ["setting", "pictures", "reach it", "steps", "ms a picture", "last, in marks"]
+        report.heading(title)
+        report.table(
+            header + (["top 1", "top 5"] if of else []), rows,
+            caption=f"{side} x {side}, {units} units a layer, {seeds} seeds: shares of pictures "
+            f"that reach the clean score of lucid's recipe after {mark_steps} steps, the median of "
+            "the steps and of the time until then, and the last clean score in units of that mark; "
+            "shares that the other networks put first and among their five first.",
+        )  # fmt: skip
+    studies.finish(started, report.write(arguments=options, seconds=time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    studies.run(main)
