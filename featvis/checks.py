@@ -19,6 +19,9 @@ from featvis.errors import InputError, printable
 #: Of an image, in pixels.
 LONGEST_SIDE = 2**16
 
+#: The largest number of 32 bits, which programs compute with: one beyond is infinite to them.
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def integer(owner: object, name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
     """Return `value` as an int within [low, high]; InputError names the field otherwise."""
@@ -33,11 +36,16 @@ def integer(owner: object, name: str, value: Any, low: int, high: int = 2**31 - 
 def number(
     owner: object, name: str, value: Any, low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """Return `value` as a finite float within [low, high]; InputError names the field otherwise."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        plain = float(value)
-        if math.isfinite(plain) and low <= plain <= high:
+    """Return `value` as a finite float within [low, high]; InputError names the field otherwise.
+
+    Finite is what is finite in 32 bits.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        plain = as_float(value)
+        if abs(plain) <= LARGEST and low <= plain <= high:
             return plain
+        if math.isfinite(plain) and abs(plain) > LARGEST and low <= plain <= high:
+            raise error(owner, name, f"of a size of at most {LARGEST:.4g}", value)
     if math.isfinite(low) and math.isfinite(high):
         expected = f"a number from {low:g} to {high:g}"
     elif math.isfinite(low):
@@ -45,6 +53,14 @@ def number(
     else:
         expected = "a finite number"
     raise error(owner, name, expected, value)
+
+
+def as_float(value: Any) -> float:
+    """As a float; infinite where it has more digits than one has."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def positive(owner: object, name: str, value: Any) -> float:
@@ -64,6 +80,18 @@ def interval(
     if lowest > highest:
         raise error(owner, name, "a pair (lowest, highest) in this order", value)
     return lowest, highest
+
+
+def switch(owner: object, name: str, value: Any) -> bool:
+    """Return `value` as a bool if it is one, NumPy's too; InputError names the field otherwise."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise error(owner, name, "True or False", value)
+
+
+def seed(owner: object, name: str, value: Any) -> int:
+    """Return `value` as a seed, an int from 0 to 2^32 - 1; InputError names the field otherwise."""
+    return integer(owner, name, value, 0, 2**32 - 1)
 
 
 def choice(owner: object, name: str, value: Any, choices: tuple[str, ...]) -> str:
@@ -119,7 +147,8 @@ def set_fields(owner: object, **values: Any) -> None:
 def real_array(what: str, value: Any, dtype: Any = np.float32) -> np.ndarray:
     """Return `value` as an array of real numbers; InputError says what it is of otherwise."""
     try:
-        return np.asarray(value).astype(dtype, casting="same_kind")
+        with np.errstate(over="ignore"):  # what is too large is infinite, which is looked for
+            return np.asarray(value).astype(dtype, casting="same_kind")
     except (TypeError, ValueError) as cause:  # texts, ragged lists, complex numbers
         shown = printable(repr(value), 80)
         raise InputError(f"{what} must be an array of real numbers; got {shown}") from cause

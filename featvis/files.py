@@ -82,6 +82,8 @@ def output_path(
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a path is a text or a Path; got {printable(repr(path), 80)}")
+    if not os.fspath(path):
+        raise InputError("a path is a text or a Path; got an empty text")
     folder, path = is_folder(path, suffixes), Path(path)
     if folder and name is not None:
         try:

@@ -408,6 +408,8 @@ def check_numbers(array: Any, what: str = "images") -> None:
         mend = ": take the real part, or the magnitude"
     elif kind.kind in "US":
         mend = ": the paths of pictures are a list of str"
+    elif kind.kind == "O" and array.ndim == 0:
+        raise InputError(f"{what} must be {_EXPECTED}; got {printable(repr(array.item()), 80)}")
     raise InputError(f"{what} must be {_EXPECTED}; got an array {array.shape} of {kind}{mend}")
 
 

@@ -84,7 +84,8 @@ def explained(what: str) -> Iterator[None]:
         if not exhausted(error):
             raise
         raise TooLargeError(
-            f"the memory ran out for {what}: smaller images, or fewer of them, take less"
+            f"the memory ran out for {what}: smaller images, fewer of them, or smaller numbers "
+            "take less"
         ) from error
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,10 +26,11 @@ from featvis.attribution.options import split_data
 from featvis.dry_runs import shapes_of
 from featvis.errors import InputError, NonFiniteError
 from featvis.gradients.differentiability import check_gradient
-from featvis.gradients.silence import asked, reasons, warn_of_silence
+from featvis.gradients.silence import SilenceWarning, asked, reasons, warn_of_silence
 from featvis.images import Images, as_images, of_files
 from featvis.jaxprs.liveness import pruned
 from featvis.models import Model
+from featvis.models.faults import said_of
 from featvis.results.format import LARGEST, is_whole
 from featvis.results.run import as_objective, check_options
 from featvis.synthesis.batching import images_at_a_time, probes_at_a_time
@@ -71,7 +73,8 @@ def explain(
 
     Raises:
         InputError: an unknown method or option (says the nearest), images or options of another
-            shape, range or kind, or a method that needs more of a network than a function gives.
+            shape, range or kind, a method that needs more of a network than a function gives, or
+            a function that raises, or gives no score an image.
         GradientError: a score without a gradient, for a method that needs one.
         NonFiniteError: a NaN or an infinity in a map; names the image.
         UnknownModel: no model of that name.
@@ -79,11 +82,13 @@ def explain(
 
     Warns:
         SilenceWarning: the unit gives an image no gradient, and why; its map is the priors' alone.
+            Or a map is 0 everywhere for another reason.
     """
     chosen = find_method(method)
     seed = int(seed) if isinstance(seed, np.integer) else seed
     if not is_whole(seed, 0, LARGEST["seed"]):
         raise InputError(f"seed is an integer from 0 to {LARGEST['seed']}, not {seed!r}")
+    faithfulness = checks.switch("explain", "faithfulness", faithfulness)
     check_options(f"the method {method}", options, chosen.options)
     key = jax.random.key(np.uint32(seed))
     network = loading.as_model(model) if isinstance(model, (str, nnx.Module)) else model
@@ -101,7 +106,8 @@ def explain(
         for name, option in chosen.options.items()
     }
     started = time.perf_counter()
-    what = f"{method} of {len(batch)} images {batch.shape[1]}x{batch.shape[2]}"
+    counts = ", ".join(f"{n}={v}" for n, v in values.items() if type(v) is int)
+    what = f"{method}({counts}) of {len(batch)} images {batch.shape[1]}x{batch.shape[2]}"
     with limits.explained(what):
         if not chosen.black_box:
             assert isinstance(network, Model)
@@ -123,6 +129,7 @@ def explain(
         seconds=time.perf_counter() - started,
     )
     warn_of_silence(silent, str(score))
+    _warn_of_zeros(found)
     if faithfulness:
         # It explains again what it measures.
         from featvis.attribution.measuring import measured
@@ -295,7 +302,15 @@ def _scores(apply: Any, params: Any, objective: Objective, images: jax.Array) ->
 
 
 def _scores_of_function(function: Any, number: Any, images: np.ndarray) -> np.ndarray:
-    given = checks.real_array("what the function gives", function(images))
+    try:
+        # Its own copy: it may write into it.
+        made = function(np.array(images))
+    except Exception as error:
+        raise InputError(
+            f"the function cannot be called on images {images.shape}, float32 in [0, 1]: "
+            f"{said_of(error)}"
+        ) from error
+    given = checks.real_array("what the function gives", made)
     if number is not None:
         if given.ndim != 2 or not 0 <= number < given.shape[1]:
             raise InputError(
@@ -342,6 +357,22 @@ def _number_of_score(unit: Any, method: Method) -> int | None:
 def _check_fit(model: Model, objective: Objective, images: np.ndarray) -> None:
     shape = jax.ShapeDtypeStruct(images.shape, jnp.float32)
     objective.check(shapes_of(model.apply, model.params, shape), images.shape)
+
+
+def _warn_of_zeros(found: Explanation) -> None:
+    """Warns of maps that show nothing, where it was not said yet."""
+    zero = [
+        not one.any() and why is None for one, why in zip(found.maps, found.silent, strict=True)
+    ]
+    if any(zero):
+        of = f" of image {zero.index(True)}" if len(zero) > 1 else ""
+        more = f", and {sum(zero) - 1} more" if sum(zero) > 1 else ""
+        warnings.warn(
+            f"the map{of} by {found.method} is 0 everywhere{more}: it finds nothing for "
+            f"{found.objective if found.objective is not None else 'the score'}",
+            SilenceWarning,
+            stacklevel=3,
+        )
 
 
 def _check_finite(method: str, maps: np.ndarray) -> None:

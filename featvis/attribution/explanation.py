@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from featvis import checks
 from featvis.attribution.options import plain
 from featvis.attribution.overlay import sheet
 from featvis.digests import digest_of
@@ -67,6 +68,11 @@ class Explanation:
         return len(self.maps)
 
     def __getitem__(self, index: int) -> Explanation:
+        if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
+            raise InputError(
+                f"explanation[i] is that of one image, from 0 to {len(self) - 1}; got "
+                f"{printable(repr(index), 60)}"
+            )
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         place = int(index) % len(self)
@@ -97,8 +103,20 @@ class Explanation:
         return scores_of(self.model, self.objective, self.images)
 
     def with_metrics(self, **measured: Any) -> Explanation:
-        """The same with more metrics: what was `measured`, arrays (n,) by name."""
-        added = {name: np.asarray(values) for name, values in measured.items()}
+        """The same with more metrics: what was `measured`, arrays (n,) by name.
+
+        Raises:
+            InputError: what is no number an image.
+        """
+        added = {
+            name: checks.real_array(f"the metric {name}", values, np.float64)
+            for name, values in measured.items()
+        }
+        for name, values in added.items():
+            if values.shape != (len(self),):
+                raise InputError(
+                    f"the metric {name} is a number an image, ({len(self)},); got {values.shape}"
+                )
         return dataclasses.replace(self, metrics={**self.metrics, **added})
 
     def picture(self) -> Image.Image:

@@ -16,6 +16,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from featvis.attribution.options import Option, options_of_function
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.jaxprs.injection import Program
 from featvis.jaxprs.liveness import pruned
 from featvis.models import Apply
@@ -217,7 +218,11 @@ def find_method(name: str) -> Method:
     """
     known = methods()
     if not isinstance(name, str) or name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.3)
-        hint = f"nearest: {near[0]}; " if near else ""
-        raise InputError(f"unknown method {name!r}; {hint}known: {', '.join(known)}")
+        # By their letters: GradCAM is grad_cam.
+        letters = {one.replace("_", ""): one for one in known}
+        meant = re.sub(r"[\W_]", "", name.casefold()) if isinstance(name, str) else ""
+        near = difflib.get_close_matches(meant, letters, n=1, cutoff=0.5)
+        hint = f"nearest: {letters[near[0]]}; " if near else ""
+        shown = printable(repr(name), 80)
+        raise InputError(f"unknown method {shown}; {hint}known: {', '.join(known)}")
     return known[name]

@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import jax.numpy as jnp
 import numpy as np
 
+from featvis.checks import LARGEST, as_float
 from featvis.digests import digest_of
 from featvis.errors import InputError, printable
 from featvis.images import Images, as_images
@@ -115,8 +116,11 @@ class Option:
             made = value
         elif self.kind in ("images", "set") and value is not None:
             return self._images(method, value, images)
-        if made is None and isinstance(value, numbers.Integral) and int(value) > _LARGEST:
-            raise InputError(f"{method}: {self.name} is at most {_LARGEST}; got {value}")
+        most = _LARGEST if self.kind == "integer" else LARGEST
+        open_ended = self.range.high == math.inf and isinstance(value, numbers.Real)
+        if made is None and open_ended and as_float(value) > most:
+            got = printable(value, 40)
+            raise InputError(f"{method}: {self.name} is at most {most:.10g}; got {got}")
         if made is None:
             raise InputError(
                 f"{method}: {self.name} is {self.expected}, not {printable(repr(value), 80)}"
@@ -173,9 +177,10 @@ class Option:
         kind = numbers.Integral if self.kind == "integer" else numbers.Real
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
             return None
-        made = int(value) if self.kind == "integer" else float(value)  # type: ignore[call-overload]
-        high = min(self.range.high, _LARGEST if kind is numbers.Integral else math.inf)
-        fits = self.range.low <= made <= high and math.isfinite(made)
+        made = int(value) if self.kind == "integer" else as_float(value)  # type: ignore[call-overload]
+        # Beyond its 32 bits a number is infinite to a program.
+        high = min(self.range.high, _LARGEST if kind is numbers.Integral else LARGEST)
+        fits = self.range.low <= made <= high and made >= -LARGEST
         return made if fits else None
 
     def _is_text(self, value: str) -> bool:

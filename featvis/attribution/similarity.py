@@ -145,7 +145,7 @@ class PairExplanation:
         """
         height, width = self.shares.first.shape
         inside = [
-            isinstance(at, (int, np.integer)) and 0 <= at < side
+            isinstance(at, (int, np.integer)) and not isinstance(at, bool) and 0 <= at < side
             for at, side in ((row, height), (column, width))
         ]
         if not all(inside):

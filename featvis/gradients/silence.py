@@ -51,7 +51,7 @@ _NESTED = ("scan", "while", "cond")
 
 
 class SilenceWarning(UserWarning):
-    """A picture whose unit never gave a gradient: it shows its start, and nothing of the unit."""
+    """A picture or a map that shows nothing of its unit, as where that never gave a gradient."""
 
 
 def asked(objective: Objective, count: int) -> np.ndarray:

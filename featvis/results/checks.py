@@ -59,6 +59,8 @@ def check_outline(manifest: Mapping[str, Any]) -> None:
     Raises:
         InputError: something else.
     """
+    if "explanation" in manifest:
+        raise InputError("this was explained, and replay makes no maps: `featvis explain` does")
     if "joined" in manifest:
         _check_joined(manifest)
         return

@@ -322,8 +322,11 @@ def as_objective(objective: Any, model: Model | None = None) -> Objective:
     if isinstance(objective, Objective):
         return objective
     if not callable(objective) or isinstance(objective, type):
+        whole = isinstance(objective, (int, np.integer)) and not isinstance(objective, bool)
+        hint = f": the class of this number is 'logits:{objective}'" if whole else ""
         raise InputError(
-            f"objective must be an Objective, its text or a function; got {objective!r}"
+            "objective must be an Objective, its text or a function; got "
+            f"{printable(repr(objective), 200)}{hint}"
         )
     return Function(objective)
 

@@ -50,6 +50,8 @@ def own_methods(monkeypatch):
         several: Annotated[Images, SET] | None = None,
         mode: Literal["plain", "other"] = "plain",
         switch: bool = False,
+        limited: Annotated[int, Range(1, 9)] = 1,
+        unlimited: float = 0.0,
     ):
         """A method with an option of each kind."""
         own = given.gradient(given.images).sum(-1) * factor / count
@@ -68,7 +70,7 @@ def test_numbers_are_data_and_all_else_is_a_part_of_the_program(toy):
     assert not compiled.names
     assert found.options == {
         "factor": 0.5, "count": 2, "start": found.options["start"], "several": None,
-        "mode": "plain", "switch": False,
+        "mode": "plain", "switch": False, "limited": 1, "unlimited": 0.0,
     }  # fmt: skip
     with Compiled() as compiled:
         fv.explain(toy, "logits:1", IMAGES, "optional", count=3, several=IMAGES[:2])
@@ -84,6 +86,8 @@ def test_numbers_are_data_and_all_else_is_a_part_of_the_program(toy):
         ({"factor": np.nan}, "factor is a number from 0 to 2, not nan"),
         ({"count": 1.5}, "count is an integer of at least 1, not 1.5"),
         ({"count": 2**31}, "count is at most 2147483647; got 2147483648"),
+        ({"limited": 2**31}, "limited is an integer from 1 to 9, not 2147483648"),
+        ({"unlimited": 1e40}, r"unlimited is at most 3\.40.*e\+38; got 1e\+40"),
         ({"count": True}, "count is an integer of at least 1, not True"),
         ({"mode": "others"}, "mode is one of plain, other, not 'others'"),
         ({"switch": 1}, "switch is True or False, not 1"),
@@ -110,6 +114,14 @@ def test_an_unknown_method_or_seed_is_said(toy):
     for seed in (-1, 2**32, 0.5, None):
         with pytest.raises(fv.InputError, match="seed is an integer from 0 to"):
             fv.explain(toy, "logits:1", IMAGES, "saliency", seed=seed)
+    with pytest.raises(fv.InputError, match="unknown method 'GradCAM'; nearest: grad_cam; known"):
+        fv.explain(toy, "logits:1", IMAGES, "GradCAM")
+    with pytest.raises(fv.InputError, match="faithfulness is True or False, not 'yes'"):
+        fv.explain(toy, "logits:1", IMAGES, "saliency", faithfulness="yes")
+    with pytest.raises(fv.InputError, match="got 285: the class of this number is 'logits:285'"):
+        fv.explain(toy, 285, IMAGES, "saliency")
+    with pytest.raises(fv.InputError, match=r"images must be .*; got None"):
+        fv.explain(toy, "logits:1", None, "saliency")
     with pytest.raises(fv.InputError, match="model is a Model, its name or a function; got 3"):
         fv.explain(3, "logits:1", IMAGES)
 
@@ -148,13 +160,21 @@ def test_a_method_that_asks_for_scores_works_on_a_network_and_on_any_function(to
         one = fv.explain(function, number, IMAGES[place], "left_out")
         np.testing.assert_allclose(one.maps[0], found.maps[place], rtol=1e-3, atol=1e-5)
         assert one.manifest["model"]["digest"] is None
-    single = fv.explain(lambda images: images.mean((1, 2, 3)), None, IMAGES, "left_out", grey=0.0)
+
+    def mean(images):
+        images /= 2  # its own copy
+        return 2 * images.mean((1, 2, 3))
+
+    single = fv.explain(mean, None, IMAGES, "left_out", grey=0.0)
     np.testing.assert_allclose(single.maps[..., 0], IMAGES.mean((2, 3)) / 12, rtol=1e-3, atol=1e-6)
 
 
 def test_a_function_that_will_not_do_is_said():
     def several(images):
         return images.mean((1, 2))
+
+    def raises(images):
+        raise ValueError("mine")
 
     with pytest.raises(fv.InputError, match=r"saliency needs a network, .*: .*left_out"):
         fv.explain(several, 0, IMAGES, "saliency")
@@ -164,6 +184,8 @@ def test_a_function_that_will_not_do_is_said():
         fv.explain(several, 3, IMAGES, "left_out")
     with pytest.raises(fv.InputError, match="None or the number of a score; got 'logits:1'"):
         fv.explain(several, "logits:1", IMAGES, "left_out")
+    with pytest.raises(fv.InputError, match=r"called on images \(1, 12, 16, 3\).*ValueError: mine"):
+        fv.explain(raises, None, IMAGES, "left_out")
     with pytest.raises(fv.NonFiniteError):
         fv.explain(lambda images: np.full(len(images), np.nan), None, IMAGES, "left_out")
 
@@ -194,6 +216,32 @@ def test_a_map_is_kept_with_how_it_was_made(toy, tmp_path):
         found.save(tmp_path / "map.jpg")
     with pytest.raises(fv.InputError, match="was explained, and replay makes no"):
         fv.replay(path)
+
+
+def test_one_image_and_more_metrics_are_checked(toy):
+    found = fv.explain(toy, "logits:1", IMAGES, "saliency")
+    for index in (0.5, True, "a", slice(0, 1), [0]):
+        with pytest.raises(fv.InputError, match=r"of one image, from 0 to 2; got"):
+            found[index]
+    for wrong in (np.ones(2), 3.0, ["x", "y", "z"]):
+        with pytest.raises(fv.InputError, match="the metric area"):
+            found.with_metrics(area=wrong)
+    with pytest.raises(fv.InputError, match="was explained, and replay makes no maps"):
+        fv.replay(found.manifest)
+    with pytest.raises(fv.InputError, match="got an empty text"):
+        found.save("")
+
+
+def test_a_map_of_zeros_is_said():
+    with pytest.warns(
+        fv.SilenceWarning, match="of image 1 by left_out is 0 everywhere, and 1 more"
+    ):
+        found = fv.explain(
+            lambda images: (np.asarray(images)[..., 0] - 0.5).clip(0).mean((1, 2)),
+            None, np.stack([IMAGES[0], *np.zeros((2, *TOY_SIZE, 3), np.float32)]), "left_out",
+            grey=0.0,
+        )  # fmt: skip
+    assert [bool(one.any()) for one in found.maps] == [True, False, False]
 
 
 def test_colours_are_those_of_cividis():

@@ -86,6 +86,8 @@ def test_a_linear_schedule_is_numpys_linspace(steps):
     ("make", "words"),
     [
         (lambda: LinearSchedule("a", 1), "start is a finite number"),
+        (lambda: LinearSchedule(0, 1e40), "end is of a size of at most 3.4.*e.38, not 1e.40"),
+        (lambda: LinearSchedule(10**400, 1), "start is a finite number"),
         (lambda: LinearSchedule(0, np.inf), "end is a finite number"),
         (lambda: LinearSchedule(0, 1, 0), "steps is an integer of at least 1"),
         (lambda: LinearSchedule(0, 1).at(3), "steps is known at a step"),
