@@ -126,7 +126,7 @@ def integrated_gradients(
 
     whole, gained, level = jax.lax.map(along, starts)
     maps, gained = jnp.sum(whole.mean(0), axis=-1), gained.mean(0)
-    metrics = {"completeness_error": jnp.abs(maps.sum((1, 2)) - gained) / jnp.abs(gained)}
+    metrics = {"completeness_error": _missed(maps, gained)}
     taken = steps * 3.0 ** level.max().astype(jnp.float32)
     return maps, metrics | {"steps": jnp.full(len(maps), taken, jnp.float32)}
 
@@ -205,7 +205,7 @@ def expected_gradients(
         return given.score(jnp.broadcast_to(reference, given.images.shape))
 
     gained = given.score(given.images) - jax.lax.map(usual, pictures).mean(0)
-    return maps, {"completeness_error": jnp.abs(maps.sum((1, 2)) - gained) / jnp.abs(gained)}
+    return maps, {"completeness_error": _missed(maps, gained)}
 
 
 @method("smooth_grad")
@@ -223,7 +223,9 @@ def smooth_grad(given: Explained, *, samples: Count = 50, noise: Level = 0.15) -
 
 
 @method("var_grad")
-def var_grad(given: Explained, *, samples: Count = 50, noise: Level = 0.15) -> jax.Array:
+def var_grad(
+    given: Explained, *, samples: Annotated[int, Range(2)] = 50, noise: Level = 0.15
+) -> jax.Array:
     """The variance of the gradient at noisy copies of the image, summed over colours, 0 or more.
 
     Adebayo et al. 2018, "Local Explanation Methods for Deep Neural Networks Lack Sensitivity to
@@ -231,7 +233,7 @@ def var_grad(given: Explained, *, samples: Count = 50, noise: Level = 0.15) -> j
 
     Args:
         given: what is explained.
-        samples: of the noise.
+        samples: of the noise; of one there is no variance.
         noise: its standard deviation, as a share of the image's range of values.
     """
     gradient = _noisy_gradient(given, noise)
@@ -364,6 +366,12 @@ def _mean(term: Callable[[jax.Array], jax.Array], count: int, like: jax.Array) -
 
     total, _ = jax.lax.scan(add, jnp.zeros_like(like), jnp.arange(count, dtype=jnp.int32))
     return total / count
+
+
+def _missed(maps: jax.Array, gained: jax.Array) -> jax.Array:
+    """By how much sums of maps miss what was gained, in proportion, (n,): `completeness`."""
+    miss = jnp.abs(maps.sum((1, 2)) - gained)
+    return jnp.where(miss == 0, 0, miss / jnp.abs(gained))
 
 
 def _largest(gradient: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ _composed = jax.jit(composed)
 
 
 def scored(
-    given: Probed, baseline: Any, rows: np.ndarray, masks: Callable[[jax.Array], jax.Array]
+    given: Probed, baseline: Any, rows: np.ndarray | range, masks: Callable[[jax.Array], jax.Array]
 ) -> Iterator[tuple[np.ndarray, jax.Array]]:
     """The scores of an image below masks, and the masks, in chunks that go together best.
 
@@ -46,7 +46,7 @@ def scored(
         given: the image and its score.
         baseline: what is seen where a mask is 0, as `baselines` takes it; of several the mean score
             is taken.
-        rows: (m, ...), what each mask is made of.
+        rows: (m, ...), what each mask is made of; a range where that is its number.
         masks: from rows to masks (k, h, w); it is asked for as many each time, so that one
             program does, of which the last chunk takes fewer.
 
@@ -59,7 +59,8 @@ def scored(
     for start in range(0, len(rows), together):
         count = min(together, len(rows) - start)
         # Rows again from the start fill the last chunk, and are not scored.
-        kept = masks(jnp.asarray(np.take(rows, range(start, start + together), 0, mode="wrap")))
+        chosen = np.arange(start, start + together) % len(rows)
+        kept = masks(jnp.asarray(chosen if isinstance(rows, range) else rows[chosen]))
         seen = (_composed(given.image, fill, kept)[:count] for fill in fills)
         yield np.mean([given.score(one) for one in seen], axis=0), kept[:count]
 

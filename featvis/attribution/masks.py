@@ -138,8 +138,12 @@ def salient_mask(
         tv: what a rough mask costs.
         beta: power of the differences.
         rate: of Adam.
-        jitter: pixels by which the image is moved at most, round its border.
+        jitter: pixels by which the image is moved at most, round its border; less than its sides.
+
+    Raises:
+        InputError: more jitter than there is image.
     """
+    _check_pixels(given, "salient_mask", jitter=(jitter, min(given.images.shape[1:3]) - 1))
     images, extent = given.images, given.images.shape[1:3]
     blur = _in_proportion(images, 81, 10.0)
     relative = _relative(given, blur)
@@ -195,12 +199,17 @@ def extremal(
         mirror: whether every other iteration sees the image mirrored; not for a unit of one place.
 
     Raises:
-        InputError: an area that is no number above 0 and below 1.
+        InputError: an area that is no number above 0 and below 1, a step longer than the image, or
+            a reach of more than twice that, beyond which a mask is one value.
     """
     shares = _areas(areas)
+    side = max(given.images.shape[1:3])
+    _check_pixels(given, "extremal", step=(step, side), sigma=(sigma, 2 * side))
     images = given.images
     levels = _levels(images, 8, 20.0)
     relative = _relative(given, levels[0])
+    # Where nothing changes the score, the area alone would make the mask.
+    changes = given.score(levels[0]) != given.score(images)
     make = _smooth_masks(images.shape[1:3], step, sigma)
     shape = (len(images), *(math.ceil(side / step) for side in images.shape[1:3]))
 
@@ -233,12 +242,27 @@ def extremal(
     def of_area(share: jax.Array) -> jax.Array:
         start = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32), share
         (bumps, *_), _ = jax.lax.scan(descend, start, jnp.arange(iterations, dtype=jnp.int32))
-        return make(bumps)[0]
+        return jnp.where(changes[:, None, None], make(bumps)[0], 0)
 
     return jnp.sum(jax.lax.map(of_area, jnp.asarray(shares, jnp.float32)), axis=0)
 
 
 # ---- what they share -----------------------------------------------------------------------
+
+
+def _check_pixels(given: Explained, method: str, **lengths: tuple[int, int]) -> None:
+    """Checks that lengths in pixels are at most what the images allow.
+
+    Raises:
+        InputError: one is more; says what it may be.
+    """
+    height, width = given.images.shape[1:3]
+    for name, (length, most) in lengths.items():
+        if length > most:
+            raise InputError(
+                f"{method}: {name} is at most {most} pixels for images of {height}x{width}; got "
+                f"{length}"
+            )
 
 
 def _relative(given: Explained, least: jax.Array) -> Callable[[jax.Array], jax.Array]:
@@ -342,7 +366,8 @@ def _smooth_masks(
     The smooth maximum over the bumps about a pixel of bump · exp(−2·max(distance/sigma − ½, 0)²).
     """
     reach = 1 + math.ceil(sigma / step)
-    padding = 1 + math.ceil(2 * sigma / step)
+    # That of the authors, 1 + ⌈2·sigma/step⌉, ends before the image where bumps are far apart.
+    padding = 2 * reach - 1
     few = [math.ceil(side / step) + 2 * padding - 2 * reach for side in size]
     many = [step * (count - 1) + 1 for count in few]
     # The first of the bumps about each pixel along an axis, and how far each of them is from it.

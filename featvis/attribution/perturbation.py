@@ -121,7 +121,13 @@ def mfpp(
 
     Raises:
         FeatvisError: scikit-image is not installed.
+        InputError: fewer masks than scales.
     """
+    if masks < scales:
+        raise InputError(
+            f"mfpp: {masks} masks are fewer than the {scales} scales, each of which takes one at "
+            f"least: scales is an integer from 1 to {masks}"
+        )
     pyramid = np.stack([segments_of(given.image, coarsest * 2**one) for one in range(scales)])
     draw = functools.partial(_drawn_segments, given.key, jnp.float32(keep), jnp.asarray(pyramid))
     return _weighted(given, baseline, masks, draw) / keep
@@ -132,7 +138,7 @@ def _weighted(
 ) -> np.ndarray:
     """The mean over so many masks of each times the score of what it leaves, (h, w)."""
     total = jnp.zeros(given.image.shape[:2], jnp.float32)
-    for scores, kept in scored(given, baseline, np.arange(masks), draw):
+    for scores, kept in scored(given, baseline, range(masks), draw):
         total += jnp.tensordot(scores, kept, 1)
     return np.asarray(total / masks)
 

@@ -207,7 +207,12 @@ def _by_depths(given: Explained, depths: Depths) -> Measured:
     found = relevance(given.score, given.images, depths)
     maps = jnp.sum(found.pixels, axis=-1)
     reached = jnp.sum(maps, axis=(1, 2))
+
+    def share(part: jax.Array) -> jax.Array:
+        # All of it is all of it, of a score of 0 too.
+        return jnp.where(part == found.score, 1, part / found.score)
+
     return maps, {
-        "conserved": reached / found.score,
-        "conserved_with_biases": (reached + found.biases) / found.score,
+        "conserved": share(reached),
+        "conserved_with_biases": share(reached + found.biases),
     }

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from featvis import limits
 from featvis.attribution.baselines import Baseline
 from featvis.attribution.masking import scored
 from featvis.attribution.method import Probed, method
@@ -47,6 +48,7 @@ def lime(
     """
     linear = _regressions()
     numbers = _numbers(given, segments, labels)
+    _require("lime", samples, int(numbers.max()) + 1)
     seen = given.random.integers(0, 2, (samples, numbers.max() + 1))
     seen[0] = 1
     scores = _scores(given, baseline, seen, numbers)
@@ -95,6 +97,7 @@ def kernel_shap(
             f"kernel_shap: {samples} samples cannot tell {count} segments apart; samples is an "
             f"integer of at least {count}"
         )
+    _require("kernel_shap", samples, count)
     ends = _scores(given, baseline, np.array([[0] * count, [1] * count]), numbers)
     if count == 1:
         return np.full(numbers.shape, ends[1] - ends[0], np.float32)
@@ -107,6 +110,11 @@ def kernel_shap(
     )
     values = np.append(model.coef_, (ends[1] - ends[0]) - model.coef_.sum())
     return np.asarray(values, np.float32)[numbers]
+
+
+def _require(method: str, samples: int, count: int) -> None:
+    """Refuses samples that fit no memory: the regression has all of them at once."""
+    limits.require(4 * 8 * samples * count, f"{method}: {samples} samples of {count} segments")
 
 
 def segments_of(image: np.ndarray, count: int) -> np.ndarray:

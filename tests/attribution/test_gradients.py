@@ -160,3 +160,12 @@ def test_references_are_asked_for(model, tmp_path):
     assert found.options["references"].shape == (2, *SIZE, 3)
     with pytest.raises(fv.InputError, match=r"references is images .*got \(2, 3, 8, 3\)"):
         explained(model, 0, "expected_gradients", references=IMAGES[:, :3])
+
+
+@pytest.mark.filterwarnings("ignore::featvis.SilenceWarning")
+def test_a_map_that_misses_nothing_of_nothing_is_complete(model):
+    # The image is the baseline: there is nothing to share out.
+    found = explained(model, 0, "integrated_gradients", steps=2, baseline=IMAGES)
+    np.testing.assert_array_equal(found.metrics["completeness_error"], 0)
+    with pytest.raises(fv.InputError, match="samples is an integer of at least 2, not 1"):
+        explained(model, 0, "var_grad", samples=1)

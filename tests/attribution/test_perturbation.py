@@ -330,3 +330,35 @@ def test_what_is_missing_is_said(monkeypatch, image, weights, package, method):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(fv.FeatvisError, match="pip install scikit-"):
         method(linear(image, weights))
+
+
+@pytest.mark.filterwarnings("always::featvis.SilenceWarning")
+def test_bumps_of_any_distance_make_a_mask_and_a_score_that_stays_makes_none(toy):
+    options = {"step": 5, "sigma": 2, "iterations": 1, "areas": "0.1"}
+    image = np.full((1, 12, 16, 3), 0.5, np.float32)
+    image[0, 3:8, 4:9] = [1, 0, 0.2]
+    found = fv.explain(toy, "relu:1", image, "extremal", **options)
+    assert found.maps.shape == (1, 12, 16)
+    assert found.maps.any()
+    # What is bright enough for no position leaves the area alone to make the mask.
+    with pytest.warns(fv.SilenceWarning, match="gives no gradient"):
+        silent = fv.explain(
+            toy, "relu:1 * 0 + dead:1", np.full_like(image, 0.5), "extremal", **options
+        )
+    assert not silent.maps.any()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("extremal", {"step": 17}, "step is at most 16 pixels for images of 12x16; got 17"),
+        ("extremal", {"sigma": 33}, "sigma is at most 32 pixels for images of 12x16; got 33"),
+        ("salient_mask", {"jitter": 12}, "jitter is at most 11 pixels .*; got 12"),
+        ("mfpp", {"masks": 3}, "3 masks are fewer than the 5 scales"),
+        ("lime", {"samples": 2**31 - 1}, "lime: 2147483647 samples of .* segments: .* are needed"),
+        ("rise", {"grid": 10**6}, r"ran out for rise\(masks=4000, grid=1000000\) of 1 images"),
+    ],
+)
+def test_options_that_fit_no_image_or_memory_are_said(toy, method, options, message):
+    with pytest.raises(fv.InputError, match=message):
+        fv.explain(toy, "logits:1", np.full((1, 12, 16, 3), 0.5, np.float32), method, **options)
