@@ -6,16 +6,35 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from featvis.attribution.options import Named
+from featvis.attribution.options import Named, Option, Range
 from featvis.images import Images
 from featvis.transforms import Blur
 
 #: Of a blurred baseline: its deviation, as a share of the image's longer side.
 _BLUR = 0.1
 
-Baseline = Annotated[Images, Named("black", "white", "grey", "mean", "blur", "noise")]
+_NAMES = ("black", "white", "grey", "mean", "blur", "noise")
+
+Baseline = Annotated[Images, Named(*_NAMES)]
 """Images, or texts that stand for some; several, joined by +, are averaged over."""
+
+
+def checked_baseline(owner: str, baseline: Any, image: np.ndarray) -> str | np.ndarray:
+    """A baseline of one image (h, w, c): names, or an image of its shape.
+
+    Args:
+        owner: who takes it, for messages.
+        baseline: as an option of a method is given.
+        image: (h, w, c).
+
+    Raises:
+        InputError: another name, shape, range or kind.
+    """
+    option = Option("baseline", "images", None, False, Range(), _NAMES, "")
+    found: str | np.ndarray = option.check(owner, baseline, image[None])
+    return found if isinstance(found, str) else found[0]
 
 
 def baselines(images: jax.Array, keys: jax.Array, baseline: Any) -> jax.Array:

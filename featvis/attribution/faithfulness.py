@@ -16,14 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from featvis import checks
+from featvis.attribution.baselines import checked_baseline
 from featvis.attribution.localisation import Box
 from featvis.attribution.masking import blurred, places_in_order, scored
 from featvis.attribution.method import Probed
-from featvis.errors import InputError
+from featvis.errors import InputError, NonFiniteError
 from featvis.evidence.metrics import centred_ranks
 
 #: RISE's blur, which a picture appears from: pixels of the window, and of the deviation.
 _BLUR = (11, 5.0)
+
+#: Steps of a curve: more than images have pixels that are looked at.
+_MOST_STEPS = 10_000_000
 
 
 # ---- taking pixels away and giving them back -----------------------------------------------
@@ -47,8 +51,10 @@ def deletion(
         (steps + 1,): of the whole image first, of the baseline last.
 
     Raises:
-        InputError: no step, or a map of another size.
+        InputError: no step, a map of another size, or what is no baseline.
+        NonFiniteError: a NaN or an infinity in the map.
     """
+    baseline = checked_baseline("deletion", baseline, given.image)
     return _curve(given, ranked, steps, baseline, vanishes=True)
 
 
@@ -70,16 +76,25 @@ def insertion(
         (steps + 1,): of the baseline first, of the whole image last.
 
     Raises:
-        InputError: no step, or a map of another size.
+        InputError: as `deletion`.
+        NonFiniteError: likewise.
     """
     if baseline is None:
         baseline = blurred(jnp.asarray(given.image)[None], *_BLUR)[0]
+    else:
+        baseline = checked_baseline("insertion", baseline, given.image)
     return _curve(given, ranked, steps, baseline, vanishes=False)
 
 
 def area(curve: ArrayLike) -> np.ndarray:
-    """The area under curves (..., steps + 1) over the share of pixels, by the trapezoidal rule."""
-    values = np.asarray(curve, np.float64)
+    """The area under curves (..., steps + 1) over the share of pixels, by the trapezoidal rule.
+
+    Raises:
+        InputError: no curve of at least one step.
+    """
+    values = checks.real_array("a curve", curve, np.float64)
+    if not values.ndim or values.shape[-1] < 2:
+        raise InputError(f"a curve is (..., steps + 1) of at least 1 step; got {values.shape}")
     ends = (values[..., 0] + values[..., -1]) / 2
     return (values[..., 1:-1].sum(axis=-1) + ends) / (values.shape[-1] - 1)
 
@@ -87,11 +102,9 @@ def area(curve: ArrayLike) -> np.ndarray:
 def _curve(
     given: Probed, ranked: ArrayLike, steps: int, baseline: Any, *, vanishes: bool
 ) -> np.ndarray:
-    if steps < 1:
-        raise InputError(f"steps must be an integer of at least 1; got {steps!r}")
-    if np.shape(ranked) != given.image.shape[:2]:
-        raise InputError(f"the map must be {given.image.shape[:2]}; got {np.shape(ranked)}")
-    places = jnp.asarray(places_in_order(ranked))
+    owner = "deletion" if vanishes else "insertion"
+    steps = checks.integer(owner, "steps", steps, 1, _MOST_STEPS)
+    places = jnp.asarray(places_in_order(_map(ranked, given.image.shape[:2])))
     counts = np.ceil(np.arange(steps + 1) * places.size / steps).astype(np.int64)
 
     def masks(counts: jax.Array) -> jax.Array:
@@ -112,9 +125,9 @@ def inside_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
         size: (h, w) of the image.
 
     Raises:
-        InputError: no box, none with a pixel of the image, or what is no box.
+        InputError: no box, none with a pixel of the image, or what is no box or no size.
     """
-    mask = np.zeros(size, bool)
+    mask = np.zeros(checks.image_size("inside_boxes", "size", size), bool)
     sides = checks.real_array("boxes", boxes, np.float64)
     if sides.size and (sides.ndim != 2 or sides.shape[1] != 4 or not np.isfinite(sides).all()):
         raise InputError(
@@ -124,11 +137,11 @@ def inside_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
         left, top, right, bottom = (max(round(side), 0) for side in box.tolist())
         mask[top:bottom, left:right] = True
     if not mask.any():
-        raise InputError(f"none of {len(boxes)} boxes has a pixel of the image {size}")
+        raise InputError(f"none of {len(sides)} boxes has a pixel of the image {size}")
     return mask
 
 
-def pointing(ranked: ArrayLike, inside: np.ndarray, tolerance: int = 15) -> float:
+def pointing(ranked: ArrayLike, inside: np.ndarray, tolerance: float = 15) -> float:
     """Whether the highest pixel of a map is on the object: the pointing game's 1 or 0.
 
     Zhang et al. 2016, "Top-down Neural Attention by Excitation Backprop", section 4. Of several
@@ -138,8 +151,13 @@ def pointing(ranked: ArrayLike, inside: np.ndarray, tolerance: int = 15) -> floa
         ranked: the map, (h, w).
         inside: the object's pixels, (h, w) of bool.
         tolerance: pixels that it may be off, theirs 15.
+
+    Raises:
+        InputError: a map and an object of different sizes, no object, or no number of pixels.
+        NonFiniteError: a NaN or an infinity in the map.
     """
-    values = np.asarray(ranked)
+    tolerance = checks.number("pointing", "tolerance", tolerance, 0)
+    values, inside = _with_object(ranked, inside)
     highest = np.argwhere(values == values.max())
     near = np.argwhere(inside)
     hits = [np.min(np.sum((near - one) ** 2, axis=1)) <= tolerance**2 for one in highest]
@@ -152,9 +170,14 @@ def rank_iou(ranked: ArrayLike, inside: np.ndarray) -> float:
     Args:
         ranked: the map, (h, w).
         inside: the object's pixels, (h, w) of bool.
+
+    Raises:
+        InputError: as `pointing`.
+        NonFiniteError: likewise.
     """
+    values, inside = _with_object(ranked, inside)
     count = int(inside.sum())
-    shared = int((inside & (places_in_order(ranked) < count)).sum())
+    shared = int((inside & (places_in_order(values) < count)).sum())
     return shared / (2 * count - shared)
 
 
@@ -166,8 +189,13 @@ def mass_inside(ranked: ArrayLike, inside: np.ndarray) -> float:
     Args:
         ranked: the map, (h, w).
         inside: the object's pixels, (h, w) of bool.
+
+    Raises:
+        InputError: as `pointing`.
+        NonFiniteError: likewise.
     """
-    positive = np.maximum(np.asarray(ranked, np.float64), 0)
+    values, inside = _with_object(ranked, inside)
+    positive = np.maximum(values, 0)
     total = positive.sum()
     return float(positive[inside].sum() / total) if total > 0 else 0.0
 
@@ -187,9 +215,22 @@ def completeness(maps: ArrayLike, scores: ArrayLike, baseline: ArrayLike) -> np.
 
     Returns:
         (n,): |Σ map − difference| / |difference|; infinite for no difference.
+
+    Raises:
+        InputError: no maps, or scores of another number of images.
+        NonFiniteError: a NaN or an infinity.
     """
-    difference = np.asarray(scores, np.float64) - np.asarray(baseline, np.float64)
-    miss = np.abs(np.asarray(maps, np.float64).sum(axis=(1, 2)) - difference)
+    whole = as_maps(maps)
+    count = len(whole)
+    own = _finite("the scores", checks.real_array("the scores", scores, np.float64))
+    least = _finite("the scores", checks.real_array("the baselines' scores", baseline, np.float64))
+    if own.shape != (count,) or least.shape != (count,):
+        raise InputError(
+            f"scores of {count} maps and of their baselines are ({count},) each; got {own.shape} "
+            f"and {least.shape}"
+        )
+    difference = own - least
+    miss = np.abs(whole.sum(axis=(1, 2)) - difference)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(miss == 0, 0.0, miss / np.abs(difference))
 
@@ -218,19 +259,23 @@ def max_sensitivity(
         (n,): the largest ‖map′ − map‖ / ‖map‖; infinite for a map of zeros that changes.
 
     Raises:
-        InputError: no draw, or a radius that is not above 0.
+        InputError: no draw, a radius that is not above 0, no seed, or maps of another number or
+            size than the images.
+        NonFiniteError: a NaN or an infinity in a map.
     """
-    if samples < 1 or not radius > 0:
-        raise InputError(
-            f"samples must be at least 1 and radius above 0; got {samples!r} and {radius!r}"
-        )
-    random = np.random.default_rng(seed)
-    own = np.asarray(explained(images), np.float64)
+    samples = checks.integer("max_sensitivity", "samples", samples, 1)
+    radius = checks.positive("max_sensitivity", "radius", radius)
+    random = np.random.default_rng(checks.seed("max_sensitivity", "seed", seed))
+
+    def mapped(seen: np.ndarray) -> np.ndarray:
+        return as_maps(explained(seen), images.shape[:3])
+
+    own = mapped(images)
     most = np.zeros(len(images))
     for _ in range(samples):
         noise = random.uniform(-radius, radius, images.shape)
         seen = np.clip(images + noise, 0, 1).astype(np.float32)
-        change = _norms(np.asarray(explained(seen), np.float64) - own)
+        change = _norms(mapped(seen) - own)
         with np.errstate(divide="ignore", invalid="ignore"):
             most = np.maximum(most, np.where(change == 0, 0.0, change / _norms(own)))
     return most
@@ -243,14 +288,14 @@ def agreement(maps: Sequence[ArrayLike]) -> np.ndarray:
         maps: (n, h, w) of each method, of the same images.
 
     Raises:
-        InputError: maps of several shapes, or values that are not finite.
+        InputError: maps of several shapes, or what are no maps.
+        NonFiniteError: a NaN or an infinity in a map.
     """
-    shapes = {np.shape(one) for one in maps}
+    several = [as_maps(one) for one in maps]
+    shapes = {one.shape for one in several}
     if len(shapes) != 1:
         raise InputError(f"maps are to be of one shape (n, h, w); got {sorted(shapes)}")
-    ranks = np.stack(
-        [centred_ranks(np.reshape(one, (len(one), -1))) for one in map(np.asarray, maps)]
-    )
+    ranks = np.stack([centred_ranks(one.reshape(len(one), -1)) for one in several])
     return np.einsum("and,bnd->ab", ranks, ranks) / ranks.shape[1]
 
 
@@ -263,7 +308,12 @@ def random_map(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     Args:
         size: (h, w).
         seed: of the noise.
+
+    Raises:
+        InputError: no size, or no seed.
     """
+    size = checks.image_size("random_map", "size", size)
+    seed = checks.seed("random_map", "seed", seed)
     noise = np.random.default_rng(seed).normal(size=(1, *size, 1)).astype(np.float32)
     sigma = max(size) / 20
     return np.asarray(blurred(jnp.asarray(noise), 2 * math.ceil(3 * sigma) + 1, sigma))[0, ..., 0]
@@ -274,7 +324,11 @@ def centre_map(size: tuple[int, int]) -> np.ndarray:
 
     Args:
         size: (h, w).
+
+    Raises:
+        InputError: no size.
     """
+    size = checks.image_size("centre_map", "size", size)
     down, across = (np.linspace(-1, 1, side) for side in size)
     return 1 - np.hypot(down[:, None], across[None]) / math.sqrt(2)
 
@@ -285,9 +339,67 @@ def edge_map(image: np.ndarray) -> np.ndarray:
     Adebayo et al. 2018 find that some maps are little else.
 
     Args:
-        image: (h, w, c).
+        image: (h, w, c), of two pixels at least each way.
+
+    Raises:
+        InputError: another shape or kind.
     """
+    image = checks.real_array("an image", image, np.float64)
+    if image.ndim != 3 or min(image.shape[:2]) < 2 or not image.shape[2]:
+        raise InputError(f"an image is (h, w, c), of 2x2 pixels at least; got {image.shape}")
     return np.mean([np.hypot(*np.gradient(image[..., c])) for c in range(image.shape[-1])], axis=0)
+
+
+# ---- what is given -------------------------------------------------------------------------
+
+
+def _map(ranked: ArrayLike, size: tuple[int, ...]) -> np.ndarray:
+    """A map (h, w) of a size, in float64.
+
+    Raises:
+        InputError: of another one, or of no real numbers.
+        NonFiniteError: a NaN or an infinity.
+    """
+    values = checks.real_array("the map", ranked, np.float64)
+    if values.shape != tuple(size):
+        raise InputError(f"the map must be {tuple(size)}; got {values.shape}")
+    return _finite("the map", values)
+
+
+def as_maps(maps: ArrayLike, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Maps (n, h, w) in float64.
+
+    Args:
+        maps: of any real numbers.
+        shape: that they are to have; None: any.
+
+    Raises:
+        InputError: another shape, or no real numbers.
+        NonFiniteError: a NaN or an infinity.
+    """
+    values = checks.real_array("maps", maps, np.float64)
+    if shape is not None and values.shape != shape:
+        raise InputError(f"maps of these images are {shape}; got {values.shape}")
+    if values.ndim != 3 or not values.size:
+        raise InputError(f"maps are (n, h, w); got {values.shape}")
+    return _finite("maps", values)
+
+
+def _with_object(ranked: ArrayLike, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A map and an object's pixels (h, w), of one size; raises as `_map`."""
+    pixels = np.asarray(inside)
+    if pixels.ndim != 2 or pixels.dtype != bool or not pixels.any():
+        raise InputError(
+            "the object's pixels are (h, w) of bool, some of them True; got "
+            f"{pixels.shape} of {pixels.dtype} with {np.count_nonzero(pixels)}"
+        )
+    return _map(ranked, pixels.shape), pixels
+
+
+def _finite(what: str, values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise NonFiniteError(f"NaN or infinity in {what}")
+    return values
 
 
 def _norms(maps: np.ndarray) -> np.ndarray:

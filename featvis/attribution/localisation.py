@@ -8,13 +8,14 @@ the cut OpenCV (the package opencv-python-headless, or the extra `localisation`)
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featvis import checks
 from featvis.errors import FeatvisError, InputError
 from featvis.images import Images, image_array
 
@@ -73,11 +74,9 @@ def centre_box(size: tuple[int, int], fraction: float) -> Box:
     Raises:
         InputError: a fraction or a size out of range.
     """
-    if not 0 < fraction <= 1:
+    if not isinstance(fraction, numbers.Real) or not 0 < fraction <= 1:
         raise InputError(f"fraction must be above 0 and at most 1; got {fraction!r}")
-    height, width = size
-    if min(height, width) < 1:
-        raise InputError(f"size must be (height, width), each 1 or more; got {size!r}")
+    height, width = checks.image_size("centre_box", "size", size)
     left, top = width * (1 - fraction) / 2, height * (1 - fraction) / 2
     return Box(left, top, width - left, height - top)
 
@@ -164,13 +163,16 @@ def segment(
     """
     cv2 = _opencv()
     colours, relevance = _checked(image, saliency)
+    iterations = checks.integer("segment", "iterations", iterations, 0)
+    seed = checks.integer("segment", "seed", seed, 0)
+    fixed = checks.switch("segment", "fixed", fixed)
+    foreground = checks.number("segment", "foreground", foreground)
+    background = checks.number("segment", "background", background)
     if not 0 <= background < foreground <= 1:
         raise InputError(
             "quantiles must be 0 <= background < foreground <= 1; "
             f"got background {background!r}, foreground {foreground!r}"
         )
-    if iterations < 0:
-        raise InputError(f"iterations must be 0 or more; got {iterations!r}")
     low, high = np.quantile(relevance, [background, foreground])
     outside = relevance <= low
     # Of a map with many equal values: what is at the upper quantile belongs to it.
@@ -206,9 +208,10 @@ def segment(
 
 
 def _box(name: str, values: Sequence[float]) -> Box:
-    given = tuple(float(value) for value in values)
-    if len(given) != 4 or not all(map(math.isfinite, given)):
+    sides = checks.real_array(name, values, np.float64)
+    if sides.shape != (4,) or not np.isfinite(sides).all():
         raise InputError(f"{name} must be (left, top, right, bottom); got {values!r}")
+    given = tuple(sides.tolist())
     box = Box(*given)
     if box.left >= box.right or box.top >= box.bottom:
         raise InputError(f"{name} has no area: (left, top, right, bottom) = {given}")
@@ -217,7 +220,7 @@ def _box(name: str, values: Sequence[float]) -> Box:
 
 def _checked(image: Images, saliency: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The image as 8 bits (h, w, 3), and the map."""
-    relevance = np.asarray(saliency, np.float64)
+    relevance = checks.real_array("saliency", saliency, np.float64)
     channels = 1 if tuple(getattr(image, "shape", ()))[-1:] == (1,) else 3
     size = relevance.shape if relevance.ndim == 2 else None
     picture = image_array(image, channels, size, what="image", dtype=np.float64)

@@ -14,7 +14,7 @@ from featvis.attribution.explanation import Explanation
 from featvis.attribution.localisation import Box
 from featvis.attribution.method import Probed
 from featvis.attribution.sanity import SanityCurve, Way, sanity
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.models import Model
 from objectives import Logit, Objective, Probability
 
@@ -39,10 +39,16 @@ def measured(
         The same with more metrics.
 
     Raises:
-        InputError: no step, or boxes of another number of images or outside of one.
+        InputError: what is no explanation, no step, or boxes of another number of images or
+            outside of one.
+        NonFiniteError: a NaN or an infinity in a map.
     """
-    if boxes is not None and len(boxes) != len(found):
-        raise InputError(f"boxes are one list an image, {len(found)}; got {len(boxes)}")
+    _check("measured", found)
+    if boxes is not None:
+        several = isinstance(boxes, (list, tuple, np.ndarray))
+        if not several or len(boxes) != len(found):
+            got = len(boxes) if several else printable(repr(boxes), 80)
+            raise InputError(f"boxes are one list an image, {len(found)}; got {got}")
     size = found.maps.shape[1:]
     judged = _as_probability(found.objective)
     rows: list[dict[str, float]] = []
@@ -80,6 +86,7 @@ def sanity_check(
     Raises:
         InputError: an explanation of a function, whose weights nobody knows; or as `sanity`.
     """
+    _check("sanity_check", found)
     network, objective = found.model, found.objective
     if not isinstance(network, Model) or not isinstance(objective, Objective):
         raise InputError("sanity checks need a network's weights; this explains a function")
@@ -104,7 +111,11 @@ def sensitivity(
 
     Returns:
         (n,).
+
+    Raises:
+        InputError: what is no explanation; or as `faithfulness.max_sensitivity`.
     """
+    _check("sensitivity", found)
     return faithfulness.max_sensitivity(
         lambda images: _again(found, found.model, images),
         found.images,
@@ -112,6 +123,20 @@ def sensitivity(
         samples=samples,
         seed=seed,
     )
+
+
+def _check(owner: str, found: Any) -> None:
+    """Checks that it is an explanation, with a map an image.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(found, Explanation):
+        raise InputError(f"{owner} takes what explain gives; got {printable(repr(found), 80)}")
+    if found.maps.shape != found.images.shape[:3]:
+        raise InputError(
+            f"{owner}: maps of these images are {found.images.shape[:3]}; got {found.maps.shape}"
+        )
 
 
 def _again(found: Explanation, model: Any, images: np.ndarray) -> np.ndarray:

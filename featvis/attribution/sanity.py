@@ -10,13 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from featvis import checks
+from featvis.attribution.faithfulness import as_maps
 from featvis.attribution.masking import blurred
 from featvis.errors import InputError
 from featvis.evidence.metrics import centred_ranks
@@ -87,13 +89,15 @@ def sanity(
         seed: of the weights.
 
     Raises:
-        InputError: no step, or another way.
+        InputError: no step, another way, no seed, or maps of another size or not all alike.
+        NonFiniteError: a NaN or an infinity in a map.
     """
-    if steps < 1 or way not in ("cascading", "independent"):
-        raise InputError(
-            f"steps must be at least 1 and way 'cascading' or 'independent'; got {steps!r}, {way!r}"
-        )
-    trained = np.asarray(explained(model))
+    steps = checks.integer("sanity", "steps", steps, 1)
+    way = cast(Way, checks.choice("sanity", "way", way, get_args(Way)))
+    seed = checks.seed("sanity", "seed", seed)
+    trained = as_maps(explained(model))
+    if trained.shape[1:] != tuple(size):
+        raise InputError(f"maps of these images are (n, {size[0]}, {size[1]}); got {trained.shape}")
     groups = weights_in_order(model, objective, size)[::-1]
     parts = [part for part in np.array_split(np.arange(len(groups)), steps) if len(part)]
     measured, names = [], []
@@ -102,7 +106,7 @@ def sanity(
         new = [groups[number] for number in part]
         chosen = [*chosen, *new] if way == "cascading" else new
         leaves = [leaf for _, group in chosen for leaf in group]
-        measured.append(compare(trained, np.asarray(explained(randomised(model, leaves, seed)))))
+        measured.append(compare(trained, explained(randomised(model, leaves, seed))))
         names.append(new[-1][0])
     rank, absolute, ssim = np.swapaxes(np.array(measured), 0, 1)
     return SanityCurve(tuple(names), rank, absolute, ssim, _of_others(trained))
@@ -168,7 +172,13 @@ def compare(maps: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Returns:
         Three arrays (n,).
+
+    Raises:
+        InputError: maps of two shapes, or what are no maps.
+        NonFiniteError: a NaN or an infinity in a map.
     """
+    maps = as_maps(maps)
+    others = as_maps(others, maps.shape)
     sizes = np.abs(maps), np.abs(others)
     return _ranked(maps, others), _ranked(*sizes), structural_similarity(*map(_scaled, sizes))
 

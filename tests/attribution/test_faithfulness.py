@@ -24,6 +24,7 @@ from featvis.attribution.faithfulness import (
 from featvis.attribution.localisation import Box
 from featvis.attribution.masking import places_in_order
 from featvis.attribution.sanity import (
+    compare,
     randomised,
     sanity,
     structural_similarity,
@@ -94,7 +95,7 @@ def test_equal_pixels_go_in_no_direction():
 
 def test_bad_curves_are_said(linear):
     given, terms = linear
-    with pytest.raises(fv.InputError, match="steps must be an integer of at least 1; got 0"):
+    with pytest.raises(fv.InputError, match="deletion: steps is an integer of at least 1, not 0"):
         deletion(given, terms, steps=0)
     with pytest.raises(fv.InputError, match=r"the map must be \(10, 12\); got \(12, 10\)"):
         insertion(given, terms.T)
@@ -153,8 +154,10 @@ def test_sensitivity_in_closed_form():
     noise = [rng.uniform(-0.1, 0.1, images.shape)[0] for _ in range(3)]
     wanted = max(np.linalg.norm(one) for one in noise) / np.linalg.norm(images[0])
     np.testing.assert_allclose(found, [wanted, 0], rtol=1e-5)
-    with pytest.raises(fv.InputError, match="samples must be at least 1"):
+    with pytest.raises(fv.InputError, match="samples is an integer of at least 1, not 0"):
         max_sensitivity(explained, images, samples=0)
+    with pytest.raises(fv.InputError, match=r"maps of these images are \(2, 4, 4\); got \(2, 4\)"):
+        max_sensitivity(lambda x: x[:, 0, :, 0], images)
 
 
 def test_agreement_is_that_of_ranks():
@@ -211,8 +214,8 @@ def test_a_map_of_edges_fails_and_a_gradient_passes(toy):
         np.testing.assert_allclose(found.absolute, 1)
         np.testing.assert_allclose(found.ssim, 1, atol=1e-4)
         assert len(found.layers) == 1 or len(found.layers) == len(found.rank)
-    with pytest.raises(fv.InputError, match="'cascading' or 'independent'; got 0, 'up'"):
-        sanity(edges, toy, objective, (12, 16), steps=0, way="up")
+    with pytest.raises(fv.InputError, match="way is one of 'cascading', 'independent', not 'up'"):
+        sanity(edges, toy, objective, (12, 16), way="up")
 
 
 def test_structural_similarity_is_scikit_images():
@@ -233,3 +236,55 @@ def test_controls_have_the_size_asked_for():
     assert random_map((7, 9)).shape == centre_map((7, 9)).shape == (7, 9)
     assert np.unravel_index(centre_map((7, 9)).argmax(), (7, 9)) == (3, 4)
     assert not np.array_equal(random_map((7, 9), 0), random_map((7, 9), 1))
+
+
+# ---- what is given --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda given, m: deletion(given, m * np.nan), "NaN or infinity in the map"),
+        (lambda given, m: insertion(given, m + 1j), "the map must be an array of real numbers"),
+        (lambda given, m: deletion(given, m, steps=1.5), "steps is an integer .*, not 1.5"),
+        (lambda given, m: deletion(given, m, steps=2**40), "steps is an integer from 1 to"),
+        (lambda given, m: deletion(given, m, baseline="red"), "baseline is of black, .*'red'"),
+        (lambda given, m: insertion(given, m, baseline=given.image[:4]), r"got \(1, 4, 12, 3\)"),
+        (lambda given, m: deletion(given, m, baseline=given.image + 1), r"must be in \[0, 1\]"),
+        (lambda _, m: pointing(m[:4], m > 0), r"the map must be \(10, 12\); got \(4, 12\)"),
+        (lambda _, m: pointing(m, m > 0, tolerance="a"), "tolerance is a finite number"),
+        (lambda _, m: rank_iou(m, m > np.inf), "some of them True; got .* with 0"),
+        (lambda _, m: mass_inside(m, np.ones((10, 12), int)), "of bool, .* of int64"),
+        (lambda _, m: mass_inside(m * np.nan, m > 0), "NaN or infinity in the map"),
+        (lambda _, m: inside_boxes([(0, 0, 1, 1)], (0, 3)), r"size is \(height, width\)"),
+        (lambda _, m: completeness(m, [1.0], [0.0]), r"maps are \(n, h, w\); got \(10, 12\)"),
+        (lambda _, m: completeness(m[None], [1.0, 2.0], [0.0]), r"\(1,\) each; got \(2,\)"),
+        (lambda _, m: agreement([m, m]), r"maps are \(n, h, w\); got \(10, 12\)"),
+        (lambda _, m: agreement([m[None], m[None] * np.nan]), "NaN or infinity in maps"),
+        (lambda _, m: max_sensitivity(np.sum, m[None], radius=np.inf), "radius is a finite number"),
+        (lambda _, m: max_sensitivity(np.sum, m[None], seed=-1), "seed is an integer of at least"),
+        (lambda _, m: area([1.0]), r"of at least 1 step; got \(1,\)"),
+        (lambda _, m: random_map((0, 3)), r"size is \(height, width\)"),
+        (lambda _, m: random_map((3, 3), -1), "seed is an integer of at least 0"),
+        (lambda _, m: centre_map((-1, 2)), r"size is \(height, width\)"),
+        (lambda _, m: edge_map(np.ones((1, 1, 3))), "of 2x2 pixels at least"),
+        (lambda _, m: compare(m[None], m[None, :4]), r"are \(1, 10, 12\); got \(1, 4, 12\)"),
+    ],
+)
+def test_what_no_measure_is_of_is_said(linear, measure, message):
+    given, terms = linear
+    with pytest.raises((fv.InputError, fv.NonFiniteError), match=message):
+        measure(given, terms)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": "a"}, "steps is an integer of at least 1, not 'a'"),
+        ({"seed": 1.5}, "seed is an integer of at least 0, not 1.5"),
+        ({}, r"maps of these images are \(n, 12, 16\); got \(1, 3, 3\)"),
+    ],
+)
+def test_what_no_sanity_check_is_of_is_said(toy, options, message):
+    with pytest.raises(fv.InputError, match=message):
+        sanity(lambda model: np.ones((1, 3, 3)), toy, fv.Logit(1), (12, 16), **options)

@@ -104,7 +104,7 @@ def test_bad_boxes_are_said():
     for fraction in (0, 1.1, -0.5, np.nan):
         with pytest.raises(fv.InputError, match="above 0 and at most 1"):
             centre_box((10, 10), fraction)
-    with pytest.raises(fv.InputError, match=r"size must be \(height, width\)"):
+    with pytest.raises(fv.InputError, match=r"size is \(height, width\)"):
         centre_box((0, 10), 0.5)
     for mask in (np.zeros((4, 4), bool), np.ones((4, 4)), np.ones((4, 4, 1), bool)):
         with pytest.raises(fv.InputError, match="mask must be"):
@@ -264,7 +264,7 @@ def test_bad_input_is_said():
     for low, high in ((0.95, 0.3), (0.5, 0.5), (-0.1, 0.9), (0.3, 1.5)):
         with pytest.raises(fv.InputError, match="0 <= background < foreground <= 1"):
             localise(image, relevance, background=low, foreground=high)
-    with pytest.raises(fv.InputError, match="iterations must be 0 or more; got -1"):
+    with pytest.raises(fv.InputError, match="iterations is an integer of at least 0, not -1"):
         localise(image, relevance, iterations=-1)
 
 

@@ -1,5 +1,7 @@
 """What an explanation's maps are worth, among its metrics."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,19 @@ def test_boxes_are_measured_beside_controls(found):
     assert with_boxes.summary()["metrics"]["box_iou_centre"][1] is not None
     with pytest.raises(fv.InputError, match="one list an image, 2; got 1"):
         measured(found, boxes[:1])
+    with pytest.raises(fv.InputError, match=r"one list an image, 2; got \{'a': 1, 'b': 2\}"):
+        measured(found, {"a": 1, "b": 2})
+
+
+def test_what_is_no_explanation_is_said(found):
+    for measure in (measured, sanity_check, sensitivity):
+        with pytest.raises(fv.InputError, match="takes what explain gives; got 3"):
+            measure(3)
+    cut = dataclasses.replace(found, maps=found.maps[:1])
+    with pytest.raises(fv.InputError, match=r"images are \(2, 12, 16\); got \(1, 12, 16\)"):
+        measured(cut)
+    with pytest.raises(fv.NonFiniteError, match="NaN or infinity in the map"):
+        measured(dataclasses.replace(found, maps=found.maps * np.nan))
 
 
 def test_sanity_and_sensitivity_are_of_its_own_method(found):
