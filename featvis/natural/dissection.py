@@ -9,9 +9,11 @@ detects the concept with whose masks that has the largest intersection over unio
 from __future__ import annotations
 
 import csv
+import dataclasses
+import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -277,6 +279,7 @@ class _Concept(NamedTuple):
     number: int
     name: str
     category: str
+    others: tuple[str, ...]  # categories that it is of besides, in which it does not count
 
 
 class _Row(NamedTuple):
@@ -292,15 +295,27 @@ class _Broden:
     concepts: tuple[_Concept, ...]
     rows: tuple[_Row, ...]
 
+    @functools.cached_property
+    def by_number(self) -> Mapping[int, _Concept]:
+        return {one.number: one for one in self.concepts}
+
+    @functools.cached_property
+    def categories(self) -> frozenset[str]:
+        return frozenset(one.category for one in self.concepts)
+
     @classmethod
     def read(cls, folder: Path) -> _Broden:
-        concepts = []
+        concepts: list[_Concept] = []
         for place, line in _lines(folder / "label.csv", ("number", "name", "category")):
             if not line["number"].isdecimal() or int(line["number"]) == 0:
                 raise InputError(f"{place}: a concept's number is 1 or more: {line['number']!r}")
-            category = line["category"].partition("(")[0].strip()
-            concepts.append(_Concept(int(line["number"]), line["name"], category))
-        rows, known = [], {0, *(one.number for one in concepts)}
+            number = int(line["number"])
+            if number in (one.number for one in concepts):
+                raise InputError(f"{place}: the number {number} is that of a concept before")
+            first, *others = (one.partition("(")[0].strip() for one in line["category"].split(";"))
+            concepts.append(_Concept(number, line["name"], first, tuple(others)))
+        found = cls(folder, tuple(concepts), ())
+        rows = []
         for place, line in _lines(folder / "index.csv", ("image",)):
             image = folder / "images" / line["image"]
             cells = {
@@ -309,9 +324,9 @@ class _Broden:
                 if key not in _COLUMNS and value
             }
             parts = [part for several in cells.values() for part in several]
-            unknown = [one for one in parts if one.isdecimal() and int(one) not in known]
-            if unknown:
-                raise InputError(f"{place}: label.csv has no concept of the number {unknown[0]}")
+            for category, several in cells.items():
+                numbers = [int(one) for one in several if one.isdecimal()]
+                found.check_numbers(place, category, numbers)
             names = [line["image"], *(one for one in parts if not one.isdecimal())]
             missing = [name for name in names if not (folder / "images" / name).is_file()]
             if missing:
@@ -331,7 +346,27 @@ class _Broden:
                 f"{', '.join(sorted(told))}; those of index.csv: "
                 f"{', '.join(sorted(looked_for)) or 'none'}"
             )
-        return cls(folder, tuple(concepts), tuple(rows))
+        return dataclasses.replace(found, rows=tuple(rows))
+
+    def check_numbers(self, place: str, category: str, numbers: Iterable[int]) -> None:
+        """Checks that numbers in a category's column are of its concepts, or 0.
+
+        A column of which there is no concept is of no use, and may have any.
+
+        Raises:
+            InputError: one is not; says where.
+        """
+        if category not in self.categories:
+            return
+        for number in numbers:
+            one = self.by_number.get(number)
+            if number and one is None:
+                raise InputError(f"{place}: label.csv has no concept of the number {number}")
+            if one is not None and category not in (one.category, *one.others):
+                raise InputError(
+                    f"{place}: the concept {number}, {printable(one.name, 60)}, is of the category "
+                    f"{printable(one.category, 60)}, and stands under {printable(category, 60)}"
+                )
 
     def masks(self, row: _Row, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
         """Where each concept is in an image, (concepts, places) of bool."""
@@ -344,7 +379,9 @@ class _Broden:
                     whole = [i for i in own if numbers[i] == int(cell)]
                     found[whole] = True
                     continue
-                labels = _labels(self.folder / "images" / cell, size, grid).reshape(-1)
+                file = self.folder / "images" / cell
+                labels = _labels(file, size, grid).reshape(-1)
+                self.check_numbers(printable(file), category, np.unique(labels).tolist())
                 for i in own:
                     found[i] |= labels == numbers[i]
         return found
@@ -357,10 +394,15 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
     table = csv.DictReader(text.splitlines())
     missing = [one for one in columns if one not in (table.fieldnames or ())]
     if missing:
-        raise InputError(f"{printable(path)} has no column {missing[0]!r}: {table.fieldnames}")
+        columns_there = ", ".join(printable(one, 40) for one in table.fieldnames or ()) or "none"
+        raise InputError(
+            f"{printable(path)} has no column {missing[0]!r}; its columns: {columns_there}"
+        )
     try:
         for number, line in enumerate(table, 2):
-            known = {key: (v or "").strip() for key, v in line.items() if isinstance(key, str)}
+            if None in line:
+                raise InputError(f"{printable(path)}, line {number} has more cells than columns")
+            known = {key: (v or "").strip() for key, v in line.items()}
             yield f"{printable(path)}, line {number}", known
     except csv.Error as error:
         raise InputError(f"{printable(path)} is no table: {error}") from error
