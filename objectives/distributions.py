@@ -41,11 +41,10 @@ class SortMatch(Objective):
         super().__post_init__()
         if isinstance(self.target, jax.core.Tracer):
             return
-        if np.size(self.target) == 0 or np.any(np.diff(np.asarray(self.target), axis=-2) < 0):
+        if np.any(np.diff(np.asarray(self.target), axis=-2) < 0):
             raise ObjectiveError(
                 "the target of SortMatch is (levels, channels), ascending along the levels; got "
-                f"shape {np.shape(self.target)}"
-                + ("" if np.size(self.target) == 0 else " in another order")
+                f"shape {np.shape(self.target)} in another order"
             )
 
     def __call__(self, acts: Mapping[str, Any], image: Any) -> jax.Array:

@@ -98,6 +98,8 @@ def canonical(name: str, value: Any) -> Any:
         given = np.asarray(value)
     except (ValueError, TypeError):  # rows of several lengths
         given = np.asarray(None)
+    if given.dtype != object and not given.size:
+        raise ObjectiveError(f"{name} has no numbers; got an array {given.shape}")
     dtype: Any = None
     if jnp.issubdtype(given.dtype, jnp.floating):  # bfloat16 too
         dtype = np.float32

@@ -30,7 +30,7 @@ def asked(given: Namespace, network: Model, objectives: Sequence[Objective]) -> 
 
 
 def _judge(text: str) -> Model:
-    name, _, weights = text.partition("=")
-    if not name:
+    name, given, weights = text.partition("=")
+    if not name or (given and not weights):
         raise InputError(f"--judge takes MODEL or MODEL=WEIGHTS; got {printable(repr(text))}")
     return load_network(name, weights or None)

@@ -20,6 +20,7 @@ from featvis.natural.responses import percentile
 from featvis.natural.store import is_index
 from featvis.own_pictures import natural_files
 from featvis.results import Result
+from featvis.results.joining import as_result
 from objectives import (
     Activations,
     Channel,
@@ -61,6 +62,7 @@ def compare_with_natural(result: Result, folder: str | Path | Images | Index) ->
     Warns:
         OwnPictureWarning: pictures that featvis wrote are left out.
     """
+    result = as_result(result)
     if result.joined:
         return Result.join([compare_with_natural(part, folder) for part in result.joined])
     units = comparable(result.run.parts.objective)

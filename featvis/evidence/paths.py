@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from featvis.evidence.natural import comparable, scored
 from featvis.gradients.contributions import Way, ways
 from featvis.images import Images
 from featvis.results import Result
+from featvis.results.joining import as_result
 from objectives import Objective, alone
 
 #: Photographs taken at random: what any two have in common.
@@ -84,7 +85,7 @@ def paths(result: Result, images: str | Path | Images, *, top: int = 8) -> list[
     Raises:
         InputError: as `trust`.
     """
-    found = photographs(result, images, top)
+    found = photographs(as_result(result), images, top)
     return [
         path_of(ways_of(result, i, unit, found), top, len(found.random))
         for i, unit in enumerate(units_of_images(result))
@@ -103,6 +104,17 @@ def units_of_images(result: Result) -> list[Objective]:
     return [alone(units, int(member)) for member in result.members]
 
 
+def checked_top(top: Any) -> int:
+    """How many photographs are kept.
+
+    Raises:
+        InputError: no integer of at least 3.
+    """
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 3:
+        raise InputError(f"top must be an integer of at least 3; got {top!r}")
+    return int(top)
+
+
 def photographs(result: Result, images: str | Path | Images, top: int) -> Photographs:
     """The photographs to compare a result's pictures with.
 
@@ -115,8 +127,7 @@ def photographs(result: Result, images: str | Path | Images, top: int) -> Photog
         InputError: a number out of range, no photograph, fewer than twice `top`, fewer than `top`
             that excite a unit more than the median photograph does, or images of another size.
     """
-    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 3:
-        raise InputError(f"top must be an integer of at least 3; got {top!r}")
+    top = checked_top(top)
     units = comparable(result.run.parts.objective)
     rng = np.random.default_rng(0)
     seen: list[np.ndarray] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,8 @@ from featvis.errors import InputError
 from featvis.models import Model
 from featvis.models.classes import identifiers, several_classes, synonyms
 from featvis.results import Result
-from objectives import Channel, Logit, LogProbability, Objective, Probability
+from featvis.results.joining import as_result
+from objectives import Channel, Logit, LogProbability, Objective, Probability, Scaled, Sum
 
 #: Pictures that a judge sees at a time.
 _BATCH = 16
@@ -48,12 +49,14 @@ def recognition(
         `probability_by_JUDGE`.
 
     Raises:
-        InputError: an objective of no class or of several, a judge that is the network explained,
-            that has no class scores or names, or no class of that name, or that takes images of
-            another number of channels; a number of classes that is not that of the pictures.
+        InputError: an objective of no class or of several, a judge that is the network explained
+            or is joined of it, that has no class scores or names, or no class of that name, or that
+            takes images of another number of channels; a number of classes that is not that of the
+            pictures; what is no result or no judge.
         UnknownModel: no model of a judge's name.
         CheckpointError: a judge without weights.
     """
+    result = as_result(result)
     each: list[Any] = [None] if classes is None else several_classes(classes)
     if classes is None or isinstance(classes, (int, str, np.integer)):
         each = each * len(result)
@@ -67,10 +70,10 @@ def recognition(
         wanted = classes_of(result.objective, len(result))
     else:
         wanted = np.array([model.class_index(one) for one in each])
-    several = [judges] if isinstance(judges, (Model, str)) else list(judges)
+    several = list(judges) if isinstance(judges, (list, tuple)) else [judges]
     if not several:
         raise InputError("recognition takes at least one judge; got none")
-    networks = [loading.load(one) if isinstance(one, str) else one for one in several]
+    networks = [loading.as_model(one, "a judge") for one in several]
     # All are checked before the first has seen a picture.
     places = [places_of(model, judge, wanted) for judge in networks]
     found: dict[str, np.ndarray] = {}
@@ -141,11 +144,13 @@ def covering(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def classes_of(objective: Objective, count: int) -> np.ndarray:
     """The class of each of `count` images whose score an objective maximises, (count,).
 
+    A class whose score has a weight of 0 or less is not maximised.
+
     Raises:
         InputError: of none, or of several an image.
     """
     found: list[np.ndarray] = []
-    for node in objective.walk():
+    for node in _maximised(objective):
         if isinstance(node, (Logit, Probability, LogProbability, Channel)):
             if isinstance(node, Channel) and node.layer != "logits":
                 continue
@@ -166,17 +171,30 @@ def classes_of(objective: Objective, count: int) -> np.ndarray:
     return found[0]
 
 
+def _maximised(objective: Objective) -> Iterator[Objective]:
+    """The parts of an objective but those whose weight is nowhere above 0."""
+    if isinstance(objective, Sum):
+        for part in objective.objectives:
+            yield from _maximised(part)
+    elif not isinstance(objective, Scaled):
+        yield from objective.walk()
+    elif np.any(np.asarray(objective.weight) > 0):
+        yield from _maximised(objective.objective)
+
+
 def check_judge(model: Model, judge: Model) -> None:
     """Checks that a network can judge pictures of another.
 
     Raises:
-        InputError: it is the network explained or one of them, has no class scores or names, or
-            takes images of another number of channels.
+        InputError: it is the network explained or one of them, or is joined of one, has no class
+            scores or names, or takes images of another number of channels.
     """
-    if (judge.name, judge.digest) in ((model.name, model.digest), *model.joined):
+    own = {(judge.name, judge.digest), *judge.joined}
+    if own & {(model.name, model.digest), *model.joined}:
         part = "one of the networks" if model.joined else "the network"
+        what = "is joined of" if judge.joined else "is"
         raise InputError(
-            f"the judge {judge.name} is {part} explained, which its own picture pleases: name "
+            f"the judge {judge.name} {what} {part} explained, which its own picture pleases: name "
             "another"
         )
     judge.check_scores()
@@ -230,9 +248,7 @@ class _Classes:
                 f"{', '.join(map(str, own))}; which is meant is not known"
             )
         near = difflib.get_close_matches(label, self.theirs, n=3, cutoff=0.4)
-        hint = (
-            f"nearest: {', '.join(near)}" if near else f"its first are {', '.join(self.theirs[:3])}"
-        )
+        hint = "nearest" if near else "its first are"
         raise InputError(
             f"the judge {self.judge.name} has no class {of}: a judge is a network of the same "
             f"classes; {hint}: {', '.join(near or self.theirs[:3])}"

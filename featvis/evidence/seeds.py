@@ -8,6 +8,7 @@ import numpy as np
 
 from featvis.errors import InputError
 from featvis.results import Result
+from featvis.results.joining import as_result
 from featvis.results.manifest import Done
 from featvis.synthesis.run import again
 
@@ -28,6 +29,7 @@ def vary_seed(result: Result, seeds: int = 4, *, progress: bool = True) -> Resul
         NonFiniteError: a NaN or an infinity under another seed.
         KeyboardInterrupt: Ctrl-C; a run cut short is no sample.
     """
+    result = as_result(result)
     if isinstance(seeds, bool) or not isinstance(seeds, (int, np.integer)) or seeds < 2:
         raise InputError(f"seeds must be an integer of at least 2; got {seeds!r}")
     if result.joined:

@@ -29,6 +29,7 @@ from featvis.errors import InputError
 from featvis.evidence.natural import comparable, unit_scores
 from featvis.evidence.paths import (
     Photographs,
+    checked_top,
     overlaps,
     path_of,
     photographs,
@@ -38,6 +39,7 @@ from featvis.evidence.paths import (
 from featvis.evidence.seeds import reseeded
 from featvis.images import Images
 from featvis.results import Result
+from featvis.results.joining import as_result
 from featvis.results.manifest import Done
 from featvis.synthesis.arguments import Pictures
 from featvis.synthesis.run import again
@@ -128,6 +130,8 @@ def trust(
     Warns:
         TrustWarning: suspect pictures; says which, why, and in which layer.
     """
+    result = as_result(result)
+    top = checked_top(top)
     if result.joined:
         options: dict[str, Any] = {"top": top, "starts": starts, "progress": progress}
         return Result.join([trust(part, images, **options) for part in result.joined])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import loading
+from featvis import checks, loading
 from featvis.errors import InputError, NonFiniteError
 from featvis.evidence import metrics
 from featvis.gradients.differentiability import check_gradient
@@ -165,6 +165,7 @@ def setting_of(model: Model, layer: str, size: tuple[int, int], steps: int | Non
     """
     if steps is not None:
         check_positive("steps", steps)
+    size = checks.image_size("the method", "size", size)
     shapes = Activations(model.layers(size))
     _ = shapes[layer]  # an unknown one says the nearest
     place = list(shapes).index(layer)

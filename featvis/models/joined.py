@@ -33,14 +33,16 @@ def join(models: Mapping[str, Model], name: str | None = None) -> Model:
         A model at the first one's size; its digest is that of all digests and names.
 
     Raises:
-        InputError: fewer than two, a name that no layer can begin with, what is no model, or
-            images of unequal numbers of channels.
+        InputError: fewer than two, a name that no layer can begin with, no name, what is no
+            model, or images of unequal numbers of channels.
     """
     if not isinstance(models, Mapping) or len(models) < 2:
         raise InputError(
             'join takes at least two networks by name, as join({"a": m1, "b": m2}); '
             f"got {models!r}"
         )
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise InputError(f"a model's name is a text that is not empty, or None; got {name!r}")
     for key, model in models.items():
         if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
             raise InputError(

@@ -106,9 +106,9 @@ class Network:
         # Whatever a network raises is its own; the user wants to know on what.
         except Exception as error:
             raise InputError(
-                f"the network cannot be called on images {('n', *x.shape[1:])}, though it can at "
-                f"the size of its input: {said_of(error)}; where it takes one size only, declare "
-                "so with fixed_size=True"
+                f"the network cannot be called on images (n, {', '.join(map(str, x.shape[1:]))}), "
+                f"though it can at the size of its input: {said_of(error)}; where it takes one "
+                "size only, declare so with fixed_size=True"
             ) from error
         layers = {}
         for name in self.names:

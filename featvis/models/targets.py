@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.images import Images
 from featvis.models.model import Model
 from objectives import BatchStatistics, NamedArray, Objective
@@ -51,9 +51,10 @@ def target(
         size: of files, (height, width), that of the pictures to make; by default the network's own.
 
     Raises:
-        InputError: images of a shape or range that the network does not take.
+        InputError: no model, or images of a shape or range that it does not take.
         UnknownLayer: no such layer.
     """
+    _check_model(model)
     # A copy, as of the activations.
     images = np.array(model.as_images(images, size))
     made = Target(np.asarray(model(images)[layer]), name)
@@ -85,9 +86,10 @@ def sorted_activations(
         (positions, channels), ascending along the positions.
 
     Raises:
-        InputError: images of a shape or range that the network does not take.
+        InputError: no model, or images of a shape or range that it does not take.
         UnknownLayer: no such layer.
     """
+    _check_model(model)
     shown = model.as_images(images, size)
     total = sum(np.sort(found, axis=1).sum(axis=0) for found in _channels(model, layer, shown))
     return NamedArray((total / len(shown)).astype(np.float32), name)
@@ -111,9 +113,10 @@ def natural_statistics(
         `BatchStatistics` with each channel's mean and variance over images and positions.
 
     Raises:
-        InputError: images of a shape or range that the network does not take.
+        InputError: no model, or images of a shape or range that it does not take.
         UnknownLayer: no such layer.
     """
+    _check_model(model)
     shown = model.as_images(images, size)
     count, mean, squares = 0, np.zeros(()), np.zeros(())
     for found in _channels(model, layer, shown):
@@ -125,6 +128,14 @@ def natural_statistics(
         mean, count = mean + off * (len(values) / whole), whole
     variance = (squares / count).astype(np.float32)
     return BatchStatistics(layer, mean.astype(np.float32), variance)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, Model):
+        raise InputError(
+            f"model is a featvis.Model (featvis.load makes one of a name); got "
+            f"{printable(repr(model), 80)}"
+        )
 
 
 def _channels(model: Model, layer: str, shown: np.ndarray) -> Iterator[np.ndarray]:

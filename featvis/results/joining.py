@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from featvis.errors import InputError
+from featvis.errors import InputError, printable
 from featvis.results.manifest import Done
 from featvis.results.result import Result, runs_for
 
@@ -31,6 +31,18 @@ def join(results: Sequence[Result]) -> Result:
     if len(shapes) > 1:
         raise InputError(f"results are joined of images of one shape; got {[*shapes]}")
     return parts[0] if len(parts) == 1 else _together(parts, (), tuple(parts))
+
+
+def as_result(value: object) -> Result:
+    """A result itself.
+
+    Raises:
+        InputError: something else.
+    """
+    if not isinstance(value, Result):
+        shown = printable(repr(value), 80)
+        raise InputError(f"a result is what synthesize, replay or a method gives; got {shown}")
+    return value
 
 
 def _of_one_batch(one: Result, other: Result) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import featvis as fv
 from featvis.cli.app import main
-from featvis.evidence.recognition import covering, places_of
+from featvis.evidence.recognition import classes_of, covering, places_of
 from featvis.models.classes import ClassNames
 from featvis.zoo import labels
 
@@ -147,6 +147,18 @@ def test_what_class_is_not_known(result, explained):
     both = fv.synthesize(explained, "logits:0 + logits:1", fv.Pixels(SIZE), **options)
     with pytest.raises(fv.InputError, match="several classes"):
         fv.recognition(both, judge)
+    for what in (None, 3, lambda x: x):
+        with pytest.raises(fv.InputError, match=r"a judge is a featvis\.Model, or the name"):
+            fv.recognition(result, what)
+    for what in (None, result.images):
+        with pytest.raises(fv.InputError, match="a result is what synthesize, replay or a method"):
+            fv.recognition(what, judge)
+    with pytest.raises(fv.InputError, match="joined of the network explained, which its own"):
+        fv.recognition(result, fv.join({"x": explained, "y": judge}))
+    for text in ("-logits:0", "0*logits:0 - 2*logits:1"):
+        with pytest.raises(fv.InputError, match="maximises no class score"):
+            classes_of(fv.parse(text), 1)
+    assert classes_of(fv.parse("2*logits:0 - logits:1"), 1) == [0]
     priors = fv.synthesize(explained, "-tv", fv.Pixels(SIZE), **options)
     with pytest.raises(fv.InputError, match="no class score"):
         fv.recognition(priors, judge)
@@ -184,5 +196,7 @@ def test_judges_on_the_command_line(capsys, tmp_path, monkeypatch):
     # Before anything is computed.
     assert main(["render", "logits:1", *place, "--judge", place[1], "-o", str(tmp_path)]) == 2
     assert "is the network explained" in capsys.readouterr().err
+    assert main(["render", "logits:1", *place, "--judge", f"{judge}=", "-o", str(tmp_path)]) == 2
+    assert "--judge takes MODEL or MODEL=WEIGHTS" in capsys.readouterr().err
     assert main(["render", "2*tv", *place, "--judge", judge, "-o", str(tmp_path)]) == 2
     assert "no class score" in capsys.readouterr().err

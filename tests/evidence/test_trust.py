@@ -291,6 +291,8 @@ def test_what_cannot_be_measured_is_an_input_error(trusted, photographs, tmp_pat
         fv.trust(result, flat)
     with pytest.raises(fv.InputError, match="reads no activation"):
         fv.trust(made_by(result, objective="-tv"), photographs)
+    with pytest.raises(fv.InputError, match="top must be an integer of at least 3; got 'a'"):
+        fv.trust(result, photographs, top="a")
     with pytest.raises(fv.InputError, match="top must be an integer of at least 3; got 2"):
         fv.trust(result, photographs, top=2, starts=2)
     for starts in (1, 9, True, 2.0):

@@ -88,6 +88,12 @@ def test_what_does_not_join(given, message):
         fv.join(given)
 
 
+@pytest.mark.parametrize("name", ["", " ", 3])
+def test_a_joined_networks_name_is_a_text(two, name):
+    with pytest.raises(fv.InputError, match="name is a text that is not empty, or None; got"):
+        fv.join({"x": two[0], "y": two[1]}, name)
+
+
 def test_joined_networks_by_name():
     with pytest.raises(fv.InputError, match="different ones"):
         fv.load("hog+hog")

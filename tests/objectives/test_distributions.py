@@ -90,7 +90,7 @@ def test_natural_statistics_are_those_of_all_images_at_once(toy):
     ("target", "message"),
     [
         (np.array([[1.0], [0.0]]), "another order"),
-        (np.zeros((0, 3)), "levels, channels"),
+        (np.zeros((0, 3)), "target has no numbers"),
         (np.zeros((4, 7)), "7 channels; early has 6"),
     ],
 )
@@ -98,3 +98,11 @@ def test_targets_that_are_none(target, message):
     acts = ob.Activations(early=jnp.zeros((1, 2, 2, 6)))
     with pytest.raises(ob.ObjectiveError, match=message):
         ob.SortMatch("early", target).check(acts, (1, 8, 8, 3))
+
+
+def test_what_is_no_model_is_said():
+    for make in (fv.sorted_activations, fv.natural_statistics, fv.target):
+        with pytest.raises(
+            fv.InputError, match=r"model is a featvis.Model \(featvis.load .* 'toy'"
+        ):
+            make("toy", "conv", np.zeros((1, 12, 16, 3)))
