@@ -103,6 +103,7 @@ def methods(size: tuple[int, int], steps: int) -> dict[str, dict[str, Any]]:
         "two views": {"transform": presets.views(size, largest=4.0), "draws": 2, **slow},
         "two small views": {"transform": presets.small_views(size, small), "draws": 2, **slow},
         "recognisable": {"preset": "recognisable"},
+        "recognisable, half the steps": {"preset": "recognisable", "steps": steps // 2},
         "joined": {"preset": "modern"},
         "maco": {"preset": "maco", "steps": steps},
         "lucent": {"steps": 2 * steps},

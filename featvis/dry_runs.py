@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -13,19 +13,40 @@ from featvis.errors import FeatvisError, InputError
 _Found = TypeVar("_Found")
 
 
-def kinds_of(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
-    """The structure of a pytree, and of what type and shape its leaves are: what a cache goes by.
+class Kind(NamedTuple):
+    """Of what shape and type an array is, or a number; a plain tuple, as caches ask for it often.
+
+    Attributes:
+        shape: of the array; of a number ().
+        dtype: of it.
+        weak: whether it is a Python number: under strict promotion an array of its type does not
+            fit others.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    weak: bool
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """What stands for it in a dry run."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype, weak_type=self.weak)
+
+
+def _kind(leaf: Any) -> Kind:
+    if not isinstance(leaf, jax.Array):
+        leaf = jax.typeof(leaf)
+    # A key of JAX has a type of its own, that is never weak.
+    return Kind(leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False))
+
+
+def kinds_of(tree: Any) -> tuple[Any, tuple[Kind, ...]]:
+    """The structure of a pytree, and of what kinds its leaves are: what a cache goes by.
 
     Args:
-        tree: of arrays and numbers.
+        tree: of arrays, their shapes, and numbers.
     """
     leaves, structure = jax.tree.flatten(tree)
-    types = [jax.typeof(one) for one in leaves]
-    # A Python number stays one: under strict promotion an array of its type does not fit others.
-    kinds = tuple(
-        jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type) for one in types
-    )
-    return structure, kinds
+    return structure, tuple(map(_kind, leaves))
 
 
 def once_a_kind(function: Callable[..., _Found]) -> Callable[..., _Found]:
@@ -37,8 +58,8 @@ def once_a_kind(function: Callable[..., _Found]) -> Callable[..., _Found]:
     """
 
     @functools.lru_cache(maxsize=128)
-    def of_kind(structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], *more: Any) -> _Found:
-        return function(jax.tree.unflatten(structure, kinds), *more)
+    def of_kind(structure: Any, kinds: tuple[Kind, ...], *more: Any) -> _Found:
+        return function(jax.tree.unflatten(structure, [kind.struct() for kind in kinds]), *more)
 
     @functools.wraps(function)
     def of(tree: Any, *more: Any) -> _Found:

@@ -29,9 +29,16 @@ def test_kinds_stand_for_what_they_are_of(kind: str, wide: bool) -> None:
     with everything_checked(wide):
         tree = {"one": ONES[kind]()}
         structure, kinds = kinds_of(tree)
-        found = tried("it", product, jax.tree.unflatten(structure, kinds))
+        stands = jax.tree.unflatten(structure, [one.struct() for one in kinds])
+        found = tried("it", product, stands)
         assert found == jax.eval_shape(product, tree)
         assert hash((structure, kinds)) == hash(kinds_of(tree))
+
+
+def test_a_key_keeps_its_type() -> None:
+    key = jax.random.key(3)
+    _, (kind,) = kinds_of({"key": key})
+    assert kind.struct() == jax.eval_shape(lambda one: one, key)
 
 
 def test_shapes_are_found_once_for_each_kind() -> None:

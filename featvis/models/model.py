@@ -17,6 +17,7 @@ import numpy as np
 from flax.core import FrozenDict
 
 from featvis import kernels, limits
+from featvis.dry_runs import once_a_kind
 from featvis.errors import InputError
 from featvis.images import Images, as_images, check_numbers
 from featvis.models.classes import classes_called, listed, nearest_classes
@@ -62,12 +63,9 @@ def _ordered(apply: Apply, params: Any, image: jax.Array) -> OrderedDict[str, ja
 _activations = kernels.compiled(_ordered, static=("apply",))
 
 
-@functools.lru_cache(maxsize=128)
-def _shapes(
-    apply: Any, structure: Any, kinds: tuple[jax.ShapeDtypeStruct, ...], image: tuple[int, ...]
-) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Shapes of one image's activations by layer: of a network and the kinds of its weights."""
-    params = jax.tree.unflatten(structure, kinds)
+@once_a_kind
+def _shapes(params: Any, apply: Any, image: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+    """Shapes of one image's activations by layer."""
     x = jax.ShapeDtypeStruct((_DRY_RUN, *image), jnp.float32)
     found = jax.eval_shape(functools.partial(_ordered, apply), params, x)
     return tuple((name, layer.shape[1:]) for name, layer in found.items())
@@ -177,10 +175,7 @@ class Model:
         """
         height, width = size or self.input.size
         self.check_image_shape(height, width, self.input.channels)
-        leaves, structure = jax.tree.flatten(self.params)
-        kinds = tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
-        apply: Any = self.apply  # hashable, which its protocol cannot say
-        return dict(_shapes(apply, structure, kinds, (height, width, self.input.channels)))
+        return dict(_shapes(self.params, self.apply, (height, width, self.input.channels)))
 
     def class_index(self, name_or_number: int | str) -> int:
         """The number of a class: the index of its logit.
