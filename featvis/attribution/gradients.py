@@ -371,7 +371,7 @@ def _mean(term: Callable[[jax.Array], jax.Array], count: int, like: jax.Array) -
 def _missed(maps: jax.Array, gained: jax.Array) -> jax.Array:
     """By how much sums of maps miss what was gained, in proportion, (n,): `completeness`."""
     miss = jnp.abs(maps.sum((1, 2)) - gained)
-    return jnp.where(miss == 0, 0, miss / jnp.abs(gained))
+    return miss / jnp.where(miss == 0, 1, jnp.abs(gained))
 
 
 def _largest(gradient: jax.Array) -> jax.Array:

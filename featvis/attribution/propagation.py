@@ -210,7 +210,8 @@ def _by_depths(given: Explained, depths: Depths) -> Measured:
 
     def share(part: jax.Array) -> jax.Array:
         # All of it is all of it, of a score of 0 too.
-        return jnp.where(part == found.score, 1, part / found.score)
+        whole = part == found.score
+        return jnp.where(whole, 1, part / jnp.where(whole, 1, found.score))
 
     return maps, {
         "conserved": share(reached),
