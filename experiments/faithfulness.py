@@ -538,7 +538,7 @@ def draw_curves(report: Report, found: Found, order: list[str]) -> None:
     axis.set_xticks(range(len(curve.layers)), curve.layers, rotation=30, ha="right", fontsize=7)
     axis.set_xlabel("weights are random from the end to")
     axis.set_ylabel("rank correlation with the trained network's map")
-    axis.legend(fontsize="x-small", ncols=3)
+    figure.legend(fontsize="x-small", loc="outside right upper")
     report.figure(f"{found.model.name}-sanity", figure, "Cascading; broken lines fail.")
     plt.close(figure)
 

@@ -131,7 +131,7 @@ BAD = {
     "nothing": ([], r"got an array \(0,\)"),
     "no image": (TRUTH[:0], r"got an array \(0, 12, 16, 3\)"),
     "a number": (3, "of int64"),
-    "None": (None, "of object"),
+    "None": (None, "must be an array of numbers .* got None"),
     "no file": ("cat.png", "there is no file cat.png"),
 }
 

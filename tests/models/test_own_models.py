@@ -419,7 +419,7 @@ def test_another_size_that_the_network_cannot_take_is_one_clear_error():
             return self.linear(x.reshape(len(x), -1))
 
     model = fv.from_nnx(Flat(nnx.Rngs(0)), input=INPUT)
-    message = r"cannot be called on images \('n', 20, 16, 3\).*declare so with fixed_size=True"
+    message = r"cannot be called on images \(n, 20, 16, 3\).*declare so with fixed_size=True"
     for run in (
         lambda: model.layers((20, 16)),
         lambda: model(np.zeros((1, 20, 16, 3), np.float32)),
