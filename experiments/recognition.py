@@ -5,12 +5,13 @@ Paper: none has the measure. Olah et al. 2017, "Feature Visualization" (Distill)
     classifiers too. A judge is a network that had no part in the synthesis.
 Command: python experiments/recognition.py PHOTOGRAPHS --judge mobilenet_v2 --judge resnet50 -o OUT
     (--judge NAME=WEIGHTS and --network NAME=WEIGHTS for files; --join NAME[=WEIGHTS] for networks
-    that are explained together with the network as `joined`; --quick for 4 classes at 96 x 96;
-    --full for 64 classes and 3 seeds; --batch 64 on an accelerator; --minutes 8 to end after 8 and
-    go on with the same command, as pictures are kept in OUT/parts: delete that folder when featvis
-    has changed. PHOTOGRAPHS: what contrast, saturation, spectrum and histogram are natural; where
-    names begin with a class's number, NNN_, the judges see them too. The peer lucent is among the
-    methods where `pip install featvis[benchmark]` was done)
+    that are explained together with the network as `joined`; --quick for 4 classes at 96 x 96
+    by three methods; --full for 64 classes and 3 seeds; --batch 64 on an accelerator; --minutes 8
+    to begin nothing after 8, where it is 13 without --full; the same command goes on, as pictures
+    are kept in OUT/parts: delete that folder when featvis has changed. PHOTOGRAPHS: what contrast,
+    saturation, spectrum and histogram are natural; where names begin with a class's number, NNN_,
+    the judges see them too. The peer lucent is among the methods where `pip install
+    featvis[benchmark]` was done)
 Runtime: on two CPU cores 4.4 s a picture and method when nothing else runs; --full some hours
     there, and 40 s a method on an H200.
 What it showed: 64 classes, three seeds: MobileNetV2 puts 0.77 of the default's pictures first and
@@ -62,6 +63,8 @@ _LIKE = ("stem", "block2", "block4", "block10", "block15")
 _BEST = 8
 #: What the others are compared with, class by class.
 _DEFAULT = "views (the default)"
+#: For a first look.
+QUICK = ("affine", _DEFAULT, "recognisable")
 
 
 def methods(size: tuple[int, int], steps: int) -> dict[str, dict[str, Any]]:
@@ -454,7 +457,7 @@ def main() -> int:
     """Pictures of every method, judged; a table and the pictures in rows."""
     line = studies.CommandLine(
         __doc__, "recognition", folder="photographs", required=True,
-        quick="4 classes at 96 x 96 in 32 steps", seed="the choice of classes",
+        quick="4 classes at 96 x 96 in 32 steps, by three methods", seed="the choice of classes",
     )  # fmt: skip
     line.add_argument("--network", default="efficientnet_lite0", help="NAME or NAME=WEIGHTS")
     line.add_argument("--judge", action="append", default=[], help="NAME or NAME=WEIGHTS")
@@ -463,7 +466,9 @@ def main() -> int:
     line.add_argument("--classes", type=int, default=16, help="how many are drawn")
     line.add_argument("--seeds", type=int, default=1, help="starts of each class")
     line.add_argument("--batch", type=int, default=8, help="pictures made at once")
-    line.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after these")
+    line.add_argument(
+        "--minutes", type=float, help="begin nothing after these; 13 without --full", metavar="M"
+    )
     line.add_argument("--full", action="store_true", help="64 classes and 3 seeds")
     given, started = line.read(), time.perf_counter()
     side, steps, count, seeds = 192, 256, given.classes, given.seeds
@@ -482,7 +487,8 @@ def main() -> int:
             raise fv.InputError("a judge is no network that is explained: leave it out of --join")
     for judge in judges:
         check_judge(model, judge)
-    wanted = chosen_methods(given.only, size, steps, model, joined is not None)
+    first = list(QUICK) if given.quick else None
+    wanted = chosen_methods(given.only or first, size, steps, model, joined is not None)
     files = image_files(given.folder)
     files = files[:: max(1, len(files) // _PHOTOGRAPHS)]
     photographs = fv.read_images(files, size)
@@ -513,7 +519,8 @@ def main() -> int:
         for method in wanted
         if not making.path(method, wanted[method], *work).exists()
     ]
-    until = started + 60 * given.minutes
+    minutes = given.minutes if given.minutes is not None else math.inf if given.full else 13.0
+    until = started + 60 * minutes
     while missing and time.perf_counter() < until:
         method, *work = missing.pop(0)
         making.make(method, wanted[method], *work)
