@@ -17,6 +17,9 @@ from featvis.models import Input, Model
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
+needs_skimage = pytest.mark.skipif(
+    importlib.util.find_spec("skimage") is None, reason="scikit-image is not here"
+)
 needs_sklearn = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not here"
 )
@@ -355,7 +358,12 @@ def test_bumps_of_any_distance_make_a_mask_and_a_score_that_stays_makes_none(toy
         ("extremal", {"sigma": 33}, "sigma is at most 32 pixels for images of 12x16; got 33"),
         ("salient_mask", {"jitter": 12}, "jitter is at most 11 pixels .*; got 12"),
         ("mfpp", {"masks": 3}, "3 masks are fewer than the 5 scales"),
-        ("lime", {"samples": 2**31 - 1}, "lime: 2147483647 samples of .* segments: .* are needed"),
+        pytest.param(
+            "lime",
+            {"samples": 2**31 - 1},
+            "lime: 2147483647 samples of .* segments: .* are needed",
+            marks=[needs_sklearn, needs_skimage],
+        ),
         ("rise", {"grid": 10**6}, r"ran out for rise\(masks=4000, grid=1000000\) of 1 images"),
     ],
 )
