@@ -6,8 +6,11 @@ Command: python experiments/time_to_quality.py -o OUT --network efficientnet_lit
     (--network NAME=WEIGHTS for others, again for several: with two or more the pictures of classes
     are judged by the networks that did not make them; --quick for a first look; what was made is
     kept in OUT/made: the same command again goes on from there)
-Runtime: NOT YET
-What it showed: NOT YET
+Runtime: --quick with four of the settings 6 min on two cores with three other programs beside, most
+    of it compiling. The whole has not been run.
+What it showed: --quick, two units of a layer, 64 x 64: after 32 steps two of six maps have what
+    lucid's recipe has after 64, by the default, by a rate that falls to 0 and by half the size
+    first alike, and none by lucid's recipe itself. No setting is told from another so.
 """
 
 from __future__ import annotations
