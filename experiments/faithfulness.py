@@ -167,7 +167,9 @@ class Row:
         """Writes it, so that a run that was broken off goes on from here."""
         curves = {f"curve-{way}": curve for way, curve in self.curves.items()}
         boxes = {f"box-{name}": np.float64(value) for name, value in self.boxes.items()}
-        write_whole(path, values=self.values, seconds=np.float64(self.seconds), **curves, **boxes)
+        studies.write_whole(
+            path, values=self.values, seconds=np.float64(self.seconds), **curves, **boxes
+        )
 
     @classmethod
     def read(cls, path: Path) -> Row:
@@ -208,14 +210,6 @@ class Found:
     def in_common(self, names: Sequence[str]) -> list[int]:
         """The photographs of which all these methods have a map."""
         return sorted(set.intersection(*(set(self.rows[name]) for name in names)))
-
-
-def write_whole(path: Path, **arrays: Any) -> None:
-    """Writes arrays into a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **arrays)
-    part.replace(path)
 
 
 # ---- photographs ---------------------------------------------------------------------------
@@ -398,7 +392,7 @@ def check(
                 found.model, fv.Logit(few[0].index), size, steps=steps,
             )  # fmt: skip
             changed = 0.0 if name in CONTROLS else sensitivity_of(found, name, references)
-            write_whole(path, sensitivity=np.float64(changed), **vars(curve))
+            studies.write_whole(path, sensitivity=np.float64(changed), **vars(curve))
         with np.load(path) as kept:
             named = {name: kept[name] for name in kept.files}
         found.sensitivity[name] = float(named.pop("sensitivity"))

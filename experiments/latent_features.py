@@ -170,17 +170,6 @@ def run(
     return fv.synthesize(model, objective, steps=steps, progress=False, **given, **more)
 
 
-def made(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of a file, which are made first where it is not there."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **make())
-        part.replace(path)
-    with np.load(path) as found:
-        return dict(found)
-
-
 def distance(images: np.ndarray, natural: np.ndarray) -> np.ndarray:
     """Root mean square, over frequencies, of the difference of log10 of the power, (n,).
 
@@ -263,7 +252,7 @@ def main() -> None:
             found["seconds"] = np.full(len(units), one.seconds / len(units))
             return {**found, **look(one).evidence}
 
-        return made(path, make)
+        return studies.kept(path, make)
 
     def judged(method: str, way: dict[str, Any]) -> dict[str, Any] | None:
         """Class pictures of a method, and what is thought of them."""

@@ -334,11 +334,7 @@ class Making:
         """Make a part, and write it."""
         path = self.path(method, options, classes, seed)
         images, seconds = self._made(self._network(method), method, options, classes, seed)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = path.with_suffix(".part")
-        with kept.open("wb") as file:
-            np.savez(file, images=to_levels(images), seconds=seconds)
-        kept.replace(path)  # so that a part is there as a whole or not at all
+        studies.write_whole(path, images=to_levels(images), seconds=np.float64(seconds))
 
     def _network(self, method: str) -> fv.Model:
         network = self.joined if method == "joined" else self.model

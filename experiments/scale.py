@@ -22,9 +22,6 @@ import itertools
 import json
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import studies
+from peer_benchmark import Bench
 from peers.timing import milliseconds
 
 import featvis as fv
@@ -122,27 +120,25 @@ def worker(what: str, point: Point) -> None:
         found["estimate"] = point.estimate()
     else:
         fv.synthesize(**point.options(3))
-    unit = 1 if platform.system() == "Darwin" else 1024
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(json.dumps(found))
 
 
-def ask(what: str, point: Point) -> dict[str, float]:
-    """What such a process found."""
-    command = [sys.executable, __file__, "--worker", what, json.dumps(asdict(point))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["without a word"]
-        raise fv.FeatvisError(f"{what} of {point} failed: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def ask(bench: Bench, what: str, point: Point) -> tuple[dict[str, float], float]:
+    """What such a process found, and the most memory that it had, in bytes."""
+    worked = json.dumps(asdict(point))
+    # Its own folder, as every study makes one.
+    ended = bench.process([os.path.abspath(__file__), "-o", ".", "--worker", what, worked])
+    if ended.code:
+        raise fv.FeatvisError(f"{what} of {point} failed: {ended.last_line}")
+    return json.loads(ended.out.splitlines()[-1]), 1e6 * ended.peak
 
 
-def measure(point: Point, alone: float) -> Measured:
+def measure(bench: Bench, point: Point, alone: float) -> Measured:
     """A point, beside a process of a run that needs no memory and takes so many bytes."""
-    found = ask("time", point)
+    found, _ = ask(bench, "time", point)
     # In a process of its own, which finds all compiled: the compiler takes memory too.
-    peak = ask("take", point)["peak"] - alone
-    return Measured(found["ms"], peak, found["estimate"])
+    _, peak = ask(bench, "take", point)
+    return Measured(found["ms"], peak - alone, found["estimate"])
 
 
 # ---- curves --------------------------------------------------------------------------------
@@ -163,12 +159,12 @@ def per_pixel(point: Point, ms: float) -> float:
     return 1e6 * ms / (point.images * point.size**2)
 
 
-def curve(report: Report, part: str, quick: bool, alone: float) -> None:
+def curve(report: Report, bench: Bench, part: str, quick: bool, alone: float) -> None:
     """The times and the memory of a part's points, as a table and a plot."""
     points, rows = points_of(part, quick), []
     found = []
     for point in points:
-        found.append(one := measure(point, alone))
+        found.append(one := measure(bench, point, alone))
         at = {"images": point.images, "size": point.size, "depth": point.layer}[part]
         pixels = per_pixel(point, one.ms)
         ratio = f"{one.peak / one.estimate:.2f}" if one.peak > SLACK else ""
@@ -292,11 +288,11 @@ def main() -> None:
     parts: Sequence[str] = options.only or PARTS
     report = Report(options.out, (__doc__ or "").partition("\n")[0])
     report.text(f"On {os.cpu_count()} processors of {platform.machine()}.")
-    alone = 0.0
+    alone, bench = 0.0, Bench(options.out)
     if {*parts} & {"images", "size", "depth"}:
         least = Point("stem", 1, 32)
-        ask("time", least)
-        alone = ask("take", least)["peak"]
+        ask(bench, "time", least)
+        _, alone = ask(bench, "take", least)
         report.text(f"A process of a run of one image of 32 x 32 takes {alone / 1e6:.0f} MB.")
     for part in parts:
         if part == "units":
@@ -304,7 +300,7 @@ def main() -> None:
         elif part == "plan":
             plan(report, options.out, 200 if options.quick else options.planned)
         else:
-            curve(report, part, options.quick, alone)
+            curve(report, bench, part, options.quick, alone)
     studies.finish(started, report.write(arguments=options, seconds=time.perf_counter() - started))
 
 

@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,22 @@ def pyplot() -> Any:
     import matplotlib.pyplot
 
     return matplotlib.pyplot
+
+
+def write_whole(path: Path, **arrays: Any) -> None:
+    """Write arrays into a file (.npz) that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **arrays)
+    part.replace(path)
+
+
+def kept(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The arrays of a file (.npz), which are made first where it is not there."""
+    if not path.is_file():
+        write_whole(path, **make())
+    with np.load(path) as found:
+        return dict(found)
 
 
 def spread(values: Sequence[float] | np.ndarray, digits: str = ".3g") -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import studies
+from recognition import has, loaded
 
 import featvis as fv
 from featvis.evidence.recognition import check_judge, judged, places_of, standing
@@ -71,7 +72,6 @@ def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
         rule = f"nadam(cosine_decay_schedule({by * rate:.4f}, {length}))"
         return [Stage(min(length, steps), {"optimizer": rule})]
 
-    usual = {"optimizer": f"nadam({by * 0.035:.4f})"}
     return {
         "lucid's": one("adam(0.05)", transform="standard"),
         "default": [Stage(steps, {})],
@@ -79,7 +79,7 @@ def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
         "falling, 64 steps": falling(64),
         "falling, 128 steps": falling(128),
         "Adam": one(f"adam({by * 0.035:.4f})"),
-        "half size first": [Stage(steps // 8, usual, 0.5), Stage(steps - steps // 8, usual)],
+        "half size first": [Stage(steps // 8, {}, 0.5), Stage(steps - steps // 8, {})],
     }
 
 
@@ -155,15 +155,9 @@ def ran(case: Case, stages: Sequence[Stage], side: int, asked: Sequence[int]) ->
     return Ran(steps, seconds, scores, result.images)
 
 
-def kept(place: Path, make: Any) -> Ran:
-    """What was made, from its file where it is there."""
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(".part.npz")
-        np.savez_compressed(part, **vars(make()))
-        part.replace(place)
-    with np.load(place) as found:
-        return Ran(**{name: found[name] for name in found.files})
+def kept(path: Path, case: Case, stages: Sequence[Stage], side: int, asked: Sequence[int]) -> Ran:
+    """What `ran` gives, from its file where it is there."""
+    return Ran(**studies.kept(path, lambda: vars(ran(case, stages, side, asked))))
 
 
 # ---- what they are worth -------------------------------------------------------------------
@@ -209,22 +203,13 @@ def cases_of(models: Sequence[Model], side: int, units: int, seeds: int) -> list
         for layer in [*layers, "logits"]:
             choice = range(shapes[layer][-1])
             if layer == "logits":
-                choice = [n for n in range(1000) if all(_has(model, one, n) for one in models)]
+                others = [one for one in models if one is not model]
+                choice = [n for n in range(1000) if all(has(model, one, n) for one in others)]
             drawn = np.sort(rng.choice(choice, units, replace=False))
             found.append(
                 Case(model, layer, np.repeat(drawn, seeds), np.tile(np.arange(seeds), units))
             )
     return found
-
-
-def _has(model: Model, judge: Model, number: int) -> bool:
-    if judge is model:
-        return True
-    try:
-        places_of(model, judge, np.array([number]))
-    except fv.InputError:
-        return False
-    return True
 
 
 def main() -> None:
@@ -242,8 +227,7 @@ def main() -> None:
         options.size, options.units, options.seeds
     )  # fmt: skip
     steps, mark_steps = (32, 64) if options.quick else (STEPS, MARK_STEPS)
-    names = [text.partition("=") for text in options.network or ["efficientnet_lite0"]]
-    models = [fv.load(name, weights or None) for name, _, weights in names]
+    models = [loaded(text) for text in options.network or ["efficientnet_lite0"]]
     for model in models[1:]:
         check_judge(models[0], model)
     wanted = options.only or list(settings(False, steps))
@@ -256,15 +240,12 @@ def main() -> None:
     for case in cases:
         place = options.out / "made" / about / case.model.name / part_of_name(case.layer)
         lucid = [Stage(mark_steps, settings(case.vectors, mark_steps)["lucid's"][0].options)]
-        mark = kept(place / "mark.npz", functools.partial(ran, case, lucid, side, [mark_steps]))
+        mark = kept(place / "mark.npz", case, lucid, side, [mark_steps])
         marks.append(mark.scores[-1])
         for name in wanted:
             stages = settings(case.vectors, steps)[name]
             asked = [k for k in ASKED if k <= sum(stage.steps for stage in stages)]
-            found = kept(
-                place / f"{part_of_name(name)}.npz",
-                functools.partial(ran, case, stages, side, asked),
-            )
+            found = kept(place / f"{part_of_name(name)}.npz", case, stages, side, asked)
             by_setting.setdefault(name, []).append((case, found))
         print(case.model.name, case.layer, f"{time.perf_counter() - started:.0f} s", flush=True)
     for title, of in (("maps", False), ("class scores", True)):
@@ -275,10 +256,9 @@ def main() -> None:
             taken, seconds = (np.concatenate(part) for part in zip(*both, strict=True))
             last = np.concatenate([f.scores[-1] / m for _, f, m in some])
             row = [name, len(taken), f"{np.isfinite(taken).mean():.2f}", median(taken)]
-            row += [f"{1e3 * np.median(seconds) / (units * seeds):.0f}", f"{np.median(last):.2f}"]
+            row += [median(1e3 * seconds / (units * seeds)), f"{np.median(last):.2f}"]
             row += recognised([(c, f) for c, f, _ in some], models) if of else []
-            rows.append([cell.replace("inf", "never") if isinstance(cell, str) else cell
-                         for cell in row])  # fmt: skip
+            rows.append(row)
             print(title, *rows[-1], sep="  ")
         header = ["setting", "pictures", "reach it", "steps", "ms a picture", "last, in marks"]
         report.heading(title)

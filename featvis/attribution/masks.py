@@ -61,7 +61,7 @@ def igos(
     """
     images, extent = given.images, given.images.shape[1:3]
     blur = _in_proportion(images, 51, 50.0)
-    relative = _relative(given, blur)
+    relative, _ = _relative(given, blur)
 
     def prior(masks: jax.Array, weight: jax.Array) -> jax.Array:
         return weight * jnp.mean(1 - masks, axis=(1, 2)) + tv * _roughness(masks, 2.0, jnp.mean)
@@ -146,7 +146,7 @@ def salient_mask(
     _check_pixels(given, "salient_mask", jitter=(jitter, min(given.images.shape[1:3]) - 1))
     images, extent = given.images, given.images.shape[1:3]
     blur = _in_proportion(images, 81, 10.0)
-    relative = _relative(given, blur)
+    relative, _ = _relative(given, blur)
     adam = text.optimizer(optax.adam(rate))
 
     def loss(masks: jax.Array, iteration: jax.Array) -> jax.Array:
@@ -207,9 +207,8 @@ def extremal(
     _check_pixels(given, "extremal", step=(step, side), sigma=(sigma, 2 * side))
     images = given.images
     levels = _levels(images, 8, 20.0)
-    relative = _relative(given, levels[0])
     # Where nothing changes the score, the area alone would make the mask.
-    changes = given.score(levels[0]) != given.score(images)
+    relative, changes = _relative(given, levels[0])
     make = _smooth_masks(images.shape[1:3], step, sigma)
     shape = (len(images), *(math.ceil(side / step) for side in images.shape[1:3]))
 
@@ -265,15 +264,20 @@ def _check_pixels(given: Explained, method: str, **lengths: tuple[int, int]) -> 
             )
 
 
-def _relative(given: Explained, least: jax.Array) -> Callable[[jax.Array], jax.Array]:
+def _relative(
+    given: Explained, least: jax.Array
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
     """The score in proportion: 0 for the images `least`, and 1 for those given where it is more.
 
     Where both have one score nothing can be lowered, and the score stays as it is.
+
+    Returns:
+        It, and whether both have other scores, (n,).
     """
     low, high = given.score(least), given.score(given.images)
     span = jnp.abs(high - low)
     span = jnp.where(span > 0, span, 1)
-    return lambda images: (given.score(images) - low) / span
+    return lambda images: (given.score(images) - low) / span, high != low
 
 
 def _in_proportion(images: jax.Array, size: int, sigma: float) -> jax.Array:
