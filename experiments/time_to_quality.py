@@ -79,6 +79,8 @@ def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
         "falling, 64 steps": falling(64),
         "falling, 128 steps": falling(128),
         "Adam": one(f"adam({by * 0.035:.4f})"),
+        "momentum 0.5": one(f"nadam({by * 0.05:.4f}, b1=0.5)"),
+        "momentum 0.5, fast": one(f"nadam({by * 0.08:.4f}, b1=0.5, b2=0.9)"),
         "half size first": [Stage(steps // 8, {}, 0.5), Stage(steps - steps // 8, {})],
     }
 

@@ -7,6 +7,7 @@ A package of its own, as importing anything of featvis imports JAX, which takes 
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: How a shell reports a program ended by Ctrl-C.
 INTERRUPTED = 130
+
+#: Objects after which Python looks for garbage in cycles. What it does every 700 of them by default
+#: takes a fifth of the time to a first picture: JAX makes and keeps objects by the million.
+_OBJECTS = 100_000
 
 
 def main() -> int:
@@ -37,8 +42,12 @@ def main() -> int:
         text, code = answer
         output.write(text)
         return output.exit_code(code)
+    gc.disable()
     from featvis import cli
 
+    gc.freeze()  # What was imported stays.
+    gc.set_threshold(_OBJECTS, *gc.get_threshold()[1:])
+    gc.enable()
     try:
         try:
             if signal.getsignal(signal.SIGINT) is _leave:

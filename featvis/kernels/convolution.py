@@ -191,6 +191,11 @@ def _window(x: Array, row: int, column: int, height: int, width: int, stride: in
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    return _depthwise_sums(x, kernel, stride, pads)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _depthwise_sums(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     k = kernel.shape[0]
     height, width = (
         _outputs(size, pad, k, stride) for size, pad in zip(x.shape[1:3], pads, strict=True)
@@ -222,6 +227,7 @@ def _depthwise_bwd(
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _depthwise_transposed(
     gradient: Array, kernel: Array, stride: int, pads: Pads, size: tuple[int, ...]
 ) -> Array:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,8 +12,8 @@ from featvis.kernels.keeping import on_cpu
 LARGEST_INDEX = 2**31 - 1
 
 
-def take(values: Array, index: Array, offset: int = 0) -> Array:
-    """`values` (m,) at `index + offset`, which is from 0 to m - 1 and not checked.
+def take(values: Array, index: Array) -> Array:
+    """`values` (m,) at an index, which is from 0 to m - 1 and not checked.
 
     Several at once (`jax.vmap`) are one gather of one long row: with an axis for the images, XLA's
     CPU code makes an array of coordinates first.
@@ -24,54 +21,55 @@ def take(values: Array, index: Array, offset: int = 0) -> Array:
     Args:
         values: (m,).
         index: integers of any shape.
-        offset: the same for all.
     """
     if not on_cpu():
-        return values.at[index + offset].get(mode="promise_in_bounds")
-    return _take(offset, values, index)
+        return values.at[index].get(mode="promise_in_bounds")
+    return _traced_once(values, index)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _take(offset: int, values: Array, index: Array) -> Array:
-    return _gather(offset)(values, index)
+@jax.jit
+def _traced_once(values: Array, index: Array) -> Array:
+    """`_take`, traced and lowered once for all takes of one shape in a program."""
+    return _take(values, index)
 
 
-@functools.cache
-def _gather(offset: int) -> Callable[[Array, Array], Array]:
-    @jax.custom_batching.custom_vmap
-    def gather(values: Array, index: Array) -> Array:
-        return values.at[index + offset].get(mode="promise_in_bounds")
-
-    @gather.def_vmap
-    def several(count: int, batched: list[bool], values: Array, index: Array) -> tuple[Array, bool]:
-        if count * values.shape[-1] > LARGEST_INDEX:
-            axes = [0 if has_axis else None for has_axis in batched]
-            return jax.vmap(lambda v, i: v[i + offset], axes)(values, index), True
-        return gather(*_in_one_row(count, batched, values, index)), True
-
-    return gather
+@jax.custom_vjp
+def _take(values: Array, index: Array) -> Array:
+    return _gather(values, index)
 
 
-@functools.cache
-def _scatter(offset: int) -> Callable[[Array, Array, Array], Array]:
-    @jax.custom_batching.custom_vmap
-    def scatter(zeros: Array, index: Array, gradient: Array) -> Array:
-        return zeros.at[index + offset].add(gradient, mode="promise_in_bounds")
+@jax.custom_batching.custom_vmap
+def _gather(values: Array, index: Array) -> Array:
+    return values.at[index].get(mode="promise_in_bounds")
 
-    @scatter.def_vmap
-    def several(
-        count: int, batched: list[bool], zeros: Array, index: Array, gradient: Array
-    ) -> tuple[Array, bool]:
-        if count * zeros.shape[-1] > LARGEST_INDEX:
-            axes = [0 if has_axis else None for has_axis in batched]
-            add = jax.vmap(lambda z, i, g: z.at[i + offset].add(g), axes)
-            return add(zeros, index, gradient), True
-        row, index = _in_one_row(count, batched[:2], zeros, index)
-        if not batched[2]:
-            gradient = jnp.broadcast_to(gradient, (count, *gradient.shape))
-        return scatter(row, index, gradient).reshape(count, -1), True
 
-    return scatter
+@_gather.def_vmap
+def _gather_several(
+    count: int, batched: list[bool], values: Array, index: Array
+) -> tuple[Array, bool]:
+    if count * values.shape[-1] > LARGEST_INDEX:
+        axes = [0 if has_axis else None for has_axis in batched]
+        return jax.vmap(lambda v, i: v[i], axes)(values, index), True
+    return _gather(*_in_one_row(count, batched, values, index)), True
+
+
+@jax.custom_batching.custom_vmap
+def _scatter(zeros: Array, index: Array, gradient: Array) -> Array:
+    return zeros.at[index].add(gradient, mode="promise_in_bounds")
+
+
+@_scatter.def_vmap
+def _scatter_several(
+    count: int, batched: list[bool], zeros: Array, index: Array, gradient: Array
+) -> tuple[Array, bool]:
+    if count * zeros.shape[-1] > LARGEST_INDEX:
+        axes = [0 if has_axis else None for has_axis in batched]
+        add = jax.vmap(lambda z, i, g: z.at[i].add(g), axes)
+        return add(zeros, index, gradient), True
+    row, index = _in_one_row(count, batched[:2], zeros, index)
+    if not batched[2]:
+        gradient = jnp.broadcast_to(gradient, (count, *gradient.shape))
+    return _scatter(row, index, gradient).reshape(count, -1), True
 
 
 def _in_one_row(count: int, batched: list[bool], row: Array, index: Array) -> tuple[Array, Array]:
@@ -84,12 +82,12 @@ def _in_one_row(count: int, batched: list[bool], row: Array, index: Array) -> tu
     return row.reshape(-1), index + firsts.reshape(-1, *[1] * (index.ndim - 1))
 
 
-def _take_fwd(offset: int, values: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _take(offset, values, index), (jnp.zeros_like(values), index)
+def _take_fwd(values: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _gather(values, index), (jnp.zeros_like(values), index)
 
 
-def _take_bwd(offset: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
-    return _scatter(offset)(*residuals, gradient), None
+def _take_bwd(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
+    return _scatter(*residuals, gradient), None
 
 
 _take.defvjp(_take_fwd, _take_bwd)

@@ -19,6 +19,7 @@ from featvis.jaxprs.redirection import redirected
 from featvis.optimizers import IMAGES
 from featvis.parameterizations import Parameterization
 from featvis.transforms import Transform
+from featvis.transforms.transform import traced
 from objectives import Activations, Objective, slice_images
 
 #: Steps in one call of the compiled program at most: the length of its score buffer.
@@ -167,10 +168,19 @@ def _scores(
     dead: jax.Array,
     seen: Any,
     image: Any,
+    clean: jax.Array | bool = False,
 ) -> jax.Array:
-    """Scores (n,) of images at a step; `seen` is what the model gets and the priors do not."""
+    """Scores (n,) of images at a step; `seen` is what the model gets and the priors do not.
+
+    `clean` says whether the transform is left out, of one that keeps the images' size.
+    """
     apply = redirected(program.apply, dead) if program.redirect else program.apply
-    transform = jax.vmap(program.transform.at(step))
+    drawn = jax.vmap(program.transform.at(step))
+
+    def transform(keys: jax.Array, images: jax.Array) -> jax.Array:
+        if clean is False:
+            return drawn(keys, images)
+        return jax.lax.cond(clean, lambda keys, images: images, drawn, keys, images)
 
     def see(images: Any, places: Any) -> Any:
         at = keys if places is None else keys[places]
@@ -384,15 +394,21 @@ def evaluate_images(
     def scores(
         objective: Objective, keys: jax.Array, images: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        clean = objective(Activations(program.apply(weights, images)), images)
         drawn = jax.vmap(lambda key: jax.random.split(purpose_key(key, 2), _DRAWS), out_axes=1)(
             keys
         )
         nobody = jnp.zeros(len(images), bool)
-        draws = jax.lax.map(
-            lambda keys: _scores(program, weights, objective, keys, step, nobody, images, images),
-            drawn,
-        )
-        return clean, jnp.mean(draws, axis=0)
+
+        def of_draw(keys: jax.Array, clean: jax.Array | bool = False) -> jax.Array:
+            return _scores(program, weights, objective, keys, step, nobody, images, images, clean)
+
+        if traced(program.transform, images.shape[1:])[1] != images.shape[1:]:
+            clean = objective(Activations(program.apply(weights, images)), images)
+            return clean, jnp.mean(jax.lax.map(of_draw, drawn), axis=0)
+        # The clean images are one draw more: the network is traced and compiled once.
+        number = jnp.arange(1 + _DRAWS)
+        keys = jnp.concatenate([keys[None], drawn])
+        by_draw = jax.lax.map(lambda one: of_draw(*one), (keys, number == 0))
+        return by_draw[0], jnp.mean(by_draw[1:], axis=0)
 
     return _by_parts(program, scores, objective, keys, images)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,9 +220,20 @@ class Loop:
             start_state(way, run.optimizer, self._keys, layout.images(start), kind)
         )
         self._dead = layout.images(jnp.zeros(count, bool))
+        if alone:
+            # Where nothing is compiled yet, two processors compile both programs at once.
+            evaluate_images.ahead(*self._evaluated(jnp.int32(0)))
         self._scores: list[np.ndarray] = []
         self._frames: dict[int, np.ndarray] = {}
         self._lived = np.zeros(count, bool)  # whose unit gave a gradient of its own
+
+    def _evaluated(self, step: jax.Array) -> tuple[Any, ...]:
+        """What `evaluate_images` is given of the images as they are, at a step."""
+        program, images = self._plain, self._decoded()
+        return program, self._model.params, self._leaves, self._keys, step, images
+
+    def _decoded(self) -> jax.Array:
+        return decode_images(self._plain.parameterization, self._state.params)
 
     @property
     def steps(self) -> int:
@@ -230,7 +242,7 @@ class Loop:
 
     def images(self) -> np.ndarray:
         """The images as they are now, (n, h, w, c)."""
-        return np.asarray(decode_images(self._program.parameterization, self._state.params))
+        return np.asarray(self._decoded())
 
     def __iter__(self) -> Iterator[Progress]:
         steps, plain = self.steps, self._plain
@@ -280,10 +292,10 @@ class Loop:
         """
         state, plain, weights = self._state, self._plain, self._model.params
         leaves, keys, dead = self._leaves, self._keys, self._dead
-        images = decode_images(plain.parameterization, state.params)
         # Of the steps taken, which a replay has.
-        last = jnp.int32(np.max(state.taken) - 1)
-        clean, transformed = evaluate_images(plain, weights, leaves, keys, last, images)
+        evaluated = self._evaluated(jnp.int32(np.max(state.taken) - 1))
+        images = evaluated[-1]
+        clean, transformed = evaluate_images(*evaluated)
         finite, since = np.asarray(state.finite), np.asarray(state.since)
         objective, patience = self._run.parts.objective, self._run.patience
         failures = [

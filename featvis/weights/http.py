@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import importlib.metadata
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPMessage
-from typing import IO, Any, Protocol
-from urllib.parse import urlsplit
-
-CHUNK = 2**18
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -48,34 +41,6 @@ class Transport(Protocol):
         ...
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to the schemes that are allowed, and no other."""
-
-    def __init__(self, schemes: tuple[str, ...]):
-        self.schemes = schemes
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        try:
-            _check_scheme(newurl, self.schemes)
-        except OSError:
-            fp.close()
-            raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _check_scheme(url: str, schemes: tuple[str, ...]) -> None:
-    if urlsplit(url).scheme not in schemes:
-        raise ConnectionError(f"{url} is refused: only {' and '.join(schemes)} is allowed")
-
-
 @dataclass(frozen=True)
 class UrlTransport:
     """Requests by `urllib`, with the system's certificates and the environment's proxies.
@@ -90,35 +55,11 @@ class UrlTransport:
 
     def __call__(self, url: str, headers: Mapping[str, str], offset: int) -> Response:
         """See `Transport`."""
-        _check_scheme(url, self.schemes)
-        request = urllib.request.Request(url)
-        request.add_header("User-Agent", f"featvis/{importlib.metadata.version('featvis')}")
-        for name, value in headers.items():
-            # Credentials are for this host and do not follow a redirect to another.
-            secret = name.lower() == "authorization"
-            (request.add_unredirected_header if secret else request.add_header)(name, value)
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
-        answer: Any
-        try:
-            opener = urllib.request.build_opener(_Redirects(self.schemes))
-            answer = opener.open(request, timeout=self.timeout)
-        except urllib.error.HTTPError as error:
-            answer = error
-        except http.client.HTTPException as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
-        found = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status, found, _chunks(answer), answer.close)
+        # At the first request: importing `urllib` is a twentieth of importing featvis.
+        from featvis.weights.requests import request
+
+        return request(url, headers, offset, timeout=self.timeout, schemes=self.schemes)
 
 
 #: How weights are fetched where nothing else is said.
 HTTPS = UrlTransport()
-
-
-def _chunks(answer: IO[bytes]) -> Iterator[bytes]:
-    try:
-        # What is there, and not until a chunk is full.
-        while chunk := answer.read1(CHUNK):  # type: ignore[attr-defined]
-            yield chunk
-    except http.client.HTTPException as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error

@@ -1,13 +1,18 @@
 """Convolutions equal XLA's, value and gradients, whatever their shape."""
 
+import functools
+import gc
+
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import pytest
+from compiles import Compiled
 from jax import lax
 
 from featvis import kernels
+from featvis.kernels import compiling
 from featvis.zoo.layers import relu6
 
 
@@ -208,6 +213,56 @@ def test_options_of_the_compiler_are_used_where_they_were_swept_only(monkeypatch
     assert kernels.compiler_options() == {}
 
 
+def test_what_is_compiled_ahead_is_not_compiled_again():
+    def squares(x):
+        return jnp.sum(x * x + 0.123)
+
+    function = kernels.compiled(squares)
+    with Compiled() as compiled:
+        for _ in range(2):
+            function.ahead(jnp.arange(7.0))
+        assert function(jnp.arange(7.0)) == np.float32(91 + 7 * 0.123)
+    assert compiled.count("squares") == 1
+    with Compiled() as other:
+        function(jnp.arange(8.0))
+    assert other.count("squares") == 1
+
+
+def test_what_cannot_be_compiled_ahead_fails_where_it_is_called(monkeypatch):
+    function = kernels.compiled(lambda x: x + 1)
+
+    def refused():
+        raise RuntimeError("no memory")
+
+    class Now:
+        def __init__(self, target, args):
+            self.start = functools.partial(target, refused)
+
+    monkeypatch.setattr(compiling.threading, "Thread", Now)
+    function.ahead(jnp.float32(1))
+    assert function(jnp.float32(1)) == 2
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_a_call_as_before_it(collects):
+    seen = []
+
+    def fails(x):
+        seen.append(gc.isenabled())
+        raise ValueError("a network's own")
+
+    function = kernels.compiled(fails)
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="own"):
+            function(jnp.float32(1))
+        assert gc.isenabled() is collects
+        assert seen == [False]
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("offset", [0, 2])
 def test_take_alone_and_under_vmap(offset):
@@ -217,7 +272,7 @@ def test_take_alone_and_under_vmap(offset):
     weight = rng.normal(size=index.shape).astype(np.float32)
 
     def one(values, index, weight):
-        value, pullback = jax.vjp(lambda v: kernels.take(v, index, offset), values)
+        value, pullback = jax.vjp(lambda v: kernels.take(v, index + offset), values)
         return value, *pullback(weight)
 
     found = jax.vmap(jax.vmap(one))(values, index, weight)
@@ -230,5 +285,5 @@ def test_take_alone_and_under_vmap(offset):
     alone = one(values[0, 0], index[0, 0], weight[0, 0])
     np.testing.assert_allclose(alone[1], gradient[0, 0], atol=1e-6)
     # One row of values for several sets of places.
-    shared = jax.vmap(lambda i: kernels.take(values[0, 0], i, offset))(index[0])
+    shared = jax.vmap(lambda i: kernels.take(values[0, 0], i + offset))(index[0])
     np.testing.assert_array_equal(shared, values[0, 0][index[0] + offset])

@@ -16,7 +16,7 @@ import featvis as fv
 from featvis.results.format import last_run
 from featvis.synthesis import loop
 from featvis.synthesis import run as synthesis_run
-from featvis.transforms import Noise
+from featvis.transforms import Noise, RandomAffine
 
 pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
@@ -293,6 +293,28 @@ def test_many_objectives_of_a_layer_are_one_program_and_keep_their_order(toy):
     first = found[(0, 2)]
     np.testing.assert_allclose(first.images[1:], alone.images, atol=1e-4)
     np.testing.assert_allclose(first.clean_scores[1:], alone.clean_scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(("frame", "networks"), [(0, 1), (2, 2)])
+def test_clean_score_is_that_of_the_network_which_the_evaluation_traces_once(frame, networks):
+    traced = []
+
+    def network(params, image):
+        traced.append(image.shape)
+        return {"layer": jnp.tanh(image - params)}
+
+    model = fv.from_function(network, jnp.float32(0.4), input=fv.Input(size=(12, 16)))
+    transform = RandomAffine((0.9, 1.1), (-10.0, 10.0), 2.0, "constant", frame=frame)
+    way, objective = fv.Pixels((12, 16)), fv.Channel("layer", 1)
+    program = loop.Program(model.apply, way, transform, "sgd(0.1)")
+    images = np.random.default_rng(0).random((2, 12, 16, 3), np.float32)
+    given = program, model.params, objective, loop.image_keys(0, 2), jnp.int32(0), images
+    before = len(traced)
+    lowered = loop.evaluate_images.lower(*given)
+    assert len(traced) - before == networks
+    clean, transformed = lowered.compile()(*given)
+    np.testing.assert_allclose(clean, np.tanh(images[..., 1] - 0.4).mean((1, 2)), rtol=1e-5)
+    assert not np.allclose(clean, transformed)
 
 
 # ---- what the loop returns -----------------------------------------------------------------
