@@ -60,6 +60,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 LITE = "efficientnet_lite0"
@@ -348,6 +349,10 @@ def worker(who: str, launched: float, tasks: Sequence[dict[str, Any]]) -> None:
 # ---- what is measured ----------------------------------------------------------------------
 
 
+Case = tuple[str, str, int, int]
+"""Network, place, images and their size."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is measured.
@@ -357,6 +362,7 @@ class Plan:
         repeats: Differences of run lengths in a round, of which the median counts.
         steps: (network, place, batch, size) of which a step is timed.
         dense: The same of the networks of dense convolutions.
+        sizes: The same of other batches and sizes, of which one round is measured.
         quality: Places whose unit is followed to the peer's score.
         transforms: Of ours there: lucid's, and others in the first round.
         peer_steps: How long the peer may take to reach ours, in the first round.
@@ -368,14 +374,15 @@ class Plan:
 
     rounds: int
     repeats: int
-    steps: tuple[tuple[str, str, int, int], ...]
-    dense: tuple[tuple[str, str, int, int], ...] = ()
+    steps: tuple[Case, ...]
+    dense: tuple[Case, ...] = ()
+    sizes: tuple[Case, ...] = ()
     quality: tuple[str, ...] = ()
     transforms: tuple[str, ...] = ("standard",)
     peer_steps: int = QUALITY_STEPS
     units: int = 0
     atlas: tuple[int, int] | None = None
-    heavy: tuple[str, str, int, int] | None = None
+    heavy: Case | None = None
     maco: tuple[str, ...] = ()
 
 
@@ -391,6 +398,12 @@ FULL = Plan(
     repeats=2,
     steps=tuple((LITE, p, n, size) for p in PLACES for n in (1, 4, 16) for size in (128, 224)),
     dense=tuple((network, place, 4, SIZE) for network in DENSE for place in PLACES),
+    sizes=tuple(
+        (network, place, n, size)
+        for network in DENSE
+        for place in PLACES
+        for n, size in ((1, SIZE), (16, SIZE), (1, 224), (4, 224), (16, 224))
+    ),
     quality=PLACES,
     transforms=("standard", "affine"),
     units=80,
@@ -427,11 +440,20 @@ def steps(bench: Bench, plan: Plan) -> list[Row]:
 
 def dense(bench: Bench, plan: Plan) -> list[Row]:
     """Milliseconds a step of networks of dense convolutions, each in processes of its own."""
-    by_network = [[case for case in plan.dense if case[0] == network] for network in DENSE]
-    return [row for cases in by_network for row in _steps(bench, plan, cases)]
+    return _by_network(bench, plan, plan.dense)
 
 
-def _steps(bench: Bench, plan: Plan, cases: Sequence[tuple[str, str, int, int]]) -> list[Row]:
+def dense_sizes(bench: Bench, plan: Plan) -> list[Row]:
+    """The same for other batches and sizes, in one round."""
+    return _by_network(bench, dataclasses.replace(plan, rounds=1, repeats=1), plan.sizes)
+
+
+def _by_network(bench: Bench, plan: Plan, cases: Sequence[Case]) -> list[Row]:
+    by_network = [[case for case in cases if case[0] == network] for network in DENSE]
+    return [row for some in by_network for row in _steps(bench, plan, some)]
+
+
+def _steps(bench: Bench, plan: Plan, cases: Sequence[Case]) -> list[Row]:
     if not cases:
         return []
     names = ("network", "layer", "batch", "size")
@@ -693,6 +715,8 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
 PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
     one.__name__: one for one in (steps, dense, quality, start, memory, layer, atlas, maco)
 }
+#: What is measured only where it is asked for: half an hour by itself.
+LONG: dict[str, Callable[[Bench, Plan], list[Row]]] = {dense_sizes.__name__: dense_sizes}
 
 
 def measure(
@@ -700,7 +724,7 @@ def measure(
     plan: Any,
     parts: Sequence[str] = tuple(PARTS),
     ask: Callable[[], float] = load,
-    known: Mapping[str, Callable[[Bench, Any], list[Row]]] = PARTS,
+    known: Mapping[str, Callable[[Bench, Any], list[Row]]] = MappingProxyType(PARTS | LONG),
 ) -> list[Row]:
     """The rows of some parts of a plan, with the machine's load before each part.
 
@@ -731,7 +755,35 @@ def limit(found: dict[str, Any], machine: dict[str, Any]) -> float:
     return 1000 * max(by_part)
 
 
-def profile(bench: Bench, quick: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def rooflines(bench: Bench, quick: bool) -> Table:
+    """A table of each kind of convolution of the network, and of the machine's limits for it."""
+    size, batch = (SIZE, 1) if quick else (224, 4)
+    tasks = [
+        {"kind": "machine", "network": LITE},
+        {"kind": "convolutions", "network": LITE, "size": size, "batch": batch},
+    ]
+    say("each kind of convolution")
+    machine, found = bench.work("breakdown", tasks).found
+    header = (
+        f"{batch} of {size} x {size}, with gradient", "shape", "ms", "GFLOP/s", "of best", "GB/s",
+        "of best", "limit, ms", "of limit",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for one in (found or {}).get("rows", []) if machine else []:
+        ms, least = one["ms"], limit(one, machine)
+        each = [
+            share
+            for part in ("flops", "bytes")
+            for share in (one[part] / ms / 1e6, one[part] / ms * 1e3 / machine[part])
+        ]
+        rows.append((one["name"], one["shape"], *map(shown, (ms, *each, least, ms / least))))
+    return header, rows
+
+
+def profile(bench: Bench, quick: bool) -> Table:
     """A table of the parts of a step, and of how near the network is to the machine's limit.
 
     Of one image: those of a batch go through the network one or a few at a time.
@@ -853,7 +905,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one case of each kind, one round")
     parser.add_argument("--profile", action="store_true", help="the parts of a step of ours")
     parser.add_argument("--ours", action="store_true", help="without the peers")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this; repeat for more")
+    help_of_part = "only this; repeat for more"
+    parser.add_argument("--part", action="append", choices=PARTS | LONG, help=help_of_part)
     help_of_show = "figures.json of an earlier run, or of several with a part each"
     parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", help=help_of_show)
     parser.add_argument("-o", "--out", type=Path, default=Path("peer_benchmark"))
@@ -871,6 +924,7 @@ def main() -> None:
         bench = Bench(Path(folder), options.ours)
         if options.profile:
             print(markdown(*profile(bench, options.quick)))
+            print(markdown(*rooflines(bench, options.quick)))
             return
         rows = measure(bench, QUICK if options.quick else FULL, options.part or tuple(PARTS))
     about = facts(bench, time.perf_counter() - started)

@@ -29,7 +29,7 @@ TRANSFORMS = {
     "8 pixels": fv.transforms.PRESETS["affine"]((160, 160)),
     "none": "none",
 }
-#: What units with positions have, as the presets; class scores by default have less, for `views`.
+#: One for all three; class scores by default have a smaller rate, for `views`.
 _OPTIMIZER = "nadam(0.035)"
 #: Each pixel of a picture of 32 x 32 is shown as so many.
 _ZOOM = 3

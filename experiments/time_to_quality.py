@@ -64,6 +64,7 @@ def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
         steps: in all.
     """
     by = 0.02 / 0.035 if vectors else 1.0
+    usual = f"nadam({by * 0.035:.4f})"
 
     def one(rule: str, **more: Any) -> list[Stage]:
         return [Stage(steps, {"optimizer": rule, **more})]
@@ -72,16 +73,17 @@ def settings(vectors: bool, steps: int) -> dict[str, list[Stage]]:
         rule = f"nadam(cosine_decay_schedule({by * rate:.4f}, {length}))"
         return [Stage(min(length, steps), {"optimizer": rule})]
 
+    small = Stage(steps // 8, {"optimizer": usual}, 0.5)
     return {
         "lucid's": one("adam(0.05)", transform="standard"),
-        "default": [Stage(steps, {})],
+        "momentum 0.9": one(usual),
+        "momentum 0.5": one(f"nadam({by * 0.05:.4f}, b1=0.5)"),
+        "momentum 0.5, fast": one(f"nadam({by * 0.08:.4f}, b1=0.5, b2=0.9)"),
         "twice the rate": one(f"nadam({by * 0.07:.4f})"),
         "falling, 64 steps": falling(64),
         "falling, 128 steps": falling(128),
         "Adam": one(f"adam({by * 0.035:.4f})"),
-        "momentum 0.5": one(f"nadam({by * 0.05:.4f}, b1=0.5)"),
-        "momentum 0.5, fast": one(f"nadam({by * 0.08:.4f}, b1=0.5, b2=0.9)"),
-        "half size first": [Stage(steps // 8, {}, 0.5), Stage(steps - steps // 8, {})],
+        "half size first": [small, Stage(steps - steps // 8, {"optimizer": usual})],
     }
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import featvis as fv
 from featvis import kernels, text
 from featvis.results.run import OF_MAPS, as_objective
+from featvis.zoo.layers import relu6
 from peers import ours
 from peers.networks import LAYERS, UNIT
 from peers.ours import load as load
@@ -127,4 +129,68 @@ def parts(network: str, layer: str, batch: int, size: int, repeats: int) -> dict
         "step": ours.step(network, layer, batch, size, repeats)["ms"],
         "flops": float(cost.get("flops", 0)),
         "bytes": float(cost.get("bytes accessed", 0)),
+    }
+
+
+def convolutions(network: str, size: int, batch: int) -> dict[str, Any]:
+    """Each kind of convolution of a network of inverted residuals, with its rectifier.
+
+    Returns:
+        `rows`, of each its name, shape, milliseconds with its input gradient, operations, and the
+        least bytes: of its input, its output, their gradients, and its kernel in both directions.
+    """
+    model = load(network)
+    shapes, kernels_of = model.layers((size, size)), model.params
+    rows, seen, inputs = [], set(), (size, size, 3)
+    for name, shape in shapes.items():
+        block, _, part = name.partition("/")
+        params = kernels_of.get(block, {})
+        params = params.get(part, {}) if part else params
+        kernel = params.get("kernel")
+        if kernel is None or kernel.ndim != 4:
+            if not part:
+                inputs = shape if len(shape) == 3 else inputs
+            continue
+        groups = inputs[-1] // kernel.shape[2]
+        kind = inputs, shape, kernel.shape
+        if kind not in seen:
+            seen.add(kind)
+            rows.append(_convolution(name, inputs, shape, params, groups, batch))
+        inputs = shape
+    return {"rows": rows}
+
+
+def _convolution(
+    name: str,
+    inputs: tuple[int, ...],
+    shape: tuple[int, ...],
+    params: Any,
+    groups: int,
+    batch: int,
+) -> dict[str, Any]:
+    kernel = params["kernel"]
+    stride = -(-inputs[0] // shape[0])
+    rng = np.random.default_rng(0)
+    x, gradient = (
+        jnp.asarray(rng.standard_normal((batch, *one)), jnp.float32) for one in (inputs, shape)
+    )
+
+    def forward(params: Any, x: jax.Array) -> jax.Array:
+        y = kernels.conv(x, params["kernel"], stride, "SAME", groups) + params["bias"]
+        return y if name.endswith("/project") else relu6(y, name.endswith("/depthwise"))
+
+    def both(fixed: Any, x: jax.Array, number: jax.Array) -> Any:
+        params, gradient = fixed
+        y, back = jax.vjp(functools.partial(forward, params), x)
+        # All is made, and a number of each is used: the rest is the next layer's to read.
+        return [part.ravel()[0] for part in kernels.kept((y, *back(gradient)))]
+
+    numbers = 2 * (x.size + gradient.size + kernel.size)
+    return {
+        "name": name,
+        "shape": f"{inputs[0]} x {inputs[1]}, {kernel.shape[0]} x {kernel.shape[1]}"
+        f"{f' by {stride}' if stride > 1 else ''}, {inputs[-1]} to {shape[-1]}",
+        "ms": _milliseconds(both, (params, gradient), x),
+        "flops": 2 * 2 * gradient.size * kernel.size / shape[-1],
+        "bytes": numbers * x.dtype.itemsize,
     }

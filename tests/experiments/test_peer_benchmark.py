@@ -186,6 +186,12 @@ FOUND = {
         "flops": 2e6,
         "bytes": 1e6,
     },
+    "convolutions": {
+        "rows": [
+            {"name": "stem", "shape": "2 x 2", "ms": 8.0, "flops": 2e6, "bytes": 4e6},
+            {"name": "head", "shape": "1 x 1", "ms": 5.0, "flops": 5e6, "bytes": 1e6},
+        ]
+    },
 }
 TIMES_SLOWER = 7
 
@@ -307,6 +313,28 @@ def test_the_parts_of_a_step(benchmark, capsys):
     assert (shown["rest"], shown["step"], shown["limit"]) == ("10", "25", "2")
     assert shown["network/limit"] == "3.5"
     assert "1 GFLOP/s" in capsys.readouterr().out
+
+
+def test_each_kind_of_convolution_against_what_bounds_it(benchmark):
+    header, rows = benchmark.rooflines(stand_in(benchmark), quick=True)
+    # 1e9 operations and 1e9 bytes a second: the stem is bounded by bytes, the head by operations.
+    assert header[0].startswith("1 of 128 x 128")
+    assert rows[0] == ("stem", "2 x 2", "8", "0.25", "0.25", "0.5", "0.5", "4", "2")
+    assert rows[1] == ("head", "1 x 1", "5", "1", "1", "0.2", "0.2", "5", "1")
+
+
+@pytest.mark.thorough
+def test_convolutions_of_the_network_with_their_operations_and_least_bytes(peers):
+    found = peers("breakdown").convolutions(LITE, 32, 2)["rows"]
+    rows = {row["name"]: row for row in found}
+    # 2 images of 16 x 16: 27 numbers into each of 32, twice over for the gradient, each x and +.
+    assert rows["stem"]["shape"] == "32 x 32, 3 x 3 by 2, 3 to 32"
+    assert rows["stem"]["flops"] == 2 * 2 * 2 * 16 * 16 * 27 * 32
+    numbers = 2 * (2 * 32 * 32 * 3 + 2 * 16 * 16 * 32 + 27 * 32)
+    assert rows["stem"]["bytes"] == 4 * numbers
+    assert rows["block3/depthwise"]["shape"] == "8 x 8, 5 x 5 by 2, 144 to 144"
+    assert rows["block3/depthwise"]["flops"] == 2 * 2 * 2 * 4 * 4 * 25 * 144
+    assert all(row["ms"] > 0 for row in found)
 
 
 def test_the_plot_has_a_line_for_each_ratio(benchmark):

@@ -10,11 +10,11 @@ pytestmark = pytest.mark.usefixtures("quick_to_compile")
 WAY = fv.Pixels(TOY_SIZE)
 #: Of a layer with positions, and of one without: the transform and the optimizer.
 SAID = {
-    "conv:1": {"transform": "affine", "optimizer": "nadam(0.035)"},
+    "conv:1": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
     "logits:1": {"transform": "views", "optimizer": "nadam(0.02)"},
     "logits:1 - 0.1*tv": {"transform": "views", "optimizer": "nadam(0.02)"},
-    "logits:1 + conv:1": {"transform": "affine", "optimizer": "nadam(0.035)"},
-    "-tv": {"transform": "affine", "optimizer": "nadam(0.035)"},
+    "logits:1 + conv:1": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
+    "-tv": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
 }
 
 
