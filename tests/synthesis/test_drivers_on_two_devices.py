@@ -32,8 +32,16 @@ def drivers(toy, images, folder):
         )[1],
         "invert": lambda: fv.invert(toy, "relu", images, preset="metamer", **SHORT),
         "caricature": lambda: fv.caricature(toy, "relu", images, **SHORT),
+        # Its distance begins at 0, where its gradient is rounding, which Adam makes a whole step of.
         "accentuate": lambda: fv.accentuate(
-            toy, "relu:0", images, layer="conv", draws=2, transform="Roll(1)", **SHORT
+            toy,
+            "relu:0",
+            images,
+            layer="conv",
+            draws=2,
+            transform="Roll(1)",
+            optimizer="sgd(1.0)",
+            **SHORT,
         ),
         "class_model": lambda: fv.class_model(toy, [0, 1], preset="simonyan2013", **SHORT),
         "diverse": lambda: fv.diverse(toy, "relu:0", 4, steps=4, progress=False),
