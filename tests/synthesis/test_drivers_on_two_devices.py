@@ -32,7 +32,7 @@ def drivers(toy, images, folder):
         )[1],
         "invert": lambda: fv.invert(toy, "relu", images, preset="metamer", **SHORT),
         "caricature": lambda: fv.caricature(toy, "relu", images, **SHORT),
-        # Its distance begins at 0, where its gradient is rounding, which Adam makes a whole step of.
+        # Its distance begins at 0: its gradient there is rounding, of which Adam makes a step.
         "accentuate": lambda: fv.accentuate(
             toy,
             "relu:0",
