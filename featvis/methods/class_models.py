@@ -99,7 +99,7 @@ def visualization(at: Setting) -> Recipe:
 
     Of units that have positions, scale, rotation and shifts in place of views.
     """
-    (steps,) = at.shares(512)
+    (steps,) = at.shares(256)
     return Recipe((Stage(Fourier(at.size, at.channels), steps),))
 
 
@@ -114,7 +114,7 @@ def recognisable(at: Setting) -> Recipe:
     0.77 ± 0.05 and 0.88 ± 0.04; Tiny Darknet 0.77 ± 0.05 and 0.89 ± 0.04, where it has 0.58 ± 0.06
     and 0.77 ± 0.05 (`experiments/recognition.py`).
     """
-    (steps,) = at.shares(512)
+    (steps,) = at.shares(256)
     height, width = (-(-2 * side // 3) for side in at.size)
     size = (height, width) if at.at_size((height, width)) else None
     stage = Stage(

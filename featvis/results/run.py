@@ -36,8 +36,8 @@ from objectives.functions import Function
 #: (`experiments/time_to_quality.py`); at a higher rate fewer still, but the colours saturate.
 OF_MAPS = ("affine", "nadam(0.05, b1=0.5)")
 #: Of one that has none, as class scores: other networks recognise what it shows, the more so at a
-#: smaller rate, and the contrast is nearer to photographs'.
-OF_VECTORS = ("views", "nadam(0.02)")
+#: smaller rate and with less momentum, and the contrast is nearer to photographs'.
+OF_VECTORS = ("views", "nadam(0.02, b1=0.5)")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,7 +106,8 @@ class Run:
             (but `normalize_over_batch`, and what else asks for the axis `optimizers.IMAGES`).
             Its update gets the score as `value`, the gradient as `grad`, and as `key` a key of
             this image and step, for what it draws; optax's own noise is that of its own seed. None:
-            "nadam(0.05, b1=0.5)", and where the objective reads vectors alone "nadam(0.02)".
+            "nadam(0.05, b1=0.5)", and where the objective reads vectors alone
+            "nadam(0.02, b1=0.5)".
         transform: what an image goes through before the model at each step, drawn anew for each
             image and step; a name of `featvis.transforms.PRESETS`, or a transform. Schedules in
             it run over the steps of this run, unless they have their own. None: "affine" where
@@ -145,7 +146,7 @@ class Run:
     optimizer: str | optax.GradientTransformation | None = _option(
         None,
         "The update rule, an optax transformation, as 'adam(0.05)'; by default "
-        "'nadam(0.05, b1=0.5)', and 'nadam(0.02)' for class scores.",
+        "'nadam(0.05, b1=0.5)', and 'nadam(0.02, b1=0.5)' for class scores.",
         _or_none(("a text", is_text)),
         str,
     )

@@ -11,8 +11,8 @@ WAY = fv.Pixels(TOY_SIZE)
 #: Of a layer with positions, and of one without: the transform and the optimizer.
 SAID = {
     "conv:1": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
-    "logits:1": {"transform": "views", "optimizer": "nadam(0.02)"},
-    "logits:1 - 0.1*tv": {"transform": "views", "optimizer": "nadam(0.02)"},
+    "logits:1": {"transform": "views", "optimizer": "nadam(0.02, b1=0.5)"},
+    "logits:1 - 0.1*tv": {"transform": "views", "optimizer": "nadam(0.02, b1=0.5)"},
     "logits:1 + conv:1": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
     "-tv": {"transform": "affine", "optimizer": "nadam(0.05, b1=0.5)"},
 }
