@@ -478,7 +478,7 @@ STEPS = {
     methods.cvpr2015: [400],
     methods.plug_in: [400] * 7,
     methods.metamer: [24_000],
-    methods.visualization: [512],
+    methods.visualization: [256],
     methods.maco: [256],
     methods.exaggeration: [200],
     methods.ijcv2016_caricature: [300],
