@@ -29,6 +29,7 @@ from featvis.models.classes import several_classes
 from featvis.natural import Index, as_index
 from featvis.parameterizations import BoundedPixels, Fourier, MaCo, Parameterization, Upsampled
 from featvis.results import Result
+from featvis.results.run import OF_VECTORS
 from featvis.transforms import Compose, LinearSchedule, Noise, NormalCrop
 from featvis.transforms.presets import small_views
 from objectives import L2, Channel, Logit, LogProbability, Objective, Probability
@@ -109,10 +110,10 @@ def recognisable(at: Setting) -> Recipe:
 
     As `modern`, and the score is averaged over four parts of the picture a step, down to a quarter
     of its sides, each seen in two thirds of its sides in pixels; where the network does not take
-    that, over two in its own. Of 64 classes of EfficientNet-Lite0 (192 x 192, 256 steps)
-    MobileNetV2 puts 0.83 ± 0.05 first and 0.92 ± 0.03 among its five first, where `modern` has
-    0.77 ± 0.05 and 0.88 ± 0.04; Tiny Darknet 0.77 ± 0.05 and 0.89 ± 0.04, where it has 0.58 ± 0.06
-    and 0.77 ± 0.05 (`experiments/recognition.py`).
+    that, over two in its own. Of 64 classes of EfficientNet-Lite0 (192 x 192, 256 steps) Tiny
+    Darknet puts 0.78 ± 0.05 first and 0.91 ± 0.04 among its five first, where `modern` has
+    0.66 ± 0.06 and 0.88 ± 0.04; MobileNetV2 0.86 ± 0.04 and 0.94 ± 0.03, where it has 0.88 ± 0.04
+    and 0.97 ± 0.02 (`experiments/recognition.py`).
     """
     (steps,) = at.shares(256)
     height, width = (-(-2 * side // 3) for side in at.size)
@@ -120,7 +121,7 @@ def recognisable(at: Setting) -> Recipe:
     stage = Stage(
         Fourier(at.size, at.channels),
         steps,
-        optimizer="nadam(0.02)",
+        optimizer=OF_VECTORS[1],
         transform=small_views(at.size, size),
         draws=4 if size else 2,
     )

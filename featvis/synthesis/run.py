@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
-from featvis import limits
+from featvis import kernels, limits
 from featvis import text as texts
 from featvis.models import Model
 from featvis.models.targets import named_arrays
@@ -220,8 +220,9 @@ class Loop:
             start_state(way, run.optimizer, self._keys, layout.images(start), kind)
         )
         self._dead = layout.images(jnp.zeros(count, bool))
-        if alone:
-            # Where nothing is compiled yet, two processors compile both programs at once.
+        if alone and kernels.on_cpu():
+            # Two processors compile both programs at once; on a GPU each would time its kernels
+            # while the other does.
             evaluate_images.ahead(*self._evaluated(jnp.int32(0)))
         self._scores: list[np.ndarray] = []
         self._frames: dict[int, np.ndarray] = {}
