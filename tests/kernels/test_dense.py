@@ -31,6 +31,10 @@ CASES = [
     ((7, 6), 3, 20, (3, 3), (2, 2), "SAME", NCHW, (1, 1)),
     ((7, 6), 20, 3, (3, 3), (1, 1), "SAME", NHWC, (1, 1)),
     ((7, 6), 16, 16, (1, 3), (1, 1), "SAME", NHWC, (1, 1)),
+    ((9, 8), 16, 24, (5, 5), (1, 1), "SAME", NHWC, (1, 1)),
+    ((7, 6), 20, 16, (1, 7), (1, 1), "SAME", NCHW, (1, 1)),
+    ((9, 7), 16, 17, (7, 1), (1, 1), "VALID", NHWC, (1, 1)),
+    ((8, 9), 16, 16, (4, 2), (1, 1), ((2, 1), (0, 3)), NHWC, (1, 1)),
 ]
 
 
@@ -60,8 +64,8 @@ def value_and_gradients(case, x, kernel, step):
     return value, pullback(jnp.sin(jnp.arange(value.size)).reshape(value.shape) * 1.4)
 
 
-#: One of each way, forward and gradient: tiles of 4 and of 2, windows, products, and XLA's.
-QUICK = (1, 3, 6, 10)
+#: One of each way, forward and gradient: tiles of 4 and of 2, windows, products, taps, and XLA's.
+QUICK = (1, 3, 6, 10, 14)
 
 
 @pytest.mark.parametrize(
