@@ -12,22 +12,20 @@ Command: pip install -e ".[benchmark]" && python experiments/peer_benchmark.py -
     and the plot of figures measured before, of several parts too; --profile: where a step of ours
     spends its time; without the peers: our own figures). Where others keep more than half a
     processor busy when a part begins, its rows say "busy" and not PASS or FAIL.
-Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 26 min with
-    three repeats of a difference (it takes two since), of which compiling ours is 3 min;
-    --profile 1 min 45 s.
-What it showed: torch 2.13, jax 0.10.2; ratio of a step, median of three rounds, at 128 and 224
-    pixels: early 17.6 and 10.1 (1 image), 10 and 8.9 (4), 6.4 and 15.5 (16); middle 10.2 and 5.6,
-    4.9 and 4.7, 4.3 and 8.6; logits 5.0 and 3.4, 4.1 and 2.9, 3.3 and 6.1. Four
-    images of 128 pixels on another machine, with AVX2: ResNet-18 4.0, 2.1, 1.8, VGG-16 6.4, 2.8,
-    1.8, GoogLeNet 5.9, 2.9, 2.1 (early, middle, logits; all above what they were to reach; 10 min).
-    lucent's clean score after 512 steps: at our step 64, 52 times sooner, and twice as soon with
-    the start; lucent reaches ours in 0 of 9 runs. First picture 4.4 s warm, 9.6 s cold, lucent
-    5.3 s. 80 units compile once; 8.3 units a second, lucent 5.3. An atlas of 16 units at 128 steps
-    compiles once; 0.77 units a second, a loop over lucent 0.036 (--quick --only atlas, one round
-    beside another program at low priority: 22 times, which is too high). Memory 407 MB warm, 627 MB
-    cold (the compiler), lucent 440; 16 images of 224 pixels to the logits 815 MB, lucent 2584. MaCo
-    3.2 and 2.2 times Horama's. The parts of a step of one image of 224 pixels to the logits, in
-    ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9
+Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 20 min;
+    --profile some 3 min; --part dense_sizes has not been run as a whole.
+What it showed: two cores with AVX-512, torch 2.13, jax 0.10.2; ratio of a step, median of three
+    rounds, at 128 and 224 pixels: early 14.6 and 8.6 (1 image), 9.1 and 7.9 (4), 18 and 22 (16);
+    middle 11.1 and 6.4, 6.7 and 4.1, 4.5 and 3.1; logits 5.2 and 3.5, 2.4 and 2.2, 2.5 and 7.4.
+    Four images of 128 pixels: ResNet-18 4.8, 2.4, 1.8, VGG-16 6.7, 3.5, 2.1, GoogLeNet 7.0, 3.2,
+    2.2 (early, middle, logits; all above what they were to reach).
+    lucent's clean score after 512 steps: at our step 40, 61 times sooner, and 2.2 times with the
+    start; lucent reaches ours in 0 of 9 runs. First picture 2.8 s warm, 6.0 s cold, lucent 3.6 s.
+    80 units compile once; 26 units a second, lucent 7.2. An atlas of 48 units at 128 steps compiles
+    once; 4.6 units a second, a loop over lucent 0.42. Memory 467 MB warm, 748 MB cold (the
+    compiler), lucent 442; 16 images of 224 pixels to the logits 878 MB, lucent 2544. MaCo
+    3.0 and 1.9 times Horama's. On an earlier machine, the parts of a step of one image of 224
+    pixels to the logits, in ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9
     together; parts alone in a loop sum to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of
     8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5 of 4.1. The machine multiplies matrices at 364 GFLOP/s
     and copies 35 GB/s from memory: the network takes 2.4 to 3.1 times what its operations would
@@ -715,7 +713,7 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
 PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
     one.__name__: one for one in (steps, dense, quality, start, memory, layer, atlas, maco)
 }
-#: What is measured only where it is asked for: half an hour by itself.
+#: What is measured only where it is asked for: it would take longer than all the others.
 LONG: dict[str, Callable[[Bench, Plan], list[Row]]] = {dense_sizes.__name__: dense_sizes}
 
 
