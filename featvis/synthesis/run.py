@@ -223,15 +223,15 @@ class Loop:
         if alone and kernels.on_cpu():
             # Two processors compile both programs at once; on a GPU each would time its kernels
             # while the other does.
-            evaluate_images.ahead(*self._evaluated(jnp.int32(0)))
+            images = jax.ShapeDtypeStruct(shape, jnp.float32)
+            evaluate_images.ahead(*self._evaluated(jnp.int32(0), images))
         self._scores: list[np.ndarray] = []
         self._frames: dict[int, np.ndarray] = {}
         self._lived = np.zeros(count, bool)  # whose unit gave a gradient of its own
 
-    def _evaluated(self, step: jax.Array) -> tuple[Any, ...]:
-        """What `evaluate_images` is given of the images as they are, at a step."""
-        program, images = self._plain, self._decoded()
-        return program, self._model.params, self._leaves, self._keys, step, images
+    def _evaluated(self, step: jax.Array, images: Any) -> tuple[Any, ...]:
+        """What `evaluate_images` is given of images, or of their shape, at a step."""
+        return self._plain, self._model.params, self._leaves, self._keys, step, images
 
     def _decoded(self) -> jax.Array:
         return decode_images(self._plain.parameterization, self._state.params)
@@ -293,10 +293,10 @@ class Loop:
         """
         state, plain, weights = self._state, self._plain, self._model.params
         leaves, keys, dead = self._leaves, self._keys, self._dead
+        images = self._decoded()
         # Of the steps taken, which a replay has.
-        evaluated = self._evaluated(jnp.int32(np.max(state.taken) - 1))
-        images = evaluated[-1]
-        clean, transformed = evaluate_images(*evaluated)
+        last = jnp.int32(np.max(state.taken) - 1)
+        clean, transformed = evaluate_images(*self._evaluated(last, images))
         finite, since = np.asarray(state.finite), np.asarray(state.since)
         objective, patience = self._run.parts.objective, self._run.patience
         failures = [

@@ -185,4 +185,4 @@ def test_relevance_agrees(epsilon, twins, monkeypatch):
     wanted = wanted.detach().movedim(1, -1).numpy().sum(-1)
     options = {"epsilon": epsilon, "relative": False}
     found = fv.explain(model, "logits:3", images, "lrp_epsilon", **options)
-    assert difference(found.maps, wanted).max() < 2e-3
+    assert difference(found.maps, wanted).max() < (1e-3 if epsilon == 1e-2 else 2e-3)

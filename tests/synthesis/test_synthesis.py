@@ -257,6 +257,7 @@ def test_a_run_compiles_its_step_once_and_another_unit_weight_or_length_nothing(
     with Compiled() as first:
         run(toy, fv.Channel("conv", 0) - 0.1 * fv.TotalVariation(), steps=150, **options)
     assert first.steps == 1
+    assert first.count("evaluate_images") == 1
     with Compiled() as others:
         for index, weight, steps in [(1, 0.1, 8), (np.int64(5), 0.3, 1), (jnp.int32(2), 2.0, 150)]:
             run(
