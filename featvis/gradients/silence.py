@@ -7,6 +7,7 @@ the equation at whose output there is one and at whose inputs there is none has 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -131,8 +132,11 @@ def _reason(
     place = image
     if separable(units):
         units, images, place = slice_images(units, image, 1), images[image : image + 1], 0
+    values, structure = jax.tree.flatten((weights, units, images))
+    leaves = [jnp.asarray(value) for value in values]
     try:
-        return _Program(apply, weights, units, images).reason(place, redirected)
+        program = _program(apply, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        return program.reason(leaves, place, redirected)
     except Exception as error:
         # What a network is made of may have no derivative at all: that is no failure of the run.
         said = (str(error) or type(error).__name__).splitlines()[0]
@@ -152,24 +156,31 @@ class _Step(NamedTuple):
 
 
 class _Program:
-    """The score of one image as a program whose every value can be asked for its gradient."""
+    """The score of one image as a program whose every value can be asked for its gradient.
 
-    def __init__(self, apply: Apply, weights: Any, units: Objective, images: np.ndarray) -> None:
-        def scores(weights: Any, units: Objective, seen: jax.Array) -> Any:
+    Attributes:
+        apply: the network.
+        structure: of (weights, objective, images), whose leaves are the program's arguments.
+        leaves: their shapes and types of numbers.
+    """
+
+    def __init__(self, apply: Apply, structure: Any, leaves: Sequence[Any]) -> None:
+        def scores(*leaves: jax.Array) -> Any:
+            weights, units, seen = jax.tree.unflatten(structure, leaves)
             layers = apply(weights, seen)
             return units(Activations(layers), seen), dict(layers)
 
-        seen = jnp.asarray(images)
-        units = jax.tree.map(jnp.asarray, units)
-        self.closed, shapes = jax.make_jaxpr(scores, return_shape=True)(weights, units, seen)
+        given = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
+        self.closed, shapes = jax.make_jaxpr(scores, return_shape=True)(*given)
         # JAX sorts the keys of a dict: these are in forward order by their values' places below.
         self.layers = sorted(shapes[1])
-        self.leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves((weights, units, seen))]
         self.steps: list[_Step] = []
         self.shapes: list[jax.ShapeDtypeStruct] = []
         self.places: list[int | None] = []
         self.of_image = False
-        jax.eval_shape(lambda *leaves: self._run(leaves, None)[0], *self.leaves)
+        jax.eval_shape(lambda *leaves: self._run(leaves, None)[0], *given)
+        self.floating = [jnp.issubdtype(s.dtype, jnp.floating) for s in self.shapes]
+        self.sizes = jax.jit(self._sizes)
 
     def _run(self, leaves: Sequence[Any], added: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         """The scores with something added to every value of the image; and zero flags of inputs.
@@ -227,28 +238,29 @@ class _Program:
             self.places = [places.get(id(one.value)) for one in out[1:]]
         return out[0].value, zeros
 
-    def reason(self, place: int, redirected: bool) -> str:
+    def _sizes(self, leaves: Sequence[jax.Array], place: jax.Array) -> Any:
+        """The largest gradient of an image's score at every value, and zero flags of inputs."""
+
+        def total(added: Any) -> Any:
+            filled = iter(added)
+            scores, zeros = self._run(leaves, [next(filled) if f else None for f in self.floating])
+            return scores[place], zeros
+
+        nothing = [
+            jnp.zeros(s.shape, s.dtype)
+            for s, f in zip(self.shapes, self.floating, strict=True)
+            if f
+        ]
+        gradients, zeros = jax.grad(total, has_aux=True)(nothing)
+        return [jnp.max(jnp.abs(g)).astype(jnp.float32) for g in gradients], zeros
+
+    def reason(self, leaves: Sequence[jax.Array], place: int, redirected: bool) -> str:
         """Why an image has no gradient."""
         if not self.of_image:
             return "the unit does not depend on the image"
-        floating = [jnp.issubdtype(s.dtype, jnp.floating) for s in self.shapes]
-
-        @jax.jit
-        def sizes(leaves: Any) -> Any:
-            def total(added: Any) -> Any:
-                filled = iter(added)
-                scores, zeros = self._run(leaves, [next(filled) if f else None for f in floating])
-                return scores[place], zeros
-
-            nothing = [
-                jnp.zeros(s.shape, s.dtype) for s, f in zip(self.shapes, floating, strict=True) if f
-            ]
-            gradients, zeros = jax.grad(total, has_aux=True)(nothing)
-            return [jnp.max(jnp.abs(g)).astype(jnp.float32) for g in gradients], zeros
-
-        found, zeros = jax.device_get(sizes(self.leaves))
+        found, zeros = jax.device_get(self.sizes(leaves, jnp.int32(place)))
         filled = iter(found)
-        gradient = [float(next(filled)) if f else 0.0 for f in floating]
+        gradient = [float(next(filled)) if f else 0.0 for f in self.floating]
         if gradient[0] > LEAST_GRADIENT:
             return "the transform lets no gradient through: there is one on the clean picture"
         least = _LOST if gradient[0] else 0.0
@@ -319,6 +331,12 @@ class _Program:
                 return before.name
             step = before
         return "an integer conversion"
+
+
+@functools.lru_cache(maxsize=4)
+def _program(apply: Apply, structure: Any, leaves: tuple[Any, ...]) -> _Program:
+    """The program of all units of a kind: traced and compiled once, whichever unit is asked."""
+    return _Program(apply, structure, leaves)
 
 
 def _called(step: _Step) -> str:

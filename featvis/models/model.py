@@ -37,6 +37,8 @@ class Apply(Protocol):
         """Activations by layer name, in forward order, of images (n, h, w, c)."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class Prepared:

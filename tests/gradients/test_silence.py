@@ -146,6 +146,15 @@ def test_a_living_run_compiles_what_it_did(toy):
     assert compiled.names == []
 
 
+def test_why_is_found_by_one_program_for_all_units_of_a_layer():
+    model = network(lambda x: x * jnp.zeros(2))
+    with pytest.warns(fv.SilenceWarning, match="weights of zero"):
+        run(model, "channel('y', 0)")
+    with Compiled() as compiled, pytest.warns(fv.SilenceWarning, match="weights of zero"):
+        run(model, "channel('y', 1)")
+    assert compiled.names == []
+
+
 @pytest.mark.thorough
 @pytest.mark.usefixtures("usual_promotions")
 @pytest.mark.parametrize(
