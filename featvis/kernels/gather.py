@@ -27,6 +27,16 @@ def take(values: Array, index: Array) -> Array:
     return _traced_once(values, index)
 
 
+def take_rows(values: Array, index: Array) -> Array:
+    """The rows of `values` (m, c) at an index (k,) from 0 to m - 1, which is not checked: (k, c).
+
+    For what has a derivative of its own: this has none.
+    """
+    if not on_cpu():
+        return values.at[index].get(mode="promise_in_bounds")
+    return _gather(values, index)
+
+
 @jax.jit
 def _traced_once(values: Array, index: Array) -> Array:
     """`_take`, traced and lowered once for all takes of one shape in a program."""
@@ -47,7 +57,7 @@ def _gather(values: Array, index: Array) -> Array:
 def _gather_several(
     count: int, batched: list[bool], values: Array, index: Array
 ) -> tuple[Array, bool]:
-    if count * values.shape[-1] > LARGEST_INDEX:
+    if count * values.shape[1 if batched[0] else 0] > LARGEST_INDEX:
         axes = [0 if has_axis else None for has_axis in batched]
         return jax.vmap(lambda v, i: v[i], axes)(values, index), True
     return _gather(*_in_one_row(count, batched, values, index)), True
@@ -73,13 +83,13 @@ def _scatter_several(
 
 
 def _in_one_row(count: int, batched: list[bool], row: Array, index: Array) -> tuple[Array, Array]:
-    """Rows (count, m) as one (count·m,), and the indices into them."""
+    """Rows (count, m, ...) as one (count·m, ...), and the indices into them."""
     row, index = (
         value if has_axis else jnp.broadcast_to(value, (count, *value.shape))
         for value, has_axis in zip((row, index), batched, strict=True)
     )
     firsts = row.shape[1] * jnp.arange(count, dtype=index.dtype)
-    return row.reshape(-1), index + firsts.reshape(-1, *[1] * (index.ndim - 1))
+    return row.reshape(-1, *row.shape[2:]), index + firsts.reshape(-1, *[1] * (index.ndim - 1))
 
 
 def _take_fwd(values: Array, index: Array) -> tuple[Array, tuple[Array, Array]]:

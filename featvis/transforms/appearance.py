@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from featvis import checks, limits
+from featvis import checks, kernels, limits
 from featvis.kernels.resampling import apply_separable
 from featvis.transforms.schedules import Scheduled, number_or_schedule
 from featvis.transforms.transform import Transform, uniform
@@ -75,7 +75,9 @@ class Noise(Transform):
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """Transform `image`, (h, w, c), with the randomness of `key`."""
         # Drawn flat: several axes take long to compile.
-        noise = jax.random.normal(key, (image.size,), image.dtype).reshape(image.shape)
+        # Kept: merged into a padding that reads it, it would be made a number at a time.
+        noise = kernels.kept(jax.random.normal(key, (image.size,), image.dtype))
+        noise = noise.reshape(image.shape)
         return image + self.sd * noise
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from featvis import checks
 from featvis.errors import InputError
-from featvis.kernels.resampling import Shape, affine, apply_separable, box_weights
+from featvis.kernels.resampling import Shape, affine, box
 from featvis.transforms.schedules import Schedule, Scheduled, number_or_schedule
 from featvis.transforms.transform import Transform, uniform
 
@@ -365,7 +365,9 @@ class RandomResizedCrop(Transform):
             centre = side / 2 + (1 - side) * uniform(centre_key, (0, 1), (2,))
         else:
             centre = 0.5 + self.sd * jax.random.normal(centre_key, (2,), jnp.float32)
-        return _box(image, side, centre, self.output_shape(image.shape))
+        fixed = isinstance(self.low, float) and isinstance(self.high, float)
+        sides = (self.low, self.high) if fixed else None
+        return _box(image, side, centre, self.output_shape(image.shape), sides)
 
 
 class NormalCrop(Transform):
@@ -416,7 +418,7 @@ class NormalCrop(Transform):
         wider, down, right = jax.random.normal(key, (3,), jnp.float32)
         side = jnp.clip(self.side + self.side_sd * wider, self.smallest, 1)
         centre = 0.5 + self.centre_sd * jnp.stack([down, right])
-        return _box(image, side, centre, self.output_shape(image.shape))
+        return _box(image, side, centre, self.output_shape(image.shape), (self.smallest, 1.0))
 
 
 class Flip(Transform):
@@ -443,12 +445,16 @@ class Flip(Transform):
         return jnp.where(mirrored, image[:, ::-1], image)
 
 
-def _box(image: jax.Array, side: jax.Array, centre: jax.Array, shape: Shape) -> jax.Array:
+def _box(
+    image: jax.Array,
+    side: jax.Array,
+    centre: jax.Array,
+    shape: Shape,
+    sides: tuple[float, float] | None,
+) -> jax.Array:
     """Cut a box with this fraction of the sides around a centre, moved inside, and resize it."""
     start = jnp.clip(centre - side / 2, 0, 1 - side)
-    rows = box_weights(start[0], side, shape[0], image.shape[0])
-    columns = box_weights(start[1], side, shape[1], image.shape[1])
-    return apply_separable(rows, columns, image)
+    return box(image, start, side, (shape[0], shape[1]), sides)
 
 
 def _random_window(key: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -398,6 +398,24 @@ def test_phases_of_an_image_give_it_back_and_others_keep_its_magnitudes(shape):
     np.testing.assert_allclose(*spectra, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("case", [MaCo((6, 7)), MaCo((5, 8))], ids=str)
+def test_the_gradient_by_phase_is_that_of_differences(case):
+    phase = np.asarray(case.init(jax.random.key(0))["phase"])
+    weights = np.random.default_rng(0).normal(size=(*case.size, 3))
+
+    @jax.jit
+    def total(phase):
+        return jnp.sum(case.decode({"phase": phase}) * jnp.asarray(weights, jnp.float32))
+
+    gradient = np.asarray(jax.jit(jax.grad(total))(phase))
+    step = 1e-2
+    for place in [(0, 1, 1), (1, 2, 0), (2, 3, 2), (0, 0, 0), (1, 4, 3)]:
+        moved = np.zeros_like(phase)
+        moved[place] = step
+        slope = (total(phase + moved) - total(phase - moved)) / (2 * step)
+        assert gradient[place] == pytest.approx(float(slope), rel=2e-2, abs=2e-3)
+
+
 def test_phases_refuse_magnitudes_of_another_size():
     with pytest.raises(InputError, match=r"\(3, 8, 5\), not an array of shape \(3, 8, 8\)"):
         Phases((8, 8), magnitudes=np.ones((3, 8, 8)))
