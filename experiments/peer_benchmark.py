@@ -13,23 +13,26 @@ Command: pip install -e ".[benchmark]" && python experiments/peer_benchmark.py -
     spends its time; without the peers: our own figures). Where others keep more than half a
     processor busy when a part begins, its rows say "busy" and not PASS or FAIL.
 Runtime: on two CPU cores with nothing else running, --quick 1 min 40 s; the whole 20 min;
-    --profile some 3 min; --part dense_sizes has not been run as a whole.
+    --profile some 3 min; --part dense_sizes 13 min.
 What it showed: two cores with AVX-512, torch 2.13, jax 0.10.2; ratio of a step, median of three
     rounds, at 128 and 224 pixels: early 14.6 and 8.6 (1 image), 9.1 and 7.9 (4), 18 and 22 (16);
     middle 11.1 and 6.4, 6.7 and 4.1, 4.5 and 3.1; logits 5.2 and 3.5, 2.4 and 2.2, 2.5 and 7.4.
     Four images of 128 pixels: ResNet-18 4.8, 2.4, 1.8, VGG-16 6.7, 3.5, 2.1, GoogLeNet 7.0, 3.2,
-    2.2 (early, middle, logits; all above what they were to reach).
+    2.2 (early, middle, logits; all above what they were to reach). At other batches and sizes 40
+    of 45 are, in the first round; the five others are ResNet-18's early and in the middle, where
+    medians of three more rounds are 2.8, 2.9, 2.3, 1.6 and 2.1 (guide/speed.md has all of them).
     lucent's clean score after 512 steps: at our step 40, 61 times sooner, and 2.2 times with the
     start; lucent reaches ours in 0 of 9 runs. First picture 2.8 s warm, 6.0 s cold, lucent 3.6 s.
     80 units compile once; 26 units a second, lucent 7.2. An atlas of 48 units at 128 steps compiles
     once; 4.6 units a second, a loop over lucent 0.42. Memory 467 MB warm, 748 MB cold (the
     compiler), lucent 442; 16 images of 224 pixels to the logits 878 MB, lucent 2544. MaCo
-    3.0 and 1.9 times Horama's. On an earlier machine, the parts of a step of one image of 224
-    pixels to the logits, in ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8,
-    optimizer 0.5 (12.9 together; parts alone in a loop sum to somewhat more); to block8 0.8, 1.0,
-    2.1, 4.1, 0.5 of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5 of 4.1. Each kind of convolution against
-    the machine's limits: guide/speed.md. On a busy machine PyTorch's threads wait for each other:
-    measure on a quiet one. Ratios of one case vary by a factor of two between rounds even so.
+    5.5 and 2.9 times Horama's, and 3.1 and 2.0 when the machine is slow. On an earlier machine, the
+    parts of a step of one image of 224 pixels to the logits, in ms: decode 0.8, transform 1.5,
+    network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9 together; parts alone in a loop sum
+    to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5
+    of 4.1. Each kind of convolution against the machine's limits: guide/speed.md. On a busy machine
+    PyTorch's threads wait for each other: measure on a quiet one. Ratios of one case vary by a
+    factor of two between rounds even so.
 What is not the same: lucent pads, crops and turns in several resamplings and resizes the result to
     the picture's size; ours shows as much of the frame by one resampling to that size. lucent's
     forward goes through the whole network, whatever the layer. Horama draws boxes of 0.25 to 0.30

@@ -4,18 +4,25 @@ Paper: none.
 Command: python experiments/scale.py -o OUT
     (--quick for a first look; --only images, size, depth, units or plan for one part; --planned 640
     to plan and make fewer than 10,000 units)
-Runtime: on two quiet cores `--only images` 5 min; --quick 8 min with three other programs beside,
-    most of it compiling; a plan of 1,300 units 3 min. Size, depth, units and the plan of 10,000
-    units have not been run as a whole.
-What it showed: on two cores with AVX2, block8 of EfficientNet-Lite0, 64 x 64: a step of 1, 4,
-    16, 64, 256 and 512 images takes 1.8, 4.5, 20, 62, 316 and 619 ms: 438 µs a thousand pixels for
-    one image, 229 to 309 from 4 to 64, where they go through the network a few at a time, and 295
-    to 376 from 128 on, whose parameters and state of the optimizer no longer fit the caches.
-    Memory beyond a run of one image of 32 x 32 is 49, 60, 71, 101, 215 and 398 MB, the estimate 3,
-    12, 30, 68, 222 and 428: from 128 images on the two are within 10 %, below them a process takes
-    some 50 MB whatever it does. 1,300 units were planned to take 256 s and took 175, as what every
-    call does was counted with the units that it measured; it no longer is, which has not been
-    measured again.
+Runtime: on two cores --only images 3 min, size and depth 2 min each, units 20 s, the plan of 10,000
+    units 7 min; --quick 8 min with three other programs beside, most of it compiling.
+What it showed: on two cores with AVX-512 (jax 0.10.2), EfficientNet-Lite0.
+    Images (block8, 64 x 64): a step of 1, 4, 16, 64, 256 and 1,024 takes 0.75, 1.7, 6.4, 25, 113
+    and 439 ms: 183 µs a thousand pixels for one, whose network is a third of the step, and 97 to
+    107 from 4 on, where images go through the network a few at a time. (With AVX2 it bent again at
+    128 images, whose parameters no longer fitted the caches.)
+    Size (block8, 1 image): 0.71, 1.85, 7.1, 41 and 156 ms at 64, 128, 256, 512 and 1,024 pixels:
+    174, 113, 108, 155 and 149 µs a thousand pixels: what every step does once counts up to 128,
+    and from 384 on the activations of one image no longer fit the caches.
+    Depth (4 images of 128 x 128): 2.4 ms to the stem, 4.3 to block2, 6.7 to block8, 10 to block12,
+    13 to block15, 15 to the logits: what comes before block2 is a quarter of it.
+    Memory beyond a run of one image of 32 x 32 (348 MB): for 1, 64, 256 and 1,024 images 47, 121,
+    246 and 703 MB, the estimate 3, 68, 222 and 839; at 256, 512 and 1,024 pixels 89, 241 and 840,
+    the estimate 46, 185 and 739. A process takes some 45 MB more whatever it does: from 200 MB on
+    the two are within a third, and that of many images is above what is taken.
+    Units: an atlas of a layer makes 66 a second once all is compiled, which takes 7 s.
+    10,000 units of 9 layers were planned to take 415 s by 24 of each layer, and took 352 s, 0.85
+    times that (0.79 beside other work); 1,300 units 33 s, and took 32.
 """
 
 from __future__ import annotations
