@@ -132,9 +132,9 @@ def _reason(
     place = image
     if separable(units):
         units, images, place = slice_images(units, image, 1), images[image : image + 1], 0
-    values, structure = jax.tree.flatten((weights, units, images))
-    leaves = [jnp.asarray(value) for value in values]
     try:
+        values, structure = jax.tree.flatten((weights, units, images))
+        leaves = [jnp.asarray(value) for value in values]
         program = _program(apply, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         return program.reason(leaves, place, redirected)
     except Exception as error:
