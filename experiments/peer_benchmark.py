@@ -26,7 +26,7 @@ What it showed: two cores with AVX-512, torch 2.13, jax 0.10.2; ratio of a step,
     80 units compile once; 26 units a second, lucent 7.2. An atlas of 48 units at 128 steps compiles
     once; 4.6 units a second, a loop over lucent 0.42. Memory 467 MB warm, 748 MB cold (the
     compiler), lucent 442; 16 images of 224 pixels to the logits 878 MB, lucent 2544. MaCo
-    5.5 and 2.9 times Horama's, and 3.1 and 2.0 when the machine is slow. On an earlier machine, the
+    6.3 and 2.8 times Horama's. On an earlier machine, the
     parts of a step of one image of 224 pixels to the logits, in ms: decode 0.8, transform 1.5,
     network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9 together; parts alone in a loop sum
     to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from featvis import kernels
 from featvis.errors import InputError
 from featvis.images import Images, as_images
+from featvis.kernels.trigonometry import cosine_and_sine
 from featvis.parameterizations import color
 from featvis.parameterizations.parameterization import Parameterization, Params, logit
 from objectives import leaf
@@ -42,7 +42,7 @@ class OfPhase(Parameterization):
         """Turn phases into one image, (h, w, c) float32 in [0, 1]."""
         phase = self._odd(params["phase"])
         magnitude = jnp.asarray(self.spectrum(), jnp.float32)
-        cosine, sine = _cosine_and_sine(phase)
+        cosine, sine = cosine_and_sine(phase)
         spectrum = jax.lax.complex(magnitude * cosine, magnitude * sine)
         planes = jnp.fft.irfft2(spectrum, s=self.size)
         return jax.nn.sigmoid(jnp.moveaxis(color.correlate(planes), 0, -1))
@@ -64,21 +64,6 @@ class OfPhase(Parameterization):
             own[-1] = True
         mirrored = jnp.roll(phase[:, ::-1], 1, axis=1)
         return jnp.where(jnp.asarray(own)[None, None], (phase - mirrored) / 2, phase)
-
-
-@jax.custom_jvp
-def _cosine_and_sine(phase: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both of them made once: the gradient, which needs both again, would make each five times."""
-    cosine, sine = kernels.kept((jnp.cos(phase), jnp.sin(phase)))
-    return cosine, sine
-
-
-@_cosine_and_sine.defjvp
-def _cosine_and_sine_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    cosine, sine = _cosine_and_sine(*primals)
-    return (cosine, sine), (-sine * tangents[0], cosine * tangents[0])
 
 
 class Phases(OfPhase):
