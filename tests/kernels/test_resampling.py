@@ -89,11 +89,11 @@ def test_boxes_of_many_images_are_those_of_each():
         together = jax.jit(jax.vmap(function))(images, starts, sides)
         one_alone = jax.jit(function)
         alone = [one_alone(*one) for one in zip(images, starts, sides, strict=True)]
-        np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
+        np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-4)
         # One image in many boxes: its rows are not those of others.
         shared = jax.jit(jax.vmap(function, (None, 0, 0)))(images[0], starts, sides)
         each = [one_alone(images[0], *one) for one in zip(starts, sides, strict=True)]
-        np.testing.assert_allclose(shared, jnp.stack(each), atol=1e-5)
+        np.testing.assert_allclose(shared, jnp.stack(each), atol=1e-4)
 
 
 @pytest.mark.thorough
