@@ -8,21 +8,22 @@ Command: python experiments/time_to_quality.py -o OUT --network efficientnet_lit
     kept in OUT/made: the same command again goes on from there)
 Runtime: --quick with four of the settings 6 min on two cores with three other programs beside, most
     of it compiling. 13 to 27 min a network with other programs beside, of which Tiny Darknet takes
-    the most.
-What it showed: 120 pictures of maps, 96 x 96 (8 units, 3 seeds; EfficientNet-Lite0 block2 and
-    block9, MobileNetV2 block3 and block10, Tiny Darknet conv3, without "half size first" there; the
-    rest of Darknet was not run). Clean scores after 64, 128 and 256 steps, in those of lucid's
-    recipe after 512, medians: lucid's 0.75, 0.87, 0.95; momentum 0.9 0.78, 0.88, 0.96; momentum 0.5
-    0.84, 0.93, 0.98; the same, fast 0.88, 0.96, 1.00; twice the rate 0.83, 0.92, 0.98; falling over
-    128 steps 0.81, 0.86; Adam 0.77, 0.88, 0.95; half size first 0.73, 0.88, 0.97. So momentum 0.5
-    takes two thirds of the steps that 0.9 takes, and the fast one half; but after 256 steps its
-    colours are saturated, to be seen. 48 pictures of classes by two networks: lucid's 0.72, 0.87,
-    0.95; momentum 0.9 0.70, 0.88, 0.97; 0.5 0.74, 0.91, 1.00; fast 0.73, 0.89, 1.00; falling over
-    128 steps 0.65, 0.74; half size first 0.38, 0.82, 0.94. Of these the other networks and Tiny
-    Darknet put first, and among their five first: 0.04, 0.09; 0.55, 0.75; 0.61, 0.80; 0.63, 0.90;
-    0.38, 0.52; 0.58, 0.78 (standard errors 0.05). At 192 x 192 and over 64 classes the fast one is
-    recognised less (`guide/class-models.md`). The default is momentum 0.5, for maps at the rate
-    0.05, for class scores at 0.02.
+    the most: 8 min a layer by four settings.
+What it showed: EfficientNet-Lite0, MobileNetV2 and Tiny Darknet, two layers of maps and the classes
+    of each, 8 units, 3 seeds, 96 x 96. Clean scores of 144 pictures of maps after 64, 128 and 256
+    steps, in those of lucid's recipe after 512, medians: lucid's 0.74, 0.86, 0.95; momentum 0.9
+    0.77, 0.88, 0.95; momentum 0.5 0.82, 0.91, 0.97; the same, fast 0.86, 0.95, 1.00. Of 120 of
+    them, without the second layer of Tiny Darknet: twice the rate 0.83, 0.92, 0.98; falling over
+    128 steps 0.81, 0.86; Adam 0.77, 0.88, 0.95; and of 96, without Tiny Darknet: half size first
+    0.73, 0.88, 0.97. So momentum 0.5 takes two thirds of the steps that 0.9 takes, and the fast one
+    half; but after 256 steps its colours are saturated, to be seen. 72 pictures of classes: lucid's
+    0.68, 0.83, 0.93; momentum 0.9 0.38, 0.64, 0.84; 0.5 0.53, 0.69, 0.92; fast 0.52, 0.77, 0.90. Of
+    these the other networks put first, and among their five first: 0.17, 0.30; 0.56, 0.76; 0.62,
+    0.79; 0.62, 0.85 (standard errors 0.04). Of the 48 of the first two networks, with Tiny Darknet
+    among the judges: falling over 128 steps 0.38, 0.52; half size first 0.58, 0.78 (momentum 0.5
+    0.61, 0.80). At 192 x 192 and over 64 classes the fast one is recognised less
+    (`guide/class-models.md`). The default is momentum 0.5, for maps at the rate 0.05, for class
+    scores at 0.02.
 """
 
 from __future__ import annotations
