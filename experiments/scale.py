@@ -8,14 +8,14 @@ Runtime: on two cores --only images 3 min, size and depth 2 min each, units 20 s
     units 7 min; --quick 8 min with three other programs beside, most of it compiling.
 What it showed: on two cores with AVX-512 (jax 0.10.2), EfficientNet-Lite0.
     Images (block8, 64 x 64): a step of 1, 4, 16, 64, 256 and 1,024 takes 0.75, 1.7, 6.4, 25, 113
-    and 439 ms: 183 µs a thousand pixels for one, whose network is a third of the step, and 97 to
-    107 from 4 on, where images go through the network a few at a time. (With AVX2 it bent again at
-    128 images, whose parameters no longer fitted the caches.)
+    and 439 ms: 183 µs a thousand pixels for one, and 97 to 107 from 4 on, where images go through
+    the network a few at a time. (With AVX2 it bent again at 128 images, whose parameters no longer
+    fitted the caches.)
     Size (block8, 1 image): 0.71, 1.85, 7.1, 41 and 156 ms at 64, 128, 256, 512 and 1,024 pixels:
     174, 113, 108, 155 and 149 µs a thousand pixels: what every step does once counts up to 128,
     and from 384 on the activations of one image no longer fit the caches.
     Depth (4 images of 128 x 128): 2.4 ms to the stem, 4.3 to block2, 6.7 to block8, 10 to block12,
-    13 to block15, 15 to the logits: what comes before block2 is a quarter of it.
+    13 to block15, 15 to the logits: the way to block2 is 29 % of it.
     Memory beyond a run of one image of 32 x 32 (348 MB): for 1, 64, 256 and 1,024 images 47, 121,
     246 and 703 MB, the estimate 3, 68, 222 and 839; at 256, 512 and 1,024 pixels 89, 241 and 840,
     the estimate 46, 185 and 739. A process takes some 45 MB more whatever it does: from 200 MB on
