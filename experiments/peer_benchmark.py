@@ -25,14 +25,13 @@ What it showed: two cores with AVX-512, torch 2.13, jax 0.10.2; ratio of a step,
     start; lucent reaches ours in 0 of 9 runs. First picture 2.8 s warm, 6.0 s cold, lucent 3.6 s.
     80 units compile once; 26 units a second, lucent 7.2. An atlas of 48 units at 128 steps compiles
     once; 4.6 units a second, a loop over lucent 0.42. Memory 467 MB warm, 748 MB cold (the
-    compiler), lucent 442; 16 images of 224 pixels to the logits 878 MB, lucent 2544. MaCo
-    6.3 and 2.8 times Horama's. On an earlier machine, the
-    parts of a step of one image of 224 pixels to the logits, in ms: decode 0.8, transform 1.5,
-    network forward 4.6, its gradient 6.8, optimizer 0.5 (12.9 together; parts alone in a loop sum
-    to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5 of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5
-    of 4.1. Each kind of convolution against the machine's limits: guide/speed.md. On a busy machine
-    PyTorch's threads wait for each other: measure on a quiet one. Ratios of one case vary by a
-    factor of two between rounds even so.
+    compiler), lucent 442; 16 images of 224 pixels to the logits 878 MB, lucent 2544. MaCo 6.3 and
+    2.8 times Horama's. On an earlier machine, the parts of a step of one image of 224 pixels to the
+    logits, in ms: decode 0.8, transform 1.5, network forward 4.6, its gradient 6.8, optimizer 0.5
+    (12.9 together; parts alone in a loop sum to somewhat more); to block8 0.8, 1.0, 2.1, 4.1, 0.5
+    of 8.6; to block2 0.8, 1.2, 1.6, 0.6, 0.5 of 4.1. Each kind of convolution against the machine's
+    limits: guide/speed.md. On a busy machine PyTorch's threads wait for each other: measure on a
+    quiet one. Ratios of one case vary by a factor of two between rounds even so.
 What is not the same: lucent pads, crops and turns in several resamplings and resizes the result to
     the picture's size; ours shows as much of the frame by one resampling to that size. lucent's
     forward goes through the whole network, whatever the layer. Horama draws boxes of 0.25 to 0.30
@@ -713,7 +712,7 @@ def memory(bench: Bench, plan: Plan) -> list[Row]:
 PARTS: dict[str, Callable[[Bench, Plan], list[Row]]] = {
     one.__name__: one for one in (steps, dense, quality, start, memory, layer, atlas, maco)
 }
-#: What is measured only where it is asked for: it would take longer than all the others.
+#: What is measured only where it is asked for: two thirds of the time of all the others.
 LONG: dict[str, Callable[[Bench, Plan], list[Row]]] = {dense_sizes.__name__: dense_sizes}
 
 

@@ -7,7 +7,6 @@ the equation at whose output there is one and at whose inputs there is none has 
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from featvis.dry_runs import once_a_kind
 from featvis.jaxprs.rectifiers import Known, Rectifier, walk
 from featvis.models import Apply
 from objectives import (
@@ -133,10 +133,8 @@ def _reason(
     if separable(units):
         units, images, place = slice_images(units, image, 1), images[image : image + 1], 0
     try:
-        values, structure = jax.tree.flatten((weights, units, images))
-        leaves = [jnp.asarray(value) for value in values]
-        program = _program(apply, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        return program.reason(leaves, place, redirected)
+        given = weights, units, jnp.asarray(images)
+        return _program(given, apply).reason(given, place, redirected)
     except Exception as error:
         # What a network is made of may have no derivative at all: that is no failure of the run.
         said = (str(error) or type(error).__name__).splitlines()[0]
@@ -160,17 +158,14 @@ class _Program:
 
     Attributes:
         apply: the network.
-        structure: of (weights, objective, images), whose leaves are the program's arguments.
-        leaves: their shapes and types of numbers.
+        given: shapes of (weights, objective, images), whose leaves are the program's arguments.
     """
 
-    def __init__(self, apply: Apply, structure: Any, leaves: Sequence[Any]) -> None:
-        def scores(*leaves: jax.Array) -> Any:
-            weights, units, seen = jax.tree.unflatten(structure, leaves)
+    def __init__(self, apply: Apply, given: tuple[Any, Objective, Any]) -> None:
+        def scores(weights: Any, units: Objective, seen: jax.Array) -> Any:
             layers = apply(weights, seen)
             return units(Activations(layers), seen), dict(layers)
 
-        given = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
         self.closed, shapes = jax.make_jaxpr(scores, return_shape=True)(*given)
         # JAX sorts the keys of a dict: these are in forward order by their values' places below.
         self.layers = sorted(shapes[1])
@@ -178,7 +173,7 @@ class _Program:
         self.shapes: list[jax.ShapeDtypeStruct] = []
         self.places: list[int | None] = []
         self.of_image = False
-        jax.eval_shape(lambda *leaves: self._run(leaves, None)[0], *given)
+        jax.eval_shape(lambda *leaves: self._run(leaves, None)[0], *jax.tree.leaves(given))
         self.floating = [jnp.issubdtype(s.dtype, jnp.floating) for s in self.shapes]
         self.sizes = jax.jit(self._sizes)
 
@@ -254,10 +249,11 @@ class _Program:
         gradients, zeros = jax.grad(total, has_aux=True)(nothing)
         return [jnp.max(jnp.abs(g)).astype(jnp.float32) for g in gradients], zeros
 
-    def reason(self, leaves: Sequence[jax.Array], place: int, redirected: bool) -> str:
+    def reason(self, given: tuple[Any, Objective, jax.Array], place: int, redirected: bool) -> str:
         """Why an image has no gradient."""
         if not self.of_image:
             return "the unit does not depend on the image"
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(given)]
         found, zeros = jax.device_get(self.sizes(leaves, jnp.int32(place)))
         filled = iter(found)
         gradient = [float(next(filled)) if f else 0.0 for f in self.floating]
@@ -333,10 +329,10 @@ class _Program:
         return "an integer conversion"
 
 
-@functools.lru_cache(maxsize=4)
-def _program(apply: Apply, structure: Any, leaves: tuple[Any, ...]) -> _Program:
+@once_a_kind
+def _program(given: tuple[Any, Objective, Any], apply: Apply) -> _Program:
     """The program of all units of a kind: traced and compiled once, whichever unit is asked."""
-    return _Program(apply, structure, leaves)
+    return _Program(apply, given)
 
 
 def _called(step: _Step) -> str:

@@ -22,6 +22,15 @@ a machine that was not quite quiet; PyTorch's are oneDNN's):
     4, 16, 16 and 48                0.4     0.3     0.4
     4, 8, 32 and 128                0.3     0.1     0.3
 
+    of stride 2, forward, 3 x 3       XLA   windows          PyTorch
+    4, 32, 64, 128                    2.0     1.5             1.1
+    4, 16, 128, 256                   1.1     1.3             1.1
+    4, 8, 256, 512                    1.3     1.4             1.5
+    and its gradient                  XLA   product, sums    PyTorch
+    4, 32, 64, 128                    1.4     1.4             1.3
+    4, 16, 128, 256                   1.7     1.2             1.3
+    4, 8, 256, 512                    4.0     1.5             1.5
+
 With AVX-512, where matrix products reach 410 GFLOP/s, other kernels than 3 x 3, and the gradient:
 
     images, side, channels, kernel        XLA   taps    windows  PyTorch
@@ -33,15 +42,6 @@ With AVX-512, where matrix products reach 410 GFLOP/s, other kernels than 3 x 3,
     4, 17, 128 and 128, 1 x 7             1.2   0.8     0.8      1.0
     4, 17, 192 and 192, 1 x 7             2.8   1.6     1.7      2.3
     4, 8, 384 and 384, 3 x 1              1.1   0.8     0.8      1.0
-
-    of stride 2, forward, 3 x 3       XLA   windows          PyTorch
-    4, 32, 64, 128                    2.0     1.5             1.1
-    4, 16, 128, 256                   1.1     1.3             1.1
-    4, 8, 256, 512                    1.3     1.4             1.5
-    and its gradient                  XLA   product, sums    PyTorch
-    4, 32, 64, 128                    1.4     1.4             1.3
-    4, 16, 128, 256                   1.7     1.2             1.3
-    4, 8, 256, 512                    4.0     1.5             1.5
 """
 
 from __future__ import annotations

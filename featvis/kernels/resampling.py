@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -215,18 +216,15 @@ def box(
         size: (height, width) of the output in pixels.
         sides: the lowest and the highest that `side` can be; None where they are not known.
     """
-    for place, outputs in zip(start, size, strict=True):
-        # Along the first axis, so that rows lie together; then the other one is the first.
-        inputs, across, channels = image.shape
-        flat = image.reshape(inputs, -1)
+
+    def along(axis: int) -> Callable[[jax.Array], jax.Array]:
+        place, outputs, inputs = start[axis], size[axis], image.shape[axis]
         fewest = _fewest_terms(sides, outputs, inputs)
         if fewest is None:
-            matrix = box_weights(place, side, outputs, inputs)
-            flat = jnp.matmul(matrix, flat, precision=jax.lax.Precision.HIGHEST)
-        else:
-            flat = _resized(flat, place, side, outputs, *fewest)
-        image = flat.reshape(outputs, across, channels).transpose(1, 0, 2)
-    return image
+            return _by(box_weights(place, side, outputs, inputs))
+        return lambda rows: _resized(rows, place, side, outputs, *fewest)
+
+    return _along_both(along(0), along(1), image)
 
 
 def _fewest_terms(
@@ -317,11 +315,24 @@ def box_weights(start: jax.Array, side: jax.Array, outputs: int, inputs: int) ->
 
 def apply_separable(rows: jax.Array, columns: jax.Array, image: jax.Array) -> jax.Array:
     """Apply the matrix `rows` along the height and `columns` along the width of (h, w, c)."""
-    # Two plain products of large matrices: a product over the width in place has an inner size
-    # of `c`, and takes a sixth longer.
-    for matrix in (rows, columns):
+    return _along_both(_by(rows), _by(columns), image)
+
+
+def _by(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    return lambda rows: jnp.matmul(matrix, rows, precision=jax.lax.Precision.HIGHEST)
+
+
+def _along_both(
+    height: Callable[[jax.Array], jax.Array],
+    width: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+) -> jax.Array:
+    """Applies functions of rows (n, c) to (m, c) along the height and the width of (h, w, c)."""
+    # Each along the first axis: a product over the width in place has an inner size of `c`, and
+    # takes a sixth longer.
+    for function in (height, width):
         length, across, channels = image.shape
-        flat = jnp.matmul(matrix, image.reshape(length, -1), precision=jax.lax.Precision.HIGHEST)
+        flat = function(image.reshape(length, -1))
         image = flat.reshape(-1, across, channels).transpose(1, 0, 2)
     return image
 

@@ -17,8 +17,8 @@ from featvis.kernels.keeping import kept, on_cpu
 #: A quarter turn in three parts, of which whole multiples are exact up to 12,000 radians.
 _QUARTER = (1.5703125, 4.837512969970703125e-4, 7.5497899548918821e-8)
 #: Of angles up to an eighth of a turn: the polynomials of Cephes' `sinf` and `cosf`.
-_SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
-_COSINE = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+_SINE = np.array([-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1], np.float32)
+_COSINE = np.array([2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2], np.float32)
 
 
 @jax.custom_jvp
@@ -47,8 +47,8 @@ def _by_polynomials(angle: Array) -> tuple[Array, Array]:
     for part in _QUARTER:
         rest = rest - turns * np.float32(part)
     square = rest * rest
-    sine = rest + rest * square * _polynomial(_SINE, square)
-    cosine = 1 - square / 2 + square * square * _polynomial(_COSINE, square)
+    sine = rest + rest * square * jnp.polyval(_SINE, square)
+    cosine = 1 - square / 2 + square * square * jnp.polyval(_COSINE, square)
     quarter = turns.astype(jnp.int32) & 3
     # A quarter turn on, the sine is the cosine, and the cosine minus the sine.
     odd = (quarter & 1) == 1
@@ -57,10 +57,3 @@ def _by_polynomials(angle: Array) -> tuple[Array, Array]:
         jnp.where((quarter == 1) | (quarter == 2), -cosine, cosine),
         jnp.where(quarter >= 2, -sine, sine),
     )
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
-    value = jnp.full_like(x, coefficients[0])
-    for coefficient in coefficients[1:]:
-        value = value * x + np.float32(coefficient)
-    return value

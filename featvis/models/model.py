@@ -37,8 +37,6 @@ class Apply(Protocol):
         """Activations by layer name, in forward order, of images (n, h, w, c)."""
         ...
 
-    def __hash__(self) -> int: ...
-
 
 @dataclass(frozen=True)
 class Prepared:

@@ -65,9 +65,9 @@ def test_a_box_is_what_pillow_makes_of_it(case, corner):
     part = functools.partial(box, size=size, sides=sides)
     found, by_image = with_gradient(part, image, gradient, start, np.float32(side))
     np.testing.assert_allclose(found, of_pillow(image, start, side, size), atol=2e-5)
-    # What is linear has its transpose for a gradient.
+    # What is linear has its transpose for a gradient; each pixel of an axis is a plane here.
     rows, columns = (
-        np.asarray(box_weights(s, side, o, n), np.float64)
+        of_pillow(np.eye(n, dtype=np.float32)[:, None], (s, 0), side, (o, 1))[:, 0].astype(float)
         for s, o, n in zip(start, size, shape, strict=True)
     )
     transposed = np.einsum("ab,cd,acx->bdx", rows, columns, gradient.astype(np.float64))
